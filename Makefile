@@ -1,0 +1,57 @@
+# make demo   install, then export the embedded model for a Jetson and say where the report is
+# make test   install with the development tools, then lint, types and tests
+# make lint   lint and types only
+# make clean  remove what the targets above made; the environment too
+
+VENV := .venv
+BIN := $(VENV)/bin
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
+FOLDERS := devices calibration runtimes exporter
+
+# A stamp holds as long as pyproject.toml does not change: the install is editable, so code needs no new one.
+DEMO_STAMP := $(VENV)/.installed-demo
+DEV_STAMP := $(VENV)/.installed-dev
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint typing-links install install-dev clean
+
+help:
+	@sed -n 's/^# //p' Makefile
+
+demo: $(DEMO_STAMP)
+	@out="out/demo-$$(date +%Y%m%d-%H%M%S)-$$$$" && mkdir -p out && \
+	$(BIN)/vggt-edge export --target jetson-orin -o "$$out" && \
+	echo "report: $$out/report.html"
+
+test: lint
+	$(BIN)/pytest
+
+lint: $(DEV_STAMP) typing-links
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+# mypy has to see the folders under their installed names.
+typing-links:
+	@mkdir -p .typing/vggt_edge
+	@for folder in $(FOLDERS); do ln -sfn ../../$$folder .typing/vggt_edge/$$folder; done
+
+install: $(DEMO_STAMP)
+
+install-dev: $(DEV_STAMP)
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(DEMO_STAMP): pyproject.toml | $(BIN)/python
+	@echo "installing into $(VENV) (about two gigabytes)"
+	@$(PIP) install --quiet --quiet --editable '.[jetson]'
+	@touch $@
+
+$(DEV_STAMP): pyproject.toml | $(BIN)/python
+	@echo "installing into $(VENV) (about two gigabytes)"
+	@$(PIP) install --quiet --quiet --editable '.[jetson,dev]'
+	@touch $@ $(DEMO_STAMP)
+
+clean:
+	rm -rf $(VENV) .typing .mypy_cache .pytest_cache .ruff_cache .hypothesis build *.egg-info

@@ -1,0 +1,299 @@
+"""The cost model: how many bytes a block's weights take under a scheme, and how long the block takes on a device.
+
+Bytes are exact for what a scheme packs. Latency is a roofline (Williams et al., CACM 2009) per layer: the longer of
+arithmetic and memory traffic, plus a fixed overhead. It ranks choices; it does not replace a measurement on the board.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from vggt_edge.calibration.quantize import usable_group
+from vggt_edge.calibration.scheme import Activation, Scheme, scheme
+from vggt_edge.devices.errors import InputError
+from vggt_edge.devices.profile import DeviceProfile
+
+_DTYPE_OF_BITS = {32: "fp32", 16: "fp16", 8: "int8"}
+_BYTES_OF_DTYPE = {"fp32": 4, "fp16": 2, "int8": 1}
+_CHANNEL_SCALE_BYTES = 4
+_GROUP_SCALE_BYTES = 2
+_INPUT_SCALE_BYTES = 4
+# Biases, norms and LayerScale stay FP32 in the graph; a backend that halves them only gets smaller than promised.
+_OTHER_BYTES = 4
+# Convolutions have no 4-bit form in any runtime here; they get 8 bits with the same activations.
+_CONV_FORM = {"w4a16": "w8a16", "w4a8d": "w8a8d"}
+_NANOSECOND_DIGITS = 6
+
+
+@dataclass(frozen=True)
+class LayerCost:
+    """One linear or convolution. Counts are elements; macs and activations are those of one whole model forward.
+
+    in_channels: inputs of one output channel's row for a linear; calls: how often a forward runs the layer.
+    pinned: the scheme it keeps whatever its block gets; None for a layer that follows its block.
+    """
+
+    name: str
+    is_conv: bool
+    in_channels: int
+    out_channels: int
+    weight_count: int
+    macs: int
+    input_count: int
+    output_count: int
+    calls: int = 1
+    pinned: str | None = None
+
+
+@dataclass(frozen=True)
+class BlockCost:
+    """One block. ``other_count``: its parameters that no scheme packs (biases, norms, LayerScale).
+
+    attention_macs: both matrix products of attention; attention_count: elements of q, k, v and the result.
+    input_count, output_count: elements of the tensors that enter and leave the block in one call.
+    """
+
+    name: str
+    layers: tuple[LayerCost, ...]
+    other_count: int
+    attention_macs: int
+    attention_count: int
+    input_count: int
+    output_count: int
+
+    @property
+    def is_conv(self) -> bool:
+        """Whether the block holds convolutions only, which have no 4-bit form."""
+        return all(layer.is_conv for layer in self.layers)
+
+    @property
+    def macs(self) -> int:
+        return self.attention_macs + sum(layer.macs for layer in self.layers)
+
+
+def conv_scheme(name: str) -> str:
+    """What a convolution gets where a linear gets ``name``."""
+    return _CONV_FORM.get(scheme(name).name, name)
+
+
+def block_scheme(block: BlockCost, name: str) -> str:
+    """The scheme that a request for ``name`` means for this block: without 4 bits if all of it is convolutions."""
+    return conv_scheme(name) if block.is_conv else scheme(name).name
+
+
+def weight_bytes(block: BlockCost, name: str, group_size: int | None = None) -> int:
+    """Stored bytes of the block under a scheme: packed weights, their scales, input scales, and the rest of it in FP32.
+
+    group_size: of 4-bit weights; the scheme's own by default. Scales: 4 bytes per channel or input, 2 per group.
+    """
+    return _OTHER_BYTES * block.other_count + sum(_packed_bytes(layer, name, group_size) for layer in block.layers)
+
+
+def _layer_scheme(layer: LayerCost, name: str) -> Scheme:
+    name = layer.pinned or name
+    return scheme(conv_scheme(name) if layer.is_conv else name)
+
+
+def _packed_bytes(layer: LayerCost, name: str, group_size: int | None) -> int:
+    form = _layer_scheme(layer, name)
+    if form.weight_bits > 8:
+        return layer.weight_count * form.weight_bits // 8
+    scales = _CHANNEL_SCALE_BYTES * layer.out_channels
+    bits = form.weight_bits
+    if form.group_size is not None:
+        group = usable_group(layer.in_channels, group_size or form.group_size)
+        if group is None:
+            bits = 8
+        else:
+            scales = _GROUP_SCALE_BYTES * layer.weight_count // group
+    if form.activation is Activation.STATIC_TENSOR:
+        scales += _INPUT_SCALE_BYTES
+    return (layer.weight_count * bits + 7) // 8 + scales
+
+
+def latency_ms(block: BlockCost, name: str, profile: DeviceProfile, group_size: int | None = None) -> float:
+    """Predicted time of the block in one model forward, in milliseconds, to the nanosecond.
+
+    Attention's own products run in FP16 (FP32 under ``fp32``): INT8 there does not pay at VGGT's token counts. They are
+    taken as fused, so that scores never reach memory.
+    """
+    seconds = sum(_layer_seconds(layer, name, profile, group_size) for layer in block.layers)
+    return round(1e3 * (seconds + _attention_seconds(block, name, profile)), _NANOSECOND_DIGITS)
+
+
+def _layer_seconds(layer: LayerCost, name: str, profile: DeviceProfile, group_size: int | None) -> float:
+    form = _layer_scheme(layer, name)
+    dtype = profile.compute_dtype(_DTYPE_OF_BITS[form.activation_bits])
+    # An integer product leaves as the next wider dtype, because residuals, norms and GELU are not quantized.
+    leaving = profile.compute_dtype("fp16") if dtype == "int8" else dtype
+    traffic = layer.calls * _packed_bytes(layer, name, group_size)
+    traffic += layer.input_count * _BYTES_OF_DTYPE[dtype] + layer.output_count * _BYTES_OF_DTYPE[leaving]
+    compute_s = 2 * layer.macs / profile.ops_per_s(dtype)
+    return max(compute_s, traffic / profile.bandwidth_bytes_per_s) + layer.calls * profile.layer_overhead_us * 1e-6
+
+
+def _attention_seconds(block: BlockCost, name: str, profile: DeviceProfile) -> float:
+    if not block.attention_macs:
+        return 0.0
+    dtype = profile.compute_dtype("fp32" if scheme(name).weight_bits == 32 else "fp16")
+    traffic_s = block.attention_count * _BYTES_OF_DTYPE[dtype] / profile.bandwidth_bytes_per_s
+    calls = max(layer.calls for layer in block.layers)
+    return (
+        max(2 * block.attention_macs / profile.ops_per_s(dtype), traffic_s) + calls * profile.layer_overhead_us * 1e-6
+    )
+
+
+def peak_activation_bytes(blocks: Sequence[BlockCost], bytes_per_element: int = 2) -> int:
+    """A simple estimate of the largest live activations of one forward, weights not included.
+
+    While a block runs, its input, its output and the input and output of its widest layer are alive, and so is what the
+    block with the largest input (a dense head: the tapped entries of the aggregator) is waiting for.
+    """
+    waiting = max((block.input_count for block in blocks), default=0)
+    running = max((_live_count(block) for block in blocks), default=0)
+    return bytes_per_element * (waiting + running)
+
+
+def _live_count(block: BlockCost) -> int:
+    widest = max((layer.input_count + layer.output_count) // max(layer.calls, 1) for layer in block.layers)
+    return block.input_count + block.output_count + widest
+
+
+class BlockModel(Protocol):
+    """What the cost model needs of a model: its blocks, its tensors, and a forward."""
+
+    @property
+    def __call__(self) -> Callable[..., Any]: ...
+
+    def blocks(self) -> Mapping[str, nn.Module]: ...
+
+    def parameters(self) -> Iterator[nn.Parameter]: ...
+
+    def buffers(self) -> Iterator[Tensor]: ...
+
+
+def rest_bytes(model: BlockModel, name: str = "fp16") -> int:
+    """Stored bytes of everything that is not in a block's ``weight_bytes``, under the plan's rest scheme.
+
+    These are the parameters outside the blocks and every constant table (buffer), so an upper bound: a table that the
+    graph does not reach counts too. Integer tables keep their own width.
+    """
+    inside = {id(tensor) for block in model.blocks().values() for tensor in block.parameters()}
+    tensors = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers()) if id(tensor) not in inside}
+    float_bytes = scheme(name).weight_bits // 8
+    return sum(
+        tensor.numel() * (float_bytes if tensor.is_floating_point() else tensor.element_size())
+        for tensor in tensors.values()
+    )
+
+
+@dataclass
+class _Tally:
+    """What the hooks saw of one module over one forward."""
+
+    macs: int = 0
+    inputs: int = 0
+    outputs: int = 0
+    calls: int = 0
+    attention_macs: int = 0
+    attention: int = 0
+
+
+def describe_blocks(model: BlockModel, example: Tensor) -> tuple[BlockCost, ...]:
+    """The cost of every block of a model that is not quantized yet, in the order of ``model.blocks()``.
+
+    example: an input of the export shape, (1, S, 3, H, W). The forward runs on fake tensors: shapes only, no
+    arithmetic, so the full-size model takes seconds and no memory. Raises ``InputError`` for a block without linears
+    and convolutions.
+    """
+    tallies: dict[nn.Module, _Tally] = {}
+    with ExitStack() as hooks:
+        for block in model.blocks().values():
+            for name, module in {"": block, **_weighted(block)}.items():
+                tallies[module] = _Tally()
+                count = _count_into(tallies[module], is_qkv=name.endswith("qkv"))
+                hooks.callback(module.register_forward_hook(count).remove)
+        with torch.no_grad(), FakeTensorMode(allow_non_fake_inputs=True) as mode:
+            model(mode.from_tensor(example))
+    return tuple(_describe(name, block, tallies) for name, block in model.blocks().items())
+
+
+def _weighted(block: nn.Module) -> dict[str, nn.Linear | nn.Conv2d | nn.ConvTranspose2d]:
+    return {
+        name: module
+        for name, module in block.named_modules()
+        if isinstance(module, nn.Linear | nn.Conv2d | nn.ConvTranspose2d)
+    }
+
+
+def _count_into(tally: _Tally, *, is_qkv: bool) -> Callable[[nn.Module, tuple[Any, ...], Any], None]:
+    def count(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        tally.calls += 1
+        tally.inputs += _elements(args[0])
+        tally.outputs += _elements(output)
+        tally.macs += _macs(module, args[0], output)
+        if is_qkv:
+            batch, tokens, width = output.shape[0], output.shape[1], output.shape[2] // 3
+            tally.attention_macs += 2 * batch * tokens * tokens * width
+            tally.attention += 4 * batch * tokens * width
+
+    return count
+
+
+def _elements(value: Tensor | Sequence[Tensor]) -> int:
+    return value.numel() if isinstance(value, Tensor) else sum(tensor.numel() for tensor in value)
+
+
+def _macs(module: nn.Module, x: Any, output: Any) -> int:
+    """Each output of a linear or convolution reads one row of weights; each input of a transposed one feeds one."""
+    if isinstance(module, nn.Linear):
+        return int(output.numel()) * module.in_features
+    if isinstance(module, nn.Conv2d):
+        return int(output.numel()) * module.weight[0].numel()
+    if isinstance(module, nn.ConvTranspose2d):
+        return int(x.numel()) * module.weight[0].numel()
+    return 0
+
+
+def _describe(name: str, block: nn.Module, tallies: Mapping[nn.Module, _Tally]) -> BlockCost:
+    modules = _weighted(block)
+    if not modules:
+        raise InputError(
+            f"block {name} has no linear or convolution",
+            where="describe_blocks",
+            expected="a model that is not quantized yet",
+            remedy="describe the model before apply_plan",
+        )
+    layers = tuple(_layer(layer, module, tallies[module]) for layer, module in modules.items())
+    seen = tallies[block]
+    calls = max(seen.calls, 1)
+    return BlockCost(
+        name=name,
+        layers=layers,
+        other_count=sum(p.numel() for p in block.parameters()) - sum(layer.weight_count for layer in layers),
+        attention_macs=sum(tallies[module].attention_macs for module in modules.values()),
+        attention_count=sum(tallies[module].attention for module in modules.values()),
+        input_count=seen.inputs // calls,
+        output_count=seen.outputs // calls,
+    )
+
+
+def _layer(name: str, module: nn.Linear | nn.Conv2d | nn.ConvTranspose2d, tally: _Tally) -> LayerCost:
+    return LayerCost(
+        name=name,
+        is_conv=not isinstance(module, nn.Linear),
+        in_channels=module.in_features if isinstance(module, nn.Linear) else module.in_channels,
+        out_channels=module.out_features if isinstance(module, nn.Linear) else module.out_channels,
+        weight_count=module.weight.numel(),
+        macs=tally.macs,
+        input_count=tally.inputs,
+        output_count=tally.outputs,
+        calls=tally.calls,
+    )

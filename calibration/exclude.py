@@ -1,0 +1,78 @@
+"""Keeping named blocks and linears at 16 bits, whatever the planner would choose (``--exclude``)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+
+from vggt_edge.calibration.cost import BlockCost
+from vggt_edge.calibration.plan import Assignment, PrecisionPlan
+from vggt_edge.devices.errors import UsageError
+
+KEPT = "fp16"
+
+
+def excluded_layers(blocks: Iterable[BlockCost], patterns: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """By block, the layers whose ``block`` or ``block.layer`` name a pattern matches from its start to its end.
+
+    ``UsageError`` for a pattern that matches nothing: a typing error must not silently quantize what was to be kept.
+    """
+    unused = set(patterns)
+    found: dict[str, tuple[str, ...]] = {}
+    for block in blocks:
+        names = []
+        for layer in block.layers:
+            path = f"{block.name}.{_relative(block.name, layer.name)}"
+            hits = {one for one in patterns if re.fullmatch(one, block.name) or re.fullmatch(one, path)}
+            unused -= hits
+            if hits:
+                names.append(_relative(block.name, layer.name))
+        if names:
+            found[block.name] = tuple(names)
+    if unused:
+        raise UsageError(
+            f"--exclude {sorted(unused)[0]!r} matches no block and no linear",
+            expected="a regular expression that matches a whole name, such as 'frame_blocks.1' or '.*mlp.fc2'",
+            remedy="list the names with `vggt-edge inspect plan.json`",
+        )
+    return found
+
+
+def pin(blocks: Iterable[BlockCost], excluded: Mapping[str, tuple[str, ...]]) -> tuple[BlockCost, ...]:
+    """The cost of the blocks when the excluded layers stay at 16 bits."""
+    return tuple(
+        replace(
+            block,
+            layers=tuple(
+                replace(layer, pinned=KEPT)
+                if _relative(block.name, layer.name) in excluded.get(block.name, ())
+                else layer
+                for layer in block.layers
+            ),
+        )
+        for block in blocks
+    )
+
+
+def is_whole(block: BlockCost, excluded: Mapping[str, tuple[str, ...]]) -> bool:
+    """Whether every layer of the block is excluded: then its only scheme is 16 bits."""
+    return len(excluded.get(block.name, ())) == len(block.layers)
+
+
+def record(plan: PrecisionPlan, excluded: Mapping[str, tuple[str, ...]]) -> PrecisionPlan:
+    """The plan with the exclusions in its assignments and their reasons."""
+    return replace(plan, assignments=tuple(_recorded(one, excluded.get(one.block, ())) for one in plan.assignments))
+
+
+def _recorded(assignment: Assignment, layers: tuple[str, ...]) -> Assignment:
+    if not layers:
+        return assignment
+    if assignment.scheme == KEPT:
+        return replace(assignment, reason="kept at 16 bits by --exclude")
+    reason = f"{assignment.reason}; --exclude keeps {', '.join(layers)} at 16 bits"
+    return replace(assignment, reason=reason, excluded=layers)
+
+
+def _relative(block: str, layer: str) -> str:
+    return layer.removeprefix(block + ".")

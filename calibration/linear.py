@@ -1,0 +1,185 @@
+"""Quantized linears and convolutions: what they compute here is what the exported graph computes.
+
+Each holds its integer (or FP16) weight as a buffer and restores it in ``forward`` with the operators that
+``torch.export`` keeps and every backend knows: ``quantized_decomposed.{quantize,dequantize}_per_tensor``,
+``quantized_decomposed.dequantize_per_channel`` and ``torchao.dequantize_affine`` (groups). Weights keep torch's layout;
+biases stay FP32. Only the input of the layer is quantized, never its output.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+import torch.ao.quantization.fx._decomposed  # registers the quantized_decomposed operators
+from torch import Tensor, nn
+from torch.nn import functional
+
+from vggt_edge.calibration import quantize as q
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """torchao logs about GPU kernels that do not matter here when it is imported."""
+    previous = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logging.disable(previous)
+
+
+with _quiet():
+    import torchao.quantization.quant_primitives  # noqa: F401  registers torchao.dequantize_affine
+
+ACTIVATION_LOW, ACTIVATION_HIGH = q.ACTIVATION_RANGE.low, q.ACTIVATION_RANGE.high
+
+
+def fake_quantize_input(x: Tensor, scale: float | None) -> Tensor:
+    """Static per-tensor int8 of an activation; None leaves it as it is."""
+    if scale is None:
+        return x
+    limits = (scale, 0, ACTIVATION_LOW, ACTIVATION_HIGH, torch.int8)
+    integers = torch.ops.quantized_decomposed.quantize_per_tensor(x, *limits)
+    return torch.ops.quantized_decomposed.dequantize_per_tensor(integers, *limits)  # type: ignore[no-any-return]
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """How a convolution moves over its input."""
+
+    stride: tuple[int, ...]
+    padding: tuple[int, ...]
+    dilation: tuple[int, ...]
+    groups: int
+    output_padding: tuple[int, ...]
+
+    @classmethod
+    def of(cls, source: nn.Conv2d | nn.ConvTranspose2d) -> Geometry:
+        if isinstance(source.padding, str) or source.padding_mode != "zeros":
+            raise ValueError(f"padding {source.padding!r} of mode {source.padding_mode!r} has no quantized form")
+        return cls(source.stride, source.padding, source.dilation, source.groups, source.output_padding)
+
+    def convolve(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        return functional.conv2d(x, weight, bias, self.stride, self.padding, self.dilation, self.groups)
+
+    def convolve_transposed(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        return functional.conv_transpose2d(
+            x, weight, bias, self.stride, self.padding, self.output_padding, self.groups, self.dilation
+        )
+
+
+class QuantWeight(nn.Module):
+    """Integer weight with its scale: (n,) per output channel, or (out, groups) for a grouped linear.
+
+    bits: 8 or 4. axis: the dimension of the output channels (1 in a transposed convolution).
+    """
+
+    weight_q: Tensor
+    weight_scale: Tensor
+
+    def __init__(self, weight: Tensor, bits: int, group_size: int | None = None, axis: int = 0) -> None:
+        super().__init__()
+        self.bits, self.group_size, self.axis = bits, group_size, axis
+        weight = weight.detach().to(torch.float32)
+        scale = q.group_scale(weight, bits, group_size) if group_size else q.channel_scale(weight, bits, axis)
+        self.register_buffer("weight_q", q.quantize(weight, q.spread(scale, weight, axis), q.WEIGHT_RANGES[bits]))
+        self.register_buffer("weight_scale", scale)
+
+    def dequantized(self) -> Tensor:
+        limits = q.WEIGHT_RANGES[self.bits]
+        if self.group_size is None:
+            return torch.ops.quantized_decomposed.dequantize_per_channel(  # type: ignore[no-any-return]
+                self.weight_q, self.weight_scale, None, self.axis, limits.low, limits.high, torch.int8
+            )
+        return torch.ops.torchao.dequantize_affine(  # type: ignore[no-any-return]
+            self.weight_q, [1, self.group_size], self.weight_scale, None, torch.int8, limits.low, limits.high
+        )
+
+
+class QuantLinear(QuantWeight):
+    """x (..., in) to (..., out); weights of 8 bits per channel or 4 bits per group, input int8 when it has a scale."""
+
+    def __init__(
+        self, source: nn.Linear, *, bits: int, group_size: int | None = None, input_scale: float | None = None
+    ) -> None:
+        super().__init__(source.weight, bits, group_size)
+        self.bias = source.bias
+        self.input_scale = input_scale
+
+    def forward(self, x: Tensor) -> Tensor:
+        return functional.linear(fake_quantize_input(x, self.input_scale), self.dequantized(), self.bias)
+
+
+class QuantConv2d(QuantWeight):
+    """x (N, C, H, W); 8-bit weights per output channel, input int8 when it has a scale."""
+
+    def __init__(self, source: nn.Conv2d, *, input_scale: float | None = None) -> None:
+        super().__init__(source.weight, 8)
+        self.bias = source.bias
+        self.input_scale = input_scale
+        self.geometry = Geometry.of(source)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = fake_quantize_input(x, self.input_scale)
+        return self.geometry.convolve(x, self.dequantized(), self.bias)
+
+
+class QuantConvTranspose2d(QuantWeight):
+    """x (N, C, H, W); 8-bit weights per output channel, which is the weight's second dimension."""
+
+    def __init__(self, source: nn.ConvTranspose2d, *, input_scale: float | None = None) -> None:
+        super().__init__(source.weight, 8, axis=1)
+        self.bias = source.bias
+        self.input_scale = input_scale
+        self.geometry = Geometry.of(source)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = fake_quantize_input(x, self.input_scale)
+        return self.geometry.convolve_transposed(x, self.dequantized(), self.bias)
+
+
+class HalfWeight(nn.Module):
+    """A weight stored as FP16 and computed with in the precision of the input: the device computes FP16."""
+
+    weight_half: Tensor
+
+    def __init__(self, weight: Tensor) -> None:
+        super().__init__()
+        weight = weight.detach()
+        half = weight.to(torch.float16)
+        if not bool(torch.isfinite(half).all()):
+            raise ValueError(f"absolute maximum {float(weight.abs().max()):g} overflows FP16")
+        self.register_buffer("weight_half", half)
+
+
+class HalfLinear(HalfWeight):
+    def __init__(self, source: nn.Linear) -> None:
+        super().__init__(source.weight)
+        self.bias = source.bias
+
+    def forward(self, x: Tensor) -> Tensor:
+        return functional.linear(x, self.weight_half.to(torch.float32), self.bias)
+
+
+class HalfConv2d(HalfWeight):
+    def __init__(self, source: nn.Conv2d) -> None:
+        super().__init__(source.weight)
+        self.bias = source.bias
+        self.geometry = Geometry.of(source)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.geometry.convolve(x, self.weight_half.to(torch.float32), self.bias)
+
+
+class HalfConvTranspose2d(HalfWeight):
+    def __init__(self, source: nn.ConvTranspose2d) -> None:
+        super().__init__(source.weight)
+        self.bias = source.bias
+        self.geometry = Geometry.of(source)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.geometry.convolve_transposed(x, self.weight_half.to(torch.float32), self.bias)

@@ -1,0 +1,97 @@
+"""Aspect-preserving resize of frames to multiples of the patch size, and what it does to the intrinsics.
+
+Pixel coordinates are continuous: the image's top-left corner is (0, 0), its centre (width / 2, height / 2), so that
+a resize is a pure scaling of the intrinsics (the convention of COLMAP and of VGGT's field-of-view encoding).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from vggt_edge.devices.errors import InputError, UsageError
+
+PATCH = 14
+
+
+def fit_shape(width: int, height: int, long_side: int) -> tuple[int, int]:
+    """The (height, width), multiples of 14, that best keeps the aspect ratio of a ``width`` x ``height`` frame.
+
+    The longer side becomes the largest multiple of 14 within ``long_side``; the shorter one the multiple of 14 whose
+    aspect ratio is nearest in the logarithm, which treats portrait and landscape alike.
+    Raises ``InputError`` for a frame without pixels, ``UsageError`` for a long side under 14.
+    """
+    if width < 1 or height < 1:
+        raise InputError(f"a frame of {width} x {height} pixels has no aspect ratio", expected="at least 1 x 1 pixel")
+    if long_side < PATCH:
+        raise UsageError(
+            f"a long side of {long_side} pixels is too small",
+            expected=f"at least {PATCH} pixels, one patch",
+        )
+    long_patches = long_side // PATCH
+    exact = long_patches * min(width, height) / max(width, height)
+    below = max(1, math.floor(exact))
+    short_patches = min((below, min(below + 1, long_patches)), key=lambda patches: abs(math.log(patches / exact)))
+    long, short = long_patches * PATCH, short_patches * PATCH
+    return (short, long) if width >= height else (long, short)
+
+
+def check_shape(height: int, width: int) -> None:
+    """Raise ``UsageError`` unless both sides are positive multiples of 14."""
+    if height < PATCH or width < PATCH or height % PATCH or width % PATCH:
+        raise UsageError(
+            f"a model input of {height} x {width} pixels is not made of whole patches",
+            expected=f"height and width that are positive multiples of {PATCH}",
+        )
+
+
+@dataclass(frozen=True)
+class _Cover:
+    """The centred part of the source frame that a target frame shows, in source pixels."""
+
+    left: float
+    top: float
+    width: float
+    height: float
+    scale: float
+
+
+def _cover(source: tuple[int, int], target: tuple[int, int]) -> _Cover:
+    (source_height, source_width), (height, width) = source, target
+    scale = max(width / source_width, height / source_height)
+    shown_width = min(width / scale, float(source_width))
+    shown_height = min(height / scale, float(source_height))
+    left, top = (source_width - shown_width) / 2, (source_height - shown_height) / 2
+    return _Cover(left, top, shown_width, shown_height, scale)
+
+
+def resize_frame(image: npt.NDArray[np.uint8], height: int, width: int) -> npt.NDArray[np.float32]:
+    """Scale an RGB frame (h, w, 3) uint8 to cover ``height`` x ``width`` and crop the rest evenly: (3, H, W) in [0, 1].
+
+    One bicubic, antialiased resampling: scale and crop are done at once, so that the crop may fall between pixels and
+    ``resize_intrinsics`` is exact. Raises ``InputError`` for an array that is no such frame, ``UsageError`` for a
+    target that is not a multiple of 14.
+    """
+    check_shape(height, width)
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
+        raise InputError(f"not a frame: {image.dtype} {image.shape}", expected="uint8 RGB of shape (height, width, 3)")
+    cover = _cover((image.shape[0], image.shape[1]), (height, width))
+    box = (cover.left, cover.top, cover.left + cover.width, cover.top + cover.height)
+    resized = Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC, box=box)
+    return np.ascontiguousarray(np.asarray(resized, np.float32).transpose(2, 0, 1) / np.float32(255))
+
+
+def resize_intrinsics(
+    intrinsics: npt.NDArray[np.float64], source: tuple[int, int], target: tuple[int, int]
+) -> npt.NDArray[np.float64]:
+    """Carry intrinsics (..., 3, 3) from a source frame (height, width) through ``resize_frame`` to the target's."""
+    cover = _cover(source, target)
+    resized = np.array(intrinsics, np.float64)
+    resized[..., :2, :] *= cover.scale
+    resized[..., 0, 2] -= cover.left * cover.scale
+    resized[..., 1, 2] -= cover.top * cover.scale
+    return resized

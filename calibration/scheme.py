@@ -1,0 +1,51 @@
+"""The closed vocabulary of precision schemes: what a block's weights and activations are stored as."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from types import MappingProxyType
+
+from vggt_edge.devices.errors import UnknownNameError
+
+
+class Activation(StrEnum):
+    NONE = "none"
+    STATIC_TENSOR = "static_tensor"
+    DYNAMIC_TOKEN = "dynamic_token"
+
+
+@dataclass(frozen=True)
+class Scheme:
+    """One precision scheme. All schemes are symmetric (zero point 0).
+
+    ``group_size`` is None for one scale per output channel; otherwise the number of input channels
+    that share a scale (the default; a plan may carry another one).
+    """
+
+    name: str
+    weight_bits: int
+    activation: Activation
+    activation_bits: int
+    group_size: int | None = None
+
+
+_ALL = (
+    Scheme("fp32", 32, Activation.NONE, 32),
+    Scheme("fp16", 16, Activation.NONE, 16),
+    Scheme("w8a16", 8, Activation.NONE, 16),
+    Scheme("w4a16", 4, Activation.NONE, 16, group_size=64),
+    Scheme("w8a8", 8, Activation.STATIC_TENSOR, 8),
+    Scheme("w8a8d", 8, Activation.DYNAMIC_TOKEN, 8),
+    Scheme("w4a8d", 4, Activation.DYNAMIC_TOKEN, 8, group_size=32),
+)
+SCHEMES: Mapping[str, Scheme] = MappingProxyType({scheme.name: scheme for scheme in _ALL})
+
+
+def scheme(name: str) -> Scheme:
+    """Look a scheme up by name; ``UnknownNameError`` lists the known ones."""
+    try:
+        return SCHEMES[name]
+    except KeyError:
+        raise UnknownNameError("scheme", name, SCHEMES) from None

@@ -1,0 +1,78 @@
+"""Every error that vggt-edge raises on purpose, and the exit code that each one ends the command with.
+
+::
+
+    VggtEdgeError
+    +-- UsageError (2)            the request itself is wrong
+    |   +-- UnknownNameError      a target, model, scheme or output that does not exist; lists the known ones
+    |   +-- InputError            a file that is missing, corrupt, misshapen or hostile
+    +-- ToolchainError (3)        a toolchain is missing or of the wrong version
+    +-- AccuracyGateError (4)     the artifact runs, but drifts past the profile's tolerances
+    +-- BudgetError (5)           no assignment fits --max-memory / --max-latency / --max-accuracy-drop
+    +-- LoweringError (6)         a backend refused the graph, or did not realise the planned precision
+    +-- ResourceError (7)         memory, disk or permissions do not suffice
+
+They live in the lowest layer because every layer raises them (docs/decisions/001).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import ClassVar
+
+
+class VggtEdgeError(Exception):
+    """Says what happened, where, what was expected and what to do next."""
+
+    exit_code: ClassVar[int] = 1
+
+    def __init__(self, what: str, *, where: str = "", expected: str = "", remedy: str = "") -> None:
+        super().__init__(what)
+        self.what = what
+        self.where = where
+        self.expected = expected
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        lines = [self.what]
+        for label, text in (("where", self.where), ("expected", self.expected), ("next", self.remedy)):
+            if text:
+                lines.append(f"  {label + ':':<10}{text}")
+        return "\n".join(lines)
+
+
+class UsageError(VggtEdgeError):
+    exit_code = 2
+
+
+class UnknownNameError(UsageError):
+    """A name out of a closed vocabulary was not found."""
+
+    def __init__(self, kind: str, name: str, known: Iterable[str], *, where: str = "") -> None:
+        super().__init__(
+            f"unknown {kind} {name!r}", where=where, expected=f"one of: {', '.join(sorted(known))}"
+        )
+
+
+class InputError(UsageError):
+    """A file or folder handed to us cannot be used."""
+
+
+class ToolchainError(VggtEdgeError):
+    exit_code = 3
+
+
+class AccuracyGateError(VggtEdgeError):
+    exit_code = 4
+
+
+class BudgetError(VggtEdgeError):
+    exit_code = 5
+
+
+class LoweringError(VggtEdgeError):
+    exit_code = 6
+
+
+class ResourceError(VggtEdgeError):
+    exit_code = 7

@@ -1,0 +1,88 @@
+"""What goes into a bundle, and where it comes from; docs/bundle-format.md is its description for readers."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from torch import nn
+
+from vggt_edge.calibration.plan import PrecisionPlan
+from vggt_edge.calibration.sensitivity import Sensitivity
+from vggt_edge.calibration.stats import CalibrationStats
+from vggt_edge.exporter.bundle import ManifestInputs
+from vggt_edge.exporter.config import to_toml
+from vggt_edge.exporter.stages import (
+    GOLDEN,
+    MODEL,
+    VALIDATION,
+    Job,
+    Judged,
+    LoweredFolder,
+    tools,
+)
+from vggt_edge.exporter.steps import digest_of
+from vggt_edge.runtimes.tensorrt.backend import write_golden
+
+REPORT, PLAN, RESOLVED = "report.html", "plan.json", "resolved.toml"
+
+
+def assemble(
+    folder: Path,
+    job: Job,
+    stats: CalibrationStats,
+    sensitivities: tuple[Sensitivity, ...],
+    plan: PrecisionPlan,
+    lowered: LoweredFolder,
+    judged: Judged,
+) -> None:
+    """Fill the bundle's folder with everything but the manifest."""
+    shutil.copytree(lowered.folder, folder, dirs_exist_ok=True)
+    stats.save(folder)
+    (folder / PLAN).write_text(plan.to_json())
+    (folder / RESOLVED).write_text(to_toml(job.request))
+    (folder / VALIDATION).write_text(judged.report.to_json())
+    validated = next(job.cache.root.glob(f"validate-*/{GOLDEN}"))
+    shutil.copyfile(validated, folder / GOLDEN)
+    if job.backend.name == "tensorrt":
+        write_golden(folder / "tensorrt", judged.group("input"), judged.group("simulation"), judged.group("fp32"))
+
+
+def manifest_inputs(job: Job, stats: CalibrationStats, plan: PrecisionPlan) -> ManifestInputs:
+    return ManifestInputs(
+        model=job.request.model,
+        target=job.profile.name,
+        digests={
+            "model": job.checkpoint.digest,
+            "scenes": digest_of({"scenes": [scene.digest for scene in job.scenes.calibration]}),
+            "plan": plan.digest,
+            "stats": stats.digest,
+        },
+        tools=tools(),
+        command=tuple(sys.argv),
+    )
+
+
+def stored_bytes(bundle: Path) -> int:
+    """Size of the QDQ ONNX, graph and weights."""
+    return sum((bundle / name).stat().st_size for name in (MODEL, f"{MODEL}.data"))
+
+
+def fp32_bytes(model: nn.Module) -> int:
+    """What the model's parameters take in FP32."""
+    return 4 * sum(parameter.numel() for parameter in model.parameters())
+
+
+def write_folder(out: Path, fill: Callable[[Path], None]) -> None:
+    """A plain folder of artifacts, written aside and renamed in one step."""
+    scratch = out.with_name(f".{out.name}.partial")
+    shutil.rmtree(scratch, ignore_errors=True)
+    scratch.mkdir(parents=True)
+    try:
+        fill(scratch)
+        scratch.rename(out)
+    except BaseException:
+        shutil.rmtree(scratch, ignore_errors=True)
+        raise

@@ -1,0 +1,356 @@
+"""Bundles: the folder that an export leaves behind, written aside, described by a manifest, renamed in one step.
+
+See docs/bundle-format.md for the format.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import re
+import secrets
+import shutil
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from vggt_edge.devices.errors import InputError, ResourceError, UsageError
+
+SCHEMA_VERSION = 1
+MANIFEST = "manifest.json"
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_NO_RIGHT = (errno.EACCES, errno.EPERM, errno.EROFS)
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_EXPECTED = f"a manifest of schema version {SCHEMA_VERSION}, as `vggt-edge export` writes it"
+
+
+@dataclass(frozen=True)
+class FileEntry:
+    """One file of a bundle. path: relative to the bundle, with forward slashes."""
+
+    path: str
+    size_bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class ManifestInputs:
+    """What the caller knows of a bundle.
+
+    digests: sha256 of ``model``, ``scenes``, ``plan``, ``stats``. tools: version by distribution name.
+    command: the command line, one entry per argument.
+    """
+
+    model: str
+    target: str
+    digests: Mapping[str, str]
+    tools: Mapping[str, str]
+    command: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """``ManifestInputs`` and every file of the bundle but the manifest itself, in the order of their paths.
+
+    peak_memory_bytes: the largest resident size of the exporting process.
+    """
+
+    model: str
+    target: str
+    digests: Mapping[str, str]
+    tools: Mapping[str, str]
+    command: tuple[str, ...]
+    peak_memory_bytes: int
+    files: tuple[FileEntry, ...]
+    schema_version: int = SCHEMA_VERSION
+
+    @property
+    def size_bytes(self) -> int:
+        return sum(entry.size_bytes for entry in self.files)
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), indent=2, sort_keys=True) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str, *, where: str = MANIFEST) -> Manifest:
+        """Read a manifest back. ``InputError`` for a wrong field, and for a path that leaves the bundle."""
+        try:
+            raw = json.loads(text)
+            if raw["schema_version"] != SCHEMA_VERSION:
+                raise ValueError(f"schema_version {raw['schema_version']!r}")
+            files = tuple(_entry(item) for item in raw.pop("files"))
+            manifest = cls(
+                model=_text(raw.pop("model")),
+                target=_text(raw.pop("target")),
+                digests=_texts(raw.pop("digests")),
+                tools=_texts(raw.pop("tools")),
+                command=tuple(_text(argument) for argument in raw.pop("command")),
+                peak_memory_bytes=_count(raw.pop("peak_memory_bytes")),
+                files=files,
+                schema_version=raw.pop("schema_version"),
+            )
+            if raw:
+                raise ValueError(f"unknown fields {sorted(raw)}")
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise InputError(f"not a bundle manifest: {error}", where=where, expected=_EXPECTED) from error
+        _check_paths(files, where)
+        return manifest
+
+
+def write_bundle(out: Path, assemble: Callable[[Path], None], inputs: ManifestInputs) -> Manifest:
+    """Make the bundle ``out``: ``assemble`` fills a folder beside it, which gets a manifest and is then renamed.
+
+    Raises ``UsageError`` when ``out`` exists, ``ResourceError`` when disk space or rights do not suffice; whatever
+    goes wrong, nothing is left behind.
+    """
+    _check_new(out)
+    with _explained(out), _work_folder(out) as folder:
+        assemble(folder)
+        manifest = Manifest(
+            model=inputs.model,
+            target=inputs.target,
+            digests=dict(inputs.digests),
+            tools=dict(inputs.tools),
+            command=inputs.command,
+            peak_memory_bytes=peak_memory_bytes(),
+            files=tuple(_described(folder, path) for path in _files(folder) if path != MANIFEST),
+        )
+        (folder / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
+        _sync(folder)
+        _publish(folder, out)
+    return manifest
+
+
+def read_manifest(bundle: Path) -> Manifest:
+    """The manifest of a bundle; ``InputError`` when the folder is none."""
+    path = bundle / MANIFEST
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise InputError(
+            f"cannot read the manifest: {reason}",
+            where=str(path),
+            expected="the folder that `vggt-edge export -o` wrote",
+            remedy="give the bundle's own folder, or export again",
+        ) from error
+    return Manifest.from_json(text, where=str(path))
+
+
+def bundle_problems(bundle: Path) -> list[str]:
+    """What is missing, changed or extra against the manifest; an empty list for a sound bundle.
+
+    Raises ``InputError`` when there is no manifest, or one that names files outside the bundle.
+    """
+    manifest = read_manifest(bundle)
+    listed = {entry.path for entry in manifest.files}
+    problems = [f"{entry.path}: {fault}" for entry in manifest.files if (fault := _fault(bundle, entry))]
+    extra = sorted(set(_walk(bundle)) - listed - {MANIFEST})
+    return problems + [f"{path}: not in the manifest" for path in extra]
+
+
+def verify_bundle(bundle: Path) -> Manifest:
+    """The manifest of a sound bundle; ``InputError`` names every file that is missing, changed or extra."""
+    problems = bundle_problems(bundle)
+    if problems:
+        raise InputError(
+            "the bundle is not what was exported:\n  " + "\n  ".join(problems),
+            where=str(bundle),
+            expected="exactly the files of its manifest, unchanged",
+            remedy="copy the bundle again, or export again",
+        )
+    return read_manifest(bundle)
+
+
+def peak_memory_bytes() -> int:
+    """The largest resident size of this process so far; 0 on a system that does not tell."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def tool_versions(distributions: Iterable[str]) -> dict[str, str]:
+    """Installed version by distribution name; those that are not installed are left out."""
+    versions = {}
+    for name in sorted(distributions):
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            versions[name] = metadata.version(name)
+    return versions
+
+
+def _publish(folder: Path, out: Path) -> None:
+    """The one step in which a bundle comes to exist. Another export may have made ``out`` in the meantime."""
+    _check_new(out)
+    try:
+        folder.rename(out)
+    except OSError:
+        _check_new(out)
+        raise
+    _sync_folder(out.parent)
+
+
+@contextlib.contextmanager
+def _work_folder(out: Path) -> Iterator[Path]:
+    """A new folder beside ``out``; gone afterwards unless it was renamed, with the parents that were made for it."""
+    made = [parent for parent in (out.parent, *out.parent.parents) if not parent.exists()]
+    folder = out.parent / f".{out.name}.{secrets.token_hex(4)}.partial"
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        folder.mkdir()
+        yield folder
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        for parent in made:
+            with contextlib.suppress(OSError):
+                parent.rmdir()
+        raise
+
+
+@contextlib.contextmanager
+def _explained(out: Path) -> Iterator[None]:
+    """Turn a lack of space or rights into ``ResourceError``, also where a native writer says it only in words."""
+    try:
+        yield
+    except Exception as error:
+        code = error.errno if isinstance(error, OSError) else _code_in_words(str(error))
+        if code in _NO_ROOM:
+            raise ResourceError(
+                f"no room to write the bundle: {os.strerror(code)}",
+                where=str(out),
+                expected="free space for the graph's weights, about three times over",
+                remedy="free some space, or choose another -o",
+            ) from error
+        if code in _NO_RIGHT:
+            raise ResourceError(
+                f"no right to write the bundle: {os.strerror(code)}",
+                where=str(out.parent),
+                expected="a folder that this user may write",
+                remedy="choose another -o, or change the rights",
+            ) from error
+        raise
+
+
+def _code_in_words(text: str) -> int | None:
+    return next((code for code in (*_NO_ROOM, *_NO_RIGHT) if os.strerror(code) in text), None)
+
+
+def _check_new(out: Path) -> None:
+    if os.path.lexists(out):
+        raise UsageError(
+            f"{out} exists already",
+            where=str(out),
+            expected="an output that does not exist: a bundle is never written over",
+            remedy="remove it, or choose another -o",
+        )
+
+
+def _walk(folder: Path) -> list[str]:
+    """Everything below ``folder`` that is not a folder itself, links included; sorted."""
+    found = (path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
+    return sorted(path.relative_to(folder).as_posix() for path in found)
+
+
+def _files(folder: Path) -> list[str]:
+    found = _walk(folder)
+    for name in found:
+        path = folder / name
+        if path.is_symlink() or not path.is_file():
+            raise InputError("a bundle holds plain files only", where=name, expected="no links or devices")
+    return found
+
+
+def _described(folder: Path, name: str) -> FileEntry:
+    path = folder / name
+    return FileEntry(name, path.stat().st_size, _sha256(path))
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _fault(bundle: Path, entry: FileEntry) -> str:
+    """What is wrong with one listed file; "" when nothing is."""
+    path = bundle / entry.path
+    steps = [path, *path.parents[: len(PurePosixPath(entry.path).parts) - 1]]
+    if any(step.is_symlink() for step in steps):
+        return "is a link, or lies behind one"
+    if not path.is_file():
+        return "is missing"
+    try:
+        size = path.stat().st_size
+        if size != entry.size_bytes:
+            return f"has {size} bytes instead of {entry.size_bytes}"
+        return "" if _sha256(path) == entry.sha256 else "has changed (sha256 differs)"
+    except OSError as error:
+        return f"cannot be read: {error.strerror}"
+
+
+def _sync(folder: Path) -> None:
+    """Force the folder's content to disk, so that the rename cannot outlive it in a power cut."""
+    for path in sorted(folder.rglob("*")):
+        if path.is_dir():
+            _sync_folder(path)
+        else:
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+    _sync_folder(folder)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Best effort: not every file system and system can sync a folder."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r} is not a text")
+    return value
+
+
+def _texts(value: Any) -> dict[str, str]:
+    return {_text(key): _text(item) for key, item in value.items()}
+
+
+def _count(value: Any) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise TypeError(f"{value!r} is not a count")
+    return value
+
+
+def _entry(raw: Any) -> FileEntry:
+    entry = FileEntry(_text(raw["path"]), _count(raw["size_bytes"]), _text(raw["sha256"]))
+    if not _SHA256.fullmatch(entry.sha256):
+        raise ValueError(f"{entry.path}: {entry.sha256!r} is not a sha256")
+    return entry
+
+
+def _check_paths(files: tuple[FileEntry, ...], where: str) -> None:
+    """A manifest is read on machines that did not write it: its paths must not lead anywhere else."""
+    seen = set()
+    for entry in files:
+        parts = entry.path.split("/")
+        if any(part in ("", ".", "..") for part in parts) or re.search(r"[\\:\x00-\x1f]", entry.path):
+            raise InputError(
+                f"the manifest names {entry.path!r}, which is not a plain path inside the bundle",
+                where=where,
+                expected="relative paths with forward slashes",
+                remedy="do not trust this bundle; get it again from where it was made",
+            )
+        if entry.path in seen or entry.path == MANIFEST:
+            raise InputError(f"the manifest lists {entry.path!r} twice or itself", where=where, expected=_EXPECTED)
+        seen.add(entry.path)

@@ -1,0 +1,144 @@
+"""The command ``vggt-edge``: arguments in, one exit code out. The work is in ``exporter/job.py`` and its neighbours.
+
+Nothing here imports torch, or the commands that do: ``--help`` and ``targets`` answer at once.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from importlib.metadata import version
+from typing import Annotated
+
+import typer
+
+from vggt_edge.devices.errors import InputError, ResourceError, UsageError, VggtEdgeError
+from vggt_edge.exporter.commands import bundles, jobs, machine
+from vggt_edge.exporter.commands.output import print_document, print_error
+
+INTERRUPTED = 130
+_LOG_LEVELS = ("debug", "info", "warning", "error")
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.ENOMEM)
+_NO_RIGHT = (errno.EROFS, errno.EACCES, errno.EPERM)
+
+app = typer.Typer(
+    name="vggt-edge",
+    help="Turn a VGGT checkpoint into a quantized, validated bundle for an edge device.",
+    epilog="Exit codes: 0 ok, 2 usage, 3 missing toolchain, 4 accuracy gate, 5 budget, 6 lowering, 7 resources.",
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"vggt-edge {version('vggt-edge')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and leave.")
+    ] = False,
+) -> None:
+    pass
+
+
+jobs.register(app)
+bundles.register(app)
+machine.register(app)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command line and return its exit code; every error is told once, without a traceback."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    as_json, log_level = "--json" in arguments, _log_level(arguments)
+    try:
+        logging.basicConfig(level=log_level.upper(), stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
+        code = app(arguments or ["--help"], prog_name="vggt-edge", standalone_mode=False)
+        if code == INTERRUPTED:  # typer turns a KeyboardInterrupt into this code
+            raise KeyboardInterrupt
+        return int(code or 0) if arguments else UsageError.exit_code
+    except KeyboardInterrupt:
+        return _fail(
+            VggtEdgeError("interrupted", remedy="repeat the command with --resume to go on where it stopped"),
+            as_json=as_json,
+            exit_code=INTERRUPTED,
+        )
+    except Exception as error:  # the last line of defence: everything becomes one readable error
+        if log_level == "debug":
+            traceback.print_exc()
+        readable = explain(error)
+        return _fail(readable, as_json=as_json, exit_code=readable.exit_code)
+
+
+def _log_level(arguments: Sequence[str]) -> str:
+    """Read ahead of the parser, because errors of the parser itself obey it too; the parser refuses unknown levels."""
+    for position, argument in enumerate(arguments):
+        name, _, value = argument.partition("=")
+        if name == "--log-level":
+            level = value or (arguments[position + 1] if position + 1 < len(arguments) else "")
+            return level if level in _LOG_LEVELS else "warning"
+    return "warning"
+
+
+def _fail(error: VggtEdgeError, *, as_json: bool, exit_code: int) -> int:
+    print_error(error)
+    if as_json:
+        fields = {"kind": type(error).__name__, "what": error.what, "where": error.where}
+        print_document({
+            "error": {**fields, "expected": error.expected, "remedy": error.remedy},
+            "exit_code": exit_code,
+        })
+    return exit_code
+
+
+def explain(error: Exception) -> VggtEdgeError:
+    """Any exception as an error with an exit code; what nobody foresaw becomes exit code 1."""
+    if isinstance(error, VggtEdgeError):
+        return error
+    if isinstance(error, OSError):
+        return _explain_os_error(error)
+    if isinstance(error, MemoryError) or "can't allocate memory" in str(error):
+        return ResourceError(
+            "out of memory",
+            where=str(error),
+            remedy="use fewer --frames or a smaller --resolution, or a larger machine",
+        )
+    hidden = _hidden_os_error(error)
+    if hidden is not None:
+        return _explain_os_error(hidden)
+    if hasattr(error, "format_message"):  # the parser's own errors; typer keeps their classes private
+        return UsageError(error.format_message(), remedy="see `vggt-edge COMMAND --help`")
+    return VggtEdgeError(
+        f"internal error: {type(error).__name__}: {error}",
+        expected="no such error: this is a defect of vggt-edge",
+        remedy="repeat with --log-level debug and report the traceback",
+    )
+
+
+def _hidden_os_error(error: Exception) -> OSError | None:
+    """Native writers (safetensors, torch) report a full disk as text inside an error class of their own."""
+    for code in (*_NO_ROOM, *_NO_RIGHT):
+        if os.strerror(code) in str(error):
+            return OSError(code, str(error))
+    return None
+
+
+def _explain_os_error(error: OSError) -> VggtEdgeError:
+    where, reason = str(error.filename or ""), error.strerror or str(error)
+    if error.errno in _NO_ROOM:
+        return ResourceError(f"no room left: {reason}", where=where, remedy="free some space, or choose another -o")
+    if error.errno in _NO_RIGHT:
+        return ResourceError(f"no permission: {reason}", where=where, remedy="choose another -o, or change the rights")
+    return InputError(f"cannot use a file: {reason}", where=where, expected="a readable file or folder")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,60 @@
+"""``validate``, ``verify`` and ``inspect``: what looks at artifacts that exist already."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vggt_edge.exporter.commands import options
+from vggt_edge.exporter.commands.output import print_result, stdout_to_stderr
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(validate)
+    app.command()(verify)
+    app.command()(inspect)
+
+
+def validate(
+    bundle: options.Bundle,
+    scenes: options.Scenes = None,
+    json: options.Json = False,
+    log_level: options.Log = options.LogLevel.WARNING,
+) -> None:
+    """Run a bundle's graph again and judge it against FP32; exit code 4 when a tolerance is broken."""
+    from vggt_edge.exporter import job
+    from vggt_edge.exporter.progress import make_progress
+
+    with stdout_to_stderr():
+        progress = make_progress(quiet=log_level is options.LogLevel.ERROR)
+        report = job.validate(bundle, progress, scenes=scenes)
+    print_result(report, as_json=json)
+
+
+def verify(
+    bundle: options.Bundle,
+    json: options.Json = False,
+    log_level: options.Log = options.LogLevel.WARNING,
+) -> None:
+    """Check every file of a bundle against its manifest: nothing changed, missing or added."""
+    from vggt_edge.exporter.bundle import verify_bundle
+
+    manifest = verify_bundle(bundle)
+    print_result(manifest, as_json=json)
+
+
+def inspect(
+    path: Annotated[Path, typer.Argument(help="A bundle, plan.json, stats.json or an ONNX file.")],
+    json: options.Json = False,
+    log_level: options.Log = options.LogLevel.WARNING,
+) -> None:
+    """Show what is inside an artifact, without running it."""
+    from vggt_edge.exporter.commands.inspect import describe, show
+
+    description = describe(path)
+    if json:
+        print_result(description, as_json=True)
+    else:
+        show(description)

@@ -1,0 +1,181 @@
+"""What ``inspect`` says about a plan, statistics, an ONNX graph or a whole bundle."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from vggt_edge.calibration.plan import PrecisionPlan
+from vggt_edge.calibration.stats import CalibrationStats
+from vggt_edge.devices.errors import InputError
+from vggt_edge.devices.units import format_bytes
+from vggt_edge.exporter.commands.output import print_table
+
+_EXPECTED = "a bundle folder, plan.json, stats.json, another JSON artifact of vggt-edge, or an ONNX file"
+# Beyond this a JSON file is no artifact of ours; the arrays are in safetensors.
+_LARGEST_JSON_BYTES = 256 << 20
+
+
+@dataclass(frozen=True)
+class Description:
+    """``facts``: single values. ``rows``: one table, ``columns`` naming its cells; neither holds arrays."""
+
+    kind: str
+    path: str
+    facts: Mapping[str, object]
+    columns: tuple[str, ...] = ()
+    rows: Sequence[tuple[object, ...]] = field(default=())
+
+
+def describe(path: Path) -> Description:
+    """Look at one artifact. Raises ``InputError`` for what is no artifact."""
+    if path.is_dir():
+        return _bundle(path)
+    if path.suffix == ".onnx":
+        return _onnx(path)
+    if path.suffix == ".json":
+        return _json(path)
+    what = "not an artifact of vggt-edge" if path.exists() else "no such file or folder"
+    raise InputError(what, where=str(path), expected=_EXPECTED)
+
+
+def show(description: Description) -> None:
+    """The same for people."""
+    print(f"{description.kind}: {description.path}")
+    width = max((len(name) for name in description.facts), default=0)
+    for name, value in description.facts.items():
+        print(f"  {name:<{width}}  {value}")
+    if description.rows:
+        print_table(description.kind, description.columns, description.rows)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        if path.stat().st_size > _LARGEST_JSON_BYTES:
+            raise ValueError("the file is too large")
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"cannot read it: {error}", where=str(path), expected=_EXPECTED) from error
+    if not isinstance(content, dict):
+        raise InputError("the file holds no object", where=str(path), expected=_EXPECTED)
+    return content
+
+
+def _json(path: Path) -> Description:
+    content = _read_json(path)
+    if "assignments" in content:
+        return _plan(path)
+    if "tensors" in content:
+        return _stats(path)
+    facts, columns, rows = _outline(content)
+    return Description(path.stem, str(path), facts, columns, rows)
+
+
+def _outline(content: Mapping[str, Any]) -> tuple[dict[str, object], tuple[str, ...], list[tuple[object, ...]]]:
+    """Single values as facts; of each list or mapping only how much is in it."""
+    facts = {name: value for name, value in content.items() if not isinstance(value, dict | list)}
+    rows: list[tuple[object, ...]] = [
+        (name, len(value)) for name, value in content.items() if isinstance(value, dict | list)
+    ]
+    return facts, ("section", "entries"), rows
+
+
+def _plan(path: Path) -> Description:
+    plan = PrecisionPlan.from_json(path.read_text(encoding="utf-8"), where=str(path))
+    schemes = Counter(entry.scheme for entry in plan.assignments)
+    facts = {
+        "target": plan.target,
+        "blocks": len(plan.assignments),
+        "schemes": ", ".join(f"{name} x {count}" for name, count in sorted(schemes.items())),
+        "group size": plan.group_size,
+        "weights": format_bytes(plan.weight_bytes),
+        "outside the blocks": f"{format_bytes(plan.rest_bytes)} in {plan.rest_scheme}",
+        "predicted latency": f"{plan.predicted_latency_ms:.3f} ms",
+        "digest": plan.digest,
+        **{f"note {number}": note for number, note in enumerate(plan.notes, 1)},
+    }
+    rows = [
+        (
+            entry.block,
+            entry.scheme,
+            format_bytes(entry.weight_bytes),
+            f"{entry.predicted_error:.3g}",
+            f"{entry.predicted_latency_ms:.3f}",
+            entry.reason,
+        )
+        for entry in plan.assignments
+    ]
+    columns = ("block", "scheme", "weights", "predicted error", "predicted ms", "reason")
+    return Description("plan", str(path), facts, columns, rows)
+
+
+def _stats(path: Path) -> Description:
+    stats = CalibrationStats.load(path.parent)
+    facts = {
+        "samples": len(stats.samples),
+        "blocks that need FP32": ", ".join(stats.fp32_blocks()) or "none",
+        "model digest": stats.model_digest,
+        "digest": stats.digest,
+    }
+    rows = [
+        (
+            entry.layer,
+            entry.group,
+            f"{entry.minimum:.4g}",
+            f"{entry.maximum:.4g}",
+            f"{entry.percentile(99.9):.4g}",
+            entry.count,
+        )
+        for entry in stats.tensors
+    ]
+    return Description("stats", str(path), facts, ("layer", "tokens", "min", "max", "99.9 % of |x|", "values"), rows)
+
+
+def _onnx(path: Path) -> Description:
+    import onnx
+    from google.protobuf.message import DecodeError
+
+    try:
+        model = onnx.load(path, load_external_data=False)
+    except (OSError, DecodeError) as error:
+        raise InputError(f"not an ONNX file: {error}", where=str(path), expected=_EXPECTED) from error
+    graph = model.graph
+    operators = Counter(node.op_type for node in graph.node)
+    weights: Counter[str] = Counter()
+    for tensor in graph.initializer:
+        count = 1
+        for size in tensor.dims:
+            count *= size
+        weights[onnx.TensorProto.DataType.Name(tensor.data_type).lower()] += count
+    facts = {
+        "opset": ", ".join(f"{entry.domain or 'onnx'} {entry.version}" for entry in model.opset_import),
+        "nodes": len(graph.node),
+        "inputs": ", ".join(_value(value) for value in graph.input),
+        "outputs": ", ".join(_value(value) for value in graph.output),
+        "weights": ", ".join(f"{count} x {dtype}" for dtype, count in sorted(weights.items())),
+    }
+    rows = sorted(operators.items(), key=lambda entry: (-entry[1], entry[0]))
+    return Description("onnx", str(path), facts, ("operator", "nodes"), rows)
+
+
+def _value(value: Any) -> str:
+    shape = value.type.tensor_type.shape.dim
+    return f"{value.name} ({', '.join(dimension.dim_param or str(dimension.dim_value) for dimension in shape)})"
+
+
+def _bundle(path: Path) -> Description:
+    manifest = path / "manifest.json"
+    if not manifest.is_file():
+        raise InputError("the folder holds no manifest.json", where=str(path), expected=_EXPECTED)
+    facts, _, _ = _outline(_read_json(manifest))
+    # What lies there, not what the manifest says: `verify` compares the two.
+    rows: list[tuple[object, ...]] = [
+        (file.relative_to(path).as_posix(), format_bytes(file.stat().st_size))
+        for file in sorted(path.rglob("*"))
+        if file.is_file() and not file.is_symlink()
+    ]
+    return Description("bundle", str(path), facts, ("file", "size"), rows)

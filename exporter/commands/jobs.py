@@ -1,0 +1,155 @@
+"""``export``, ``calibrate`` and ``plan``: the straight line, or a stretch of it. All three take the same request."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+import typer
+
+from vggt_edge.exporter.commands import options
+from vggt_edge.exporter.commands.output import print_document, print_result, stdout_to_stderr
+
+if TYPE_CHECKING:
+    from vggt_edge.exporter.config import ExportRequest
+    from vggt_edge.exporter.progress import Progress
+
+# Every step takes the request and a progress to report to, and returns a dataclass of paths and figures.
+Job = Callable[["ExportRequest", "Progress"], object]
+
+
+def register(app: typer.Typer) -> None:
+    _add(app, "export", _export, "Calibrate, plan, lower, validate and bundle a model for a target.")
+    _add(app, "calibrate", _calibrate, "Observe the model on scenes; writes stats.json and stats.safetensors.")
+    _add(app, "plan", _plan, "Choose a scheme for every block; writes plan.json.")
+
+
+def _export(request: ExportRequest, progress: Progress) -> object:
+    from vggt_edge.exporter import job
+
+    return job.export(request, progress)
+
+
+def _calibrate(request: ExportRequest, progress: Progress) -> object:
+    from vggt_edge.exporter import job
+
+    return job.calibrate(request, progress)
+
+
+def _plan(request: ExportRequest, progress: Progress) -> object:
+    from vggt_edge.exporter import job
+
+    return job.plan(request, progress)
+
+
+def _add(app: typer.Typer, name: str, job: Job, summary: str) -> None:
+    @app.command(name, help=summary)
+    def command(
+        target: options.Target = None,
+        model: options.Model = None,
+        scenes: options.Scenes = None,
+        frames: options.Frames = None,
+        resolution: options.Resolution = None,
+        outputs: options.Outputs = None,
+        precision: options.Precision = None,
+        max_memory: options.MaxMemory = None,
+        max_latency: options.MaxLatency = None,
+        max_accuracy_drop: options.MaxAccuracyDrop = None,
+        exclude: options.Exclude = None,
+        seed: options.Seed = None,
+        config: options.Config = None,
+        set_: options.Set = None,
+        output: options.Output = None,
+        resume: options.Resume = False,
+        dry_run: options.DryRun = False,
+        json: options.Json = False,
+        log_level: options.Log = options.LogLevel.WARNING,
+    ) -> None:
+        values: dict[str, object] = {
+            "target": target,
+            "model": model,
+            "scenes": scenes,
+            "frames": frames,
+            "resolution": resolution,
+            "outputs": outputs,
+            "precision": precision,
+            "max_memory": max_memory,
+            "max_latency": max_latency,
+            "max_accuracy_drop": max_accuracy_drop,
+            "exclude": tuple(exclude or ()),
+            "seed": seed,
+            "output": output,
+            "resume": resume or None,
+        }
+        request = _resolve(values, set_ or (), config)
+        if dry_run:
+            _print_request(request, as_json=json)
+            return
+        _run(job, request, as_json=json, quiet=log_level is options.LogLevel.ERROR)
+
+
+def _resolve(values: Mapping[str, object], set_values: Iterable[str], config: Path | None) -> ExportRequest:
+    """The request, and the cheap checks: what is wrong here is said before torch is even imported."""
+    from vggt_edge.devices.errors import InputError
+    from vggt_edge.exporter.config import resolve_request, settings_of_profile
+
+    request = resolve_request(values, set_values, config, settings_of_profile)
+    if request.scenes is not None and not request.scenes.exists():
+        raise InputError("no such file or folder", where=str(request.scenes), expected="scenes to calibrate on")
+    _check_output(request.output)
+    return request
+
+
+def _check_output(output: Path) -> None:
+    from vggt_edge.devices.errors import UsageError
+
+    if output.exists() or output.is_symlink():
+        raise UsageError(
+            "the output folder exists already",
+            where=str(output),
+            expected="a name that is free: nothing is overwritten",
+            remedy="choose another -o, or remove it",
+        )
+    parent = _existing_parent(output)
+    if not parent.is_dir():
+        raise UsageError("the output folder would lie inside a file", where=str(parent), expected="a folder")
+
+
+def _existing_parent(output: Path) -> Path:
+    return next(folder for folder in output.absolute().parents if folder.exists())
+
+
+def _check_writable(output: Path) -> None:
+    """By trying, since permission bits do not tell of read-only mounts, nor anything to root."""
+    from vggt_edge.devices.errors import ResourceError
+
+    parent = _existing_parent(output)
+    try:
+        with TemporaryDirectory(prefix=".vggt-edge-", dir=parent):
+            pass
+    except OSError as error:
+        raise ResourceError(
+            f"nothing can be written there: {error.strerror}",
+            where=str(parent),
+            remedy="choose another -o, or change the rights",
+        ) from error
+
+
+def _print_request(request: ExportRequest, *, as_json: bool) -> None:
+    from vggt_edge.exporter.config import to_settings, to_toml
+
+    if as_json:
+        print_document({"dry_run": True, "request": to_settings(request), "exit_code": 0})
+    else:
+        print(to_toml(request), end="")
+
+
+def _run(job: Job, request: ExportRequest, *, as_json: bool, quiet: bool) -> None:
+    from vggt_edge.exporter.progress import make_progress
+
+    _check_writable(request.output)
+    with stdout_to_stderr():
+        result = job(request, make_progress(quiet=quiet))
+    print_result(result, as_json=as_json)

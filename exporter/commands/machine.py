@@ -1,0 +1,94 @@
+"""``targets``, ``doctor`` and ``bench``: what there is to export to, and what this machine can do."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import Annotated
+
+import typer
+
+from vggt_edge.exporter.commands import options
+from vggt_edge.exporter.commands.output import print_document, print_result, print_table, stdout_to_stderr
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(targets)
+    app.command()(doctor)
+    app.command()(bench)
+
+
+def targets(json: options.Json = False, log_level: options.Log = options.LogLevel.WARNING) -> None:
+    """List the device profiles."""
+    from vggt_edge.devices.profile import list_profiles
+    from vggt_edge.devices.units import format_bytes
+
+    profiles = list_profiles()
+    if json:
+        print_document({"targets": [profile.to_dict() for profile in profiles], "exit_code": 0})
+        return
+    rows = [
+        (
+            profile.name,
+            ", ".join(profile.aliases) or "-",
+            profile.title,
+            profile.runtime,
+            format_bytes(profile.memory_bytes),
+            f"{profile.bandwidth_bytes_per_s / 1e9:g} GB/s",
+            " ".join(profile.schemes),
+        )
+        for profile in profiles
+    ]
+    print_table("Targets", ("target", "aliases", "device", "runtime", "memory", "bandwidth", "schemes"), rows)
+
+
+def doctor(
+    target: options.Target = None,
+    json: options.Json = False,
+    log_level: options.Log = options.LogLevel.WARNING,
+) -> None:
+    """Say which toolchains are here, what is missing, and how to get it; exit code 3 when something needed is missing.
+
+    Needed are the package's own dependencies and, with --target, the backend of that target.
+    """
+    from vggt_edge.exporter.doctor import examine
+
+    with stdout_to_stderr():
+        findings = examine(target)
+    exit_code = 0 if all(finding.ok or not finding.needed for finding in findings) else 3
+    if json:
+        print_document({"findings": findings, "exit_code": exit_code})
+    else:
+        print_table(
+            "Doctor",
+            ("state", "subject", "found", "what to do"),
+            [(finding.state, finding.subject, finding.found, finding.remedy or "-") for finding in findings],
+        )
+    raise typer.Exit(exit_code)
+
+
+def bench(
+    model: options.Model = None,
+    frames: options.Frames = None,
+    scene_count: Annotated[int, typer.Option("--scene-count", min=1, help="How many held-out scenes.")] = 64,
+    seed: options.Seed = None,
+    json: options.Json = False,
+    log_level: options.Log = options.LogLevel.WARNING,
+) -> None:
+    """Measure a model on held-out synthetic scenes, in FP32 and in each precision: poses, depth, points, time, size."""
+    from vggt_edge.exporter.bench import bench as run_bench
+    from vggt_edge.exporter.progress import make_progress
+
+    with stdout_to_stderr():
+        progress = make_progress(quiet=log_level is options.LogLevel.ERROR)
+        figures = run_bench(model or "vggt-mini", progress, frames=frames, scene_count=scene_count, seed=seed or 0)
+    if json:
+        print_result(figures, as_json=True)
+        return
+    columns = [field.name for field in fields(figures.rows[0])]
+    rows = [[_short(getattr(row, name)) for name in columns] for row in figures.rows]
+    title = f"{figures.model}: {figures.scene_count} held-out scenes of {figures.frames} frames, seed {figures.seed}"
+    print_table(title, columns, rows)
+
+
+def _short(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,84 @@
+"""The options that several verbs share, each spelled once."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, TypeAlias
+
+import typer
+
+
+class LogLevel(StrEnum):
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+def _option(
+    *names: str, help: str, metavar: str | None = None, panel: str | None = None
+) -> typer.models.OptionInfo:
+    info: typer.models.OptionInfo = typer.Option(
+        *names, help=help, metavar=metavar, rich_help_panel=panel, show_default=False
+    )
+    return info
+
+
+_WHAT, _BUDGET, _CONFIG = "What to export", "Budgets and choices", "Configuration"
+
+Target: TypeAlias = Annotated[
+    str | None,
+    _option("--target", help="One of `vggt-edge targets`, or a profile in TOML. Default: jetson-orin.", panel=_WHAT),
+]
+Model: TypeAlias = Annotated[
+    str | None, _option("--model", help="Registry name, checkpoint file or hub id. Default: vggt-mini.", panel=_WHAT)
+]
+Scenes: TypeAlias = Annotated[
+    Path | None,
+    _option("--scenes", help="Images, video, COLMAP model or transforms.json. Default: synthetic scenes.", panel=_WHAT),
+]
+Frames: TypeAlias = Annotated[int | None, _option("--frames", help="Views per inference.", panel=_WHAT)]
+Resolution: TypeAlias = Annotated[
+    str | None,
+    _option("--resolution", metavar="SIDE|HxW", help="Long side, or height x width; multiples of 14.", panel=_WHAT),
+]
+Outputs: TypeAlias = Annotated[
+    str | None,
+    _option("--outputs", metavar="LIST", help="Of camera,depth,points; the other heads leave the graph.", panel=_WHAT),
+]
+Precision: TypeAlias = Annotated[
+    str | None,
+    _option("--precision", metavar="NAME", help="fp16, w8a16, w8a8, w4a16 or mixed. Default: mixed.", panel=_BUDGET),
+]
+MaxMemory: TypeAlias = Annotated[
+    str | None, _option("--max-memory", metavar="SIZE", help="Weights on the device, such as 12MB.", panel=_BUDGET)
+]
+MaxLatency: TypeAlias = Annotated[
+    str | None, _option("--max-latency", metavar="TIME", help="Predicted time per inference, as 35ms.", panel=_BUDGET)
+]
+MaxAccuracyDrop: TypeAlias = Annotated[
+    str | None, _option("--max-accuracy-drop", metavar="SHARE", help="Predicted error, 0.02 or 2%.", panel=_BUDGET)
+]
+Exclude: TypeAlias = Annotated[
+    list[str] | None,
+    _option("--exclude", metavar="REGEX", help="Keep matching blocks at 16 bits; repeatable.", panel=_BUDGET),
+]
+Seed: TypeAlias = Annotated[int | None, _option("--seed", help="Seed of everything random. Default: 0.", panel=_BUDGET)]
+Config: TypeAlias = Annotated[
+    Path | None, _option("--config", metavar="FILE", help="Settings in TOML.", panel=_CONFIG)
+]
+Set: TypeAlias = Annotated[
+    list[str] | None,
+    _option("--set", metavar="KEY=VALUE", help="One setting, stronger than the file; repeatable.", panel=_CONFIG),
+]
+Output: TypeAlias = Annotated[
+    Path | None, _option("--output", "-o", metavar="FOLDER", help="A folder that does not exist yet. Default: out.")
+]
+Resume: TypeAlias = Annotated[bool, _option("--resume", help="Go on from the cached steps of an earlier run.")]
+DryRun: TypeAlias = Annotated[bool, _option("--dry-run", help="Check and print the configuration; write nothing.")]
+Json: TypeAlias = Annotated[bool, _option("--json", help="One JSON document on stdout.")]
+Log: TypeAlias = Annotated[
+    LogLevel, _option("--log-level", help="debug also shows tracebacks; error hides progress. Default: warning.")
+]
+Bundle: TypeAlias = Annotated[Path, typer.Argument(metavar="BUNDLE", help="The folder that `export` made.")]

@@ -1,0 +1,315 @@
+"""One function per torch operator: how it becomes ONNX (opset 21). All shapes are static.
+
+A new operator is one function with ``@translates``; ``to_onnx`` names the operator that lacks one. Attention is written
+out as Mul, MatMul, Softmax, MatMul, with the scale on q, which TensorRT fuses; LayerNormalization and Gelu stay whole,
+because decomposed ones overflow in FP16.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch.fx import Node
+
+from vggt_edge.exporter.graph.builder import ONNX_TYPES, Constant, GraphBuilder, Operand, Value, Weight
+
+aten = torch.ops.aten
+decomposed = torch.ops.quantized_decomposed
+
+
+class Call:
+    """One operator call: its arguments by schema name, tensors as operands, and the shape of the result."""
+
+    def __init__(self, builder: GraphBuilder, node: Node, arguments: Mapping[str, Any]) -> None:
+        self.builder = builder
+        self.node = node
+        self.arguments = arguments
+
+    def __getitem__(self, name: str) -> Any:
+        return self.arguments[name]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(self.node.meta["val"].shape)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        dtype: torch.dtype = self.node.meta["val"].dtype
+        return dtype
+
+    def emit(self, op: str, inputs: Sequence[Operand | str], **attributes: Any) -> Value:
+        """A node with the shape and type of the call's result."""
+        return self.builder.emit(op, inputs, self.shape, self.dtype, **attributes)
+
+
+Translation = Callable[[Call], Operand]
+TRANSLATIONS: dict[Any, Translation] = {}
+
+
+def translates(*targets: Any) -> Callable[[Translation], Translation]:
+    def register(function: Translation) -> Translation:
+        for target in targets:
+            TRANSLATIONS[target] = function
+        return function
+
+    return register
+
+
+def shape_of(operand: Operand) -> tuple[int, ...]:
+    if isinstance(operand, Value):
+        return operand.shape
+    if isinstance(operand, Constant):
+        return tuple(operand.tensor.shape)
+    raise TypeError(f"no shape of {type(operand).__name__}")
+
+
+def _elementwise(op: str) -> Translation:
+    def translate(call: Call) -> Operand:
+        sides = [call["self"], call["other"]]
+        if call.arguments.get("alpha", 1) != 1 or call.arguments.get("rounding_mode") is not None:
+            raise NotImplementedError("alpha or rounding_mode")
+        return call.emit(
+            op, [call.builder.scalar(side, call.dtype) if isinstance(side, (int, float)) else side for side in sides]
+        )
+
+    return translate
+
+
+def _unary(op: str) -> Translation:
+    return lambda call: call.emit(op, [call["self"]])
+
+
+for _target, _op in (
+    (aten.add.Tensor, "Add"), (aten.sub.Tensor, "Sub"), (aten.mul.Tensor, "Mul"), (aten.div.Tensor, "Div"),
+):  # fmt: skip
+    TRANSLATIONS[_target] = _elementwise(_op)
+for _target, _op in (
+    (aten.relu.default, "Relu"), (aten.exp.default, "Exp"), (aten.abs.default, "Abs"), (aten.sign.default, "Sign"),
+    (aten.sigmoid.default, "Sigmoid"), (aten.neg.default, "Neg"), (aten.sqrt.default, "Sqrt"),
+    (aten.tanh.default, "Tanh"), (aten.sin.default, "Sin"), (aten.cos.default, "Cos"),
+):  # fmt: skip
+    TRANSLATIONS[_target] = _unary(_op)
+
+
+@translates(aten.detach.default, aten.detach_.default, aten.clone.default, aten.contiguous.default, aten.alias.default)
+def same(call: Call) -> Operand:
+    operand: Operand = call["self"]
+    return operand
+
+
+@translates(aten.dropout.default)
+def dropout(call: Call) -> Operand:
+    operand: Operand = call["input"]
+    return operand
+
+
+@translates(aten.linear.default)
+def linear(call: Call) -> Operand:
+    product = call.emit("MatMul", [call["input"], call.builder.weight(call["weight"], transposed=True)])
+    return product if call["bias"] is None else call.emit("Add", [product, call["bias"]])
+
+
+@translates(aten.layer_norm.default)
+def layer_norm(call: Call) -> Operand:
+    size = call["normalized_shape"]
+    if len(size) != 1:
+        raise NotImplementedError("normalisation over several axes")
+    scale = call.builder.ones(size[0]) if call["weight"] is None else call["weight"]
+    bias = [] if call["bias"] is None else [call["bias"]]
+    return call.emit("LayerNormalization", [call["input"], scale, *bias], axis=-1, epsilon=call["eps"])
+
+
+@translates(aten.gelu.default)
+def gelu(call: Call) -> Operand:
+    return call.emit("Gelu", [call["self"]], approximate=call["approximate"])
+
+
+@translates(aten.silu.default)
+def silu(call: Call) -> Operand:
+    return call.emit("Mul", [call["self"], call.emit("Sigmoid", [call["self"]])])
+
+
+@translates(aten.softmax.int)
+def softmax(call: Call) -> Operand:
+    return call.emit("Softmax", [call["self"]], axis=call["dim"])
+
+
+@translates(aten.scaled_dot_product_attention.default)
+def attention(call: Call) -> Operand:
+    if call["attn_mask"] is not None or call["is_causal"] or call["dropout_p"]:
+        raise NotImplementedError("mask, causality or dropout")
+    builder, query, key = call.builder, call["query"], call["key"]
+    q_shape, k_shape = shape_of(query), shape_of(key)
+    scale = q_shape[-1] ** -0.5 if call["scale"] is None else call["scale"]
+    axes = [*range(len(k_shape) - 2), len(k_shape) - 1, len(k_shape) - 2]
+    scaled = builder.emit("Mul", [query, builder.scalar(scale)], q_shape)
+    turned = builder.emit("Transpose", [key], [k_shape[axis] for axis in axes], perm=axes)
+    logits = builder.emit("MatMul", [scaled, turned], [*q_shape[:-1], k_shape[-2]])
+    shares = builder.emit("Softmax", [logits], logits.shape, axis=-1)
+    return call.emit("MatMul", [shares, call["value"]])
+
+
+@translates(aten.matmul.default)
+def matmul(call: Call) -> Operand:
+    return call.emit("MatMul", [call["self"], call["other"]])
+
+
+@translates(
+    aten.view.default, aten.reshape.default, aten.flatten.using_ints, aten.unsqueeze.default, aten.squeeze.dim,
+    aten.unflatten.int,
+)  # fmt: skip
+def reshape(call: Call) -> Operand:
+    if shape_of(call["self"]) == call.shape:
+        return same(call)
+    return call.emit("Reshape", [call["self"], call.builder.integers(*call.shape)])
+
+
+@translates(aten.permute.default)
+def permute(call: Call) -> Operand:
+    rank = len(call.shape)
+    return call.emit("Transpose", [call["self"]], perm=[axis % rank for axis in call["dims"]])
+
+
+@translates(aten.transpose.int)
+def transpose(call: Call) -> Operand:
+    axes = list(range(len(call.shape)))
+    first, second = call["dim0"] % len(axes), call["dim1"] % len(axes)
+    axes[first], axes[second] = axes[second], axes[first]
+    return call.emit("Transpose", [call["self"]], perm=axes)
+
+
+@translates(aten.expand.default)
+def expand(call: Call) -> Operand:
+    if shape_of(call["self"]) == call.shape:
+        return same(call)
+    return call.emit("Expand", [call["self"], call.builder.integers(*call.shape)])
+
+
+@translates(aten.select.int)
+def select(call: Call) -> Operand:
+    rank = len(shape_of(call["self"]))
+    return call.emit("Gather", [call["self"], call.builder.index(call["index"])], axis=call["dim"] % rank)
+
+
+@translates(aten.index_select.default)
+def index_select(call: Call) -> Operand:
+    return call.emit("Gather", [call["self"], call["index"]], axis=call["dim"] % len(call.shape))
+
+
+@translates(aten.slice.Tensor)
+def slice_(call: Call) -> Operand:
+    before = shape_of(call["self"])
+    if before == call.shape:
+        return same(call)
+    axis, step = call["dim"] % len(before), call["step"]
+    start = slice(call["start"], call["end"], step).indices(before[axis])[0]
+    bounds = (start, start + call.shape[axis] * step, axis, step)
+    return call.emit("Slice", [call["self"], *(call.builder.integers(bound) for bound in bounds)])
+
+
+@translates(aten.cat.default)
+def concat(call: Call) -> Operand:
+    return call.emit("Concat", list(call["tensors"]), axis=call["dim"] % len(call.shape))
+
+
+@translates(aten.chunk.default, aten.split.Tensor, aten.split_with_sizes.default, aten.unbind.int)
+def split(call: Call) -> Operand:
+    parts = call.node.meta["val"]
+    if call.node.target is aten.unbind.int:
+        raise NotImplementedError("unbind: index the tensor instead, which is one node less")
+    axis = call["dim"] % parts[0].ndim
+    sizes = [part.shape[axis] for part in parts]
+    shapes = [tuple(part.shape) for part in parts]
+    return call.builder.emit_many(
+        "Split", [call["self"], call.builder.integers(*sizes)], shapes, parts[0].dtype, axis=axis
+    )
+
+
+@translates(operator.getitem)
+def item(call: Call) -> Operand:
+    chosen: Operand = call["self"][call["index"]]
+    return chosen
+
+
+def _convolution(call: Call, op: str, **attributes: Any) -> Operand:
+    bias = [] if call["bias"] is None else [call["bias"]]
+    pads = [int(amount) for amount in call["padding"]]
+    return call.emit(
+        op,
+        [call["input"], call.builder.weight(call["weight"], transposed=False), *bias],
+        strides=list(call["stride"]), pads=pads * 2, dilations=list(call["dilation"]), group=call["groups"],
+        **attributes,
+    )  # fmt: skip
+
+
+@translates(aten.conv2d.default)
+def conv2d(call: Call) -> Operand:
+    return _convolution(call, "Conv")
+
+
+@translates(aten.conv_transpose2d.input)
+def conv_transpose2d(call: Call) -> Operand:
+    return _convolution(call, "ConvTranspose", output_padding=list(call["output_padding"]))
+
+
+@translates(aten.upsample_bilinear2d.vec)
+def upsample_bilinear(call: Call) -> Operand:
+    if not call["align_corners"]:
+        raise NotImplementedError("bilinear resizing without align_corners")
+    sizes = call.builder.integers(*call.shape)
+    return call.emit(
+        "Resize", [call["input"], "", "", sizes], mode="linear", coordinate_transformation_mode="align_corners"
+    )
+
+
+@translates(aten.to.dtype, aten._to_copy.default)
+def cast(call: Call) -> Operand:
+    source: Operand = call["self"]
+    if isinstance(source, Constant) and source.tensor.dtype == torch.float16:
+        return Weight(source, bits=16)
+    if not isinstance(source, Value):
+        raise NotImplementedError(f"cast of a {type(source).__name__}")
+    if source.dtype == call.dtype:
+        return source
+    return call.emit("Cast", [source], to=ONNX_TYPES[call.dtype])
+
+
+@translates(decomposed.quantize_per_tensor.default)
+def quantize_per_tensor(call: Call) -> Operand:
+    return call.emit("QuantizeLinear", [call["input"], *_static_scale(call)])
+
+
+@translates(decomposed.dequantize_per_tensor.default)
+def dequantize_per_tensor(call: Call) -> Operand:
+    return call.emit("DequantizeLinear", [call["input"], *_static_scale(call)])
+
+
+def _static_scale(call: Call) -> tuple[Operand | str, str]:
+    if call["zero_point"] != 0 or (call["quant_min"], call["quant_max"]) != (-128, 127):
+        raise NotImplementedError("an asymmetric or narrow activation")
+    layer = call.builder.scope.replace("/", ".")
+    scale = Constant(f"{layer}.input_scale", torch.tensor(call["scale"], dtype=torch.float32))
+    return scale, call.builder.scalar(0, torch.int8)
+
+
+@translates(decomposed.dequantize_per_channel.default)
+def dequantize_per_channel(call: Call) -> Operand:
+    return Weight(call["input"], bits=8, scale=call["scales"], axis=call["axis"])
+
+
+@translates(torch.ops.torchao.dequantize_affine.default)
+def dequantize_affine(call: Call) -> Operand:
+    leading, group_size = call["block_size"]
+    if leading != 1 or call["zero_point"] is not None:
+        raise NotImplementedError("blocks over several rows, or a zero point")
+    bits = {(-8, 7): 4, (-127, 127): 8}[(call["quant_min"], call["quant_max"])]
+    return Weight(call["input"], bits=bits, scale=call["scale"], group_size=group_size)
+
+
+#: Never folded, although all their inputs are constants: folding would store the weight in full precision.
+KEPT = frozenset(
+    {decomposed.dequantize_per_channel.default, torch.ops.torchao.dequantize_affine.default, aten.to.dtype}
+)

@@ -1,0 +1,185 @@
+"""The straight line: load, calibrate, plan, annotate and lower, validate, report, bundle.
+
+``export`` is the whole of it; ``calibrate`` and ``plan`` stop after their step and leave its artifacts; ``validate``
+runs a bundle again.
+"""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from vggt_edge.calibration.assign import checked_group_size
+from vggt_edge.calibration.plan import PrecisionPlan
+from vggt_edge.calibration.stats import CalibrationStats
+from vggt_edge.devices.errors import AccuracyGateError, InputError
+from vggt_edge.devices.profile import load_profile
+from vggt_edge.exporter.assemble import (
+    PLAN,
+    REPORT,
+    RESOLVED,
+    assemble,
+    fp32_bytes,
+    manifest_inputs,
+    stored_bytes,
+    write_folder,
+)
+from vggt_edge.exporter.bundle import verify_bundle, write_bundle
+from vggt_edge.exporter.config import ExportRequest, resolve_request
+from vggt_edge.exporter.inputs import choose_scenes
+from vggt_edge.exporter.models.registry import open_model
+from vggt_edge.exporter.progress import Progress, peak_memory_bytes
+from vggt_edge.exporter.stages import (
+    MODEL,
+    SENSITIVITY,
+    Job,
+    calibrate_step,
+    judge,
+    lower_step,
+    make_plan,
+    sensitivity_step,
+    validate_step,
+)
+from vggt_edge.exporter.steps import StepCache
+from vggt_edge.exporter.validation import Status, ValidationReport
+from vggt_edge.runtimes.registry import backend
+
+
+@dataclass(frozen=True)
+class ExportResult:
+    """What an export made. status: of the validation as a whole. weight_bytes: of the QDQ ONNX, graph included."""
+
+    output: Path
+    report: Path
+    status: str
+    target: str
+    model_bytes: int
+    fp32_bytes: int
+    plan_digest: str
+    peak_memory_bytes: int
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What ``calibrate`` or ``plan`` made."""
+
+    output: Path
+    target: str
+    digest: str
+    peak_memory_bytes: int
+
+
+def open_job(request: ExportRequest, progress: Progress) -> Job:
+    """Read the inputs; whatever is wrong with them is said here, before any work."""
+    profile = load_profile(request.target)
+    checked_group_size(profile, request.group_size)
+    with progress.step("load model and scenes"):
+        checkpoint = open_model(request.model)
+        job = Job(
+            request=request,
+            profile=profile,
+            backend=backend(profile.runtime),
+            checkpoint=checkpoint,
+            scenes=choose_scenes(request, checkpoint.config),
+            cache=StepCache(request.output, resume=request.resume),
+            progress=progress,
+        )
+        _ = job.excluded  # builds the model: a checkpoint that does not fit, or a pattern without a match, ends here
+    return job
+
+
+def export(request: ExportRequest, progress: Progress) -> ExportResult:
+    """The whole line. ``AccuracyGateError`` when validation fails: the bundle and its report are there all the same."""
+    job = open_job(request, progress)
+    stats = calibrate_step(job)
+    sensitivities = sensitivity_step(job, stats)
+    plan = make_plan(job, stats, sensitivities)
+    lowered = lower_step(job, stats, plan)
+    judged = validate_step(job, stats, plan, lowered)
+    with progress.step("report and bundle"):
+        manifest = write_bundle(
+            request.output,
+            lambda folder: assemble(folder, job, stats, sensitivities, plan, lowered, judged),
+            manifest_inputs(job, stats, plan),
+        )
+    job.cache.clear()
+    if judged.report.status is Status.FAILED:
+        raise gate_error(judged.report, request.output / REPORT)
+    return ExportResult(
+        output=request.output,
+        report=request.output / REPORT,
+        status=judged.report.status.value,
+        target=job.profile.name,
+        model_bytes=stored_bytes(request.output),
+        fp32_bytes=fp32_bytes(job.model),
+        plan_digest=plan.digest,
+        peak_memory_bytes=manifest.peak_memory_bytes,
+    )
+
+
+def calibrate(request: ExportRequest, progress: Progress) -> StepResult:
+    """Up to the statistics: ``stats.json`` and ``stats.safetensors`` in the output folder."""
+    job = open_job(request, progress)
+    stats = calibrate_step(job)
+    write_folder(request.output, stats.save)
+    job.cache.clear()
+    return StepResult(request.output, job.profile.name, stats.digest, peak_memory_bytes())
+
+
+def plan(request: ExportRequest, progress: Progress) -> StepResult:
+    """Up to the plan: ``plan.json``, ``sensitivity.json`` and the statistics in the output folder."""
+    job = open_job(request, progress)
+    stats = calibrate_step(job)
+    sensitivities = sensitivity_step(job, stats)
+    chosen = make_plan(job, stats, sensitivities)
+
+    def fill(folder: Path) -> None:
+        stats.save(folder)
+        (folder / PLAN).write_text(chosen.to_json())
+        for source in job.cache.root.glob(f"sensitivity-*/{SENSITIVITY}"):
+            shutil.copyfile(source, folder / SENSITIVITY)
+
+    write_folder(request.output, fill)
+    job.cache.clear()
+    return StepResult(request.output, job.profile.name, chosen.digest, peak_memory_bytes())
+
+
+def validate(bundle: Path, progress: Progress, *, scenes: Path | None = None) -> ValidationReport:
+    """Run a bundle's graph again, on its own validation scenes or on others, and judge it against FP32.
+
+    The model named in ``resolved.toml`` must be at hand and be the same one. Raises ``AccuracyGateError`` as ``export``
+    does; the bundle is left as it is.
+    """
+    manifest = verify_bundle(bundle)
+    given: dict[str, object] = {"scenes": scenes} if scenes else {}
+    request = resolve_request(given, (), bundle / RESOLVED)
+    stats = CalibrationStats.load(bundle)
+    chosen = PrecisionPlan.from_json((bundle / PLAN).read_text(), where=str(bundle / PLAN))
+    with TemporaryDirectory() as folder:
+        job = open_job(request.model_copy(update={"output": Path(folder) / "validate"}), progress)
+        if job.checkpoint.digest != manifest.digests["model"]:
+            raise InputError(
+                f"{request.model} is not the model that this bundle was made from",
+                where=str(bundle),
+                expected=f"a checkpoint with sha256 {manifest.digests['model']}",
+                remedy="put the original checkpoint back, or export again",
+            )
+        report = judge(job, stats, chosen, bundle / MODEL).report
+    if report.status is Status.FAILED:
+        raise gate_error(report, bundle)
+    return report
+
+
+def gate_error(report: ValidationReport, where: Path) -> AccuracyGateError:
+    worst = [
+        f"{row.subject} {row.output} {row.metric}: {row.reason or f'{row.value:.4g} against a limit of {row.tolerance:.4g}'}"
+        for row in report.failures
+    ]
+    return AccuracyGateError(
+        f"{len(worst)} of the accuracy checks failed:\n  " + "\n  ".join(worst[:8]),
+        where=str(where),
+        expected="every figure within the profile's tolerances",
+        remedy="read the report; raise --max-memory, --exclude the blocks it shows as most sensitive, or add scenes",
+    )

@@ -1,0 +1,124 @@
+"""DINOv2 patch embedding and the alternating frame/global attention (VGGT, arXiv 2503.11651, section 3.2)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from vggt_edge.exporter.models.config import PATCH, SPECIAL_TOKENS, InputShape, VGGTConfig
+from vggt_edge.exporter.models.layers import Block, RopeTables, repeat_frames, rope_tables
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+REGISTERS = SPECIAL_TOKENS - 1
+
+
+class PatchProjection(nn.Module):
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.proj = nn.Conv2d(3, dim, PATCH, stride=PATCH)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.proj(images).flatten(2).transpose(1, 2)  # type: ignore[no-any-return]
+
+
+class DinoPatchEmbed(nn.Module):
+    """DINOv2 ViT with registers: images (N, 3, H, W) to normalised patch tokens (N, patches, C)."""
+
+    fixed_position: Tensor | None
+
+    def __init__(self, config: VGGTConfig, shape: InputShape) -> None:
+        super().__init__()
+        dim = config.embed_dim
+        self.grid = shape.grid
+        self.native_grid = config.position_grid
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, dim))
+        self.pos_embed = nn.Parameter(torch.zeros(1, 1 + config.position_grid**2, dim))
+        self.register_tokens = nn.Parameter(torch.zeros(1, REGISTERS, dim))
+        self.mask_token = nn.Parameter(torch.zeros(1, dim))  # unused; kept so that checkpoints load strictly
+        self.patch_embed = PatchProjection(dim)
+        self.blocks = nn.ModuleList(
+            Block(dim, config.heads, eps=1e-6, layer_scale=1.0) for _ in range(config.dino_depth)
+        )
+        self.norm = nn.LayerNorm(dim, eps=1e-6)
+        self.register_buffer("fixed_position", None, persistent=False)
+
+    def fix_constants(self) -> None:
+        """Interpolate the position table to the export grid once, so that the graph holds a constant."""
+        self.fixed_position = self._position_table().detach()
+
+    def _position_table(self) -> Tensor:
+        if self.grid == (self.native_grid, self.native_grid):
+            return self.pos_embed
+        cls, patches = self.pos_embed[:, :1], self.pos_embed[:, 1:]
+        square = patches.reshape(1, self.native_grid, self.native_grid, -1).permute(0, 3, 1, 2)
+        resized = functional.interpolate(square, size=self.grid, mode="bicubic", antialias=True)
+        return torch.cat([cls, resized.flatten(2).transpose(1, 2)], dim=1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        frames = images.shape[0]
+        position = self._position_table() if self.fixed_position is None else self.fixed_position
+        x = self.patch_embed(images) + position[:, 1:]
+        cls = (self.cls_token + position[:, :1]).expand(frames, -1, -1)
+        x = torch.cat([cls, self.register_tokens.expand(frames, -1, -1), x], dim=1)
+        for block in self.blocks:
+            x = block(x)
+        return self.norm(x[:, SPECIAL_TOKENS:])  # type: ignore[no-any-return]
+
+
+class Aggregator(nn.Module):
+    """Images (B, S, 3, H, W) to the tapped entries, each (B, S, tokens, 2C): cat(frame block, global block)."""
+
+    mean: Tensor
+    std: Tensor
+    frame_cos: Tensor
+    frame_sin: Tensor
+    global_cos: Tensor
+    global_sin: Tensor
+    rope_order: Tensor
+
+    def __init__(self, config: VGGTConfig, shape: InputShape) -> None:
+        super().__init__()
+        dim = config.embed_dim
+        self.taps = config.taps
+        self.camera_token = nn.Parameter(torch.zeros(1, 2, 1, dim))
+        self.register_token = nn.Parameter(torch.zeros(1, 2, REGISTERS, dim))
+        self.patch_embed = DinoPatchEmbed(config, shape)
+        self.frame_blocks = nn.ModuleList(Block(dim, config.heads, qk_norm=True) for _ in range(config.depth))
+        self.global_blocks = nn.ModuleList(Block(dim, config.heads, qk_norm=True) for _ in range(config.depth))
+        frame = rope_tables(shape.grid, SPECIAL_TOKENS, dim // config.heads)
+        every = repeat_frames(frame, shape.frames)
+        for name, table in (
+            ("mean", torch.tensor(IMAGENET_MEAN, device="cpu").view(1, 3, 1, 1)),
+            ("std", torch.tensor(IMAGENET_STD, device="cpu").view(1, 3, 1, 1)),
+            ("frame_cos", frame.cos),
+            ("frame_sin", frame.sin),
+            ("global_cos", every.cos),
+            ("global_sin", every.sin),
+            ("rope_order", frame.order),
+        ):
+            self.register_buffer(name, table, persistent=False)
+
+    def special_tokens(self, batch: int, frames: int) -> Tensor:
+        """Camera and register tokens, (B, S, 5, C): slot 0 for the reference frame, slot 1 for every other."""
+        slots = torch.cat([self.camera_token, self.register_token], dim=2)
+        others = slots[:, 1:].expand(-1, frames - 1, -1, -1)
+        return torch.cat([slots[:, :1], others], dim=1).expand(batch, -1, -1, -1)
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        batch, frames = images.shape[:2]
+        patches = self.patch_embed((images.flatten(0, 1) - self.mean) / self.std)
+        patches = patches.view(batch, frames, *patches.shape[1:])
+        x = torch.cat([self.special_tokens(batch, frames), patches], dim=2)
+        tokens, dim = x.shape[2:]
+        frame_rope = RopeTables(self.frame_cos, self.frame_sin, self.rope_order)
+        global_rope = RopeTables(self.global_cos, self.global_sin, self.rope_order)
+        entries = []
+        for index, (frame_block, global_block) in enumerate(zip(self.frame_blocks, self.global_blocks, strict=True)):
+            local = frame_block(x.reshape(batch * frames, tokens, dim), frame_rope)
+            x = global_block(local.reshape(batch, frames * tokens, dim), global_rope)
+            if index in self.taps:
+                shape = (batch, frames, tokens, dim)
+                entries.append(torch.cat([local.reshape(shape), x.reshape(shape)], dim=3))
+        return entries

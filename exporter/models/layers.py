@@ -1,0 +1,112 @@
+"""The transformer block that DINO, the alternating attention and the camera trunk share, and its rotary tables.
+
+Written for export: every table is a constant of the fixed input size, one block is few graph nodes, and rotate-half is
+one gather (its signs are folded into the sine table) instead of slices, negations and concatenations.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+ROPE_BASE = 100.0
+
+
+class RopeTables(NamedTuple):
+    """cos and signed sin, each (tokens, head_dim), and the channel order of rotate-half, (head_dim,)."""
+
+    cos: Tensor
+    sin: Tensor
+    order: Tensor
+
+
+def rope_tables(grid: tuple[int, int], special_tokens: int, head_dim: int) -> RopeTables:
+    """2D rotary tables of one frame: the first half of the channels turns by the row, the second by the column.
+
+    Patch positions start at 1; the special tokens in front stand at (0, 0). Always on the CPU, so that a model built
+    under ``torch.device("meta")``, to be given its weights later, holds real tables.
+    """
+    rows, columns = torch.arange(grid[0], device="cpu"), torch.arange(grid[1], device="cpu")
+    row, column = torch.meshgrid(rows, columns, indexing="ij")
+    positions = torch.stack([row.flatten(), column.flatten()], dim=1) + 1
+    positions = torch.cat([positions.new_zeros(special_tokens, 2), positions])
+    half = head_dim // 2
+    frequency = ROPE_BASE ** -(torch.arange(0, half, 2, dtype=torch.float32, device="cpu") / half)
+    angles = positions[:, :, None].float() * frequency
+    angles = torch.cat([angles, angles], dim=2).flatten(1)
+    channel = torch.arange(half, device="cpu")
+    order = (channel + half // 2) % half
+    sign = torch.where(channel < half // 2, -1.0, 1.0)
+    return RopeTables(angles.cos(), angles.sin() * torch.cat([sign, sign]), torch.cat([order, order + half]))
+
+
+def repeat_frames(tables: RopeTables, frames: int) -> RopeTables:
+    """The tables of one frame, laid out for a global block that sees all frames in a row."""
+    return RopeTables(tables.cos.repeat(frames, 1), tables.sin.repeat(frames, 1), tables.order)
+
+
+def rotate(x: Tensor, rope: RopeTables) -> Tensor:
+    """Rotary embedding of q or k, (B, heads, tokens, head_dim)."""
+    return x * rope.cos + torch.index_select(x, 3, rope.order) * rope.sin
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention, (B, tokens, dim) to the same; q/k norm and RoPE in the alternating blocks only."""
+
+    def __init__(self, dim: int, heads: int, qk_norm: bool) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.proj = nn.Linear(dim, dim)
+        self.q_norm: nn.Module = nn.LayerNorm(dim // heads) if qk_norm else nn.Identity()
+        self.k_norm: nn.Module = nn.LayerNorm(dim // heads) if qk_norm else nn.Identity()
+
+    def forward(self, x: Tensor, rope: RopeTables | None = None) -> Tensor:
+        batch, tokens, dim = x.shape
+        qkv = self.qkv(x).view(batch, tokens, 3, self.heads, dim // self.heads).permute(2, 0, 3, 1, 4)
+        q, k, v = self.q_norm(qkv[0]), self.k_norm(qkv[1]), qkv[2]
+        if rope is not None:
+            q, k = rotate(q, rope), rotate(k, rope)
+        mixed = functional.scaled_dot_product_attention(q, k, v)
+        return self.proj(mixed.transpose(1, 2).reshape(batch, tokens, dim))  # type: ignore[no-any-return]
+
+
+class Mlp(nn.Module):
+    def __init__(self, dim: int, hidden: int, out: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(dim, hidden)
+        self.fc2 = nn.Linear(hidden, out)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc2(functional.gelu(self.fc1(x)))  # type: ignore[no-any-return]
+
+
+class LayerScale(nn.Module):
+    def __init__(self, dim: int, initial: float) -> None:
+        super().__init__()
+        self.gamma = nn.Parameter(torch.full((dim,), initial))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.gamma
+
+
+class Block(nn.Module):
+    """Pre-norm transformer block with LayerScale; (B, tokens, dim) to the same."""
+
+    def __init__(
+        self, dim: int, heads: int, *, qk_norm: bool = False, eps: float = 1e-5, layer_scale: float = 0.01
+    ) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(dim, eps=eps)
+        self.attn = Attention(dim, heads, qk_norm)
+        self.ls1 = LayerScale(dim, layer_scale)
+        self.norm2 = nn.LayerNorm(dim, eps=eps)
+        self.mlp = Mlp(dim, 4 * dim, dim)
+        self.ls2 = LayerScale(dim, layer_scale)
+
+    def forward(self, x: Tensor, rope: RopeTables | None = None) -> Tensor:
+        x = x + self.ls1(self.attn(self.norm1(x), rope))
+        return x + self.ls2(self.mlp(self.norm2(x)))  # type: ignore[no-any-return]

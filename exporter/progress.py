@@ -1,0 +1,184 @@
+"""Tells a waiting person what is going on: steps, done of total, time to go, peak memory.
+
+Everything goes to stderr, so that stdout stays the document that ``--json`` promises. On a terminal a live bar;
+otherwise plain lines, few enough for a log file.
+"""
+
+from __future__ import annotations
+
+import resource
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from time import perf_counter
+from typing import TYPE_CHECKING, Protocol, TextIO
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as RichBar
+    from rich.progress import TaskID
+
+LINE_INTERVAL_S = 5.0
+
+
+class Step(Protocol):
+    """One step under way."""
+
+    def advance(self, count: int = 1) -> None:
+        """``count`` more units of the step's total are done."""
+        ...
+
+    def update(self, done: int, total: int) -> None:
+        """Set both figures; fits the ``Callable[[int, int], None]`` callbacks of the lower layers."""
+        ...
+
+
+class Progress(Protocol):
+    """What a job reports to."""
+
+    def step(self, name: str, total: int | None = None) -> AbstractContextManager[Step]:
+        """Open a step of ``total`` units (None: unknown); leaving the context ends it."""
+        ...
+
+    def note(self, text: str) -> None:
+        """Say one line, between or inside steps."""
+        ...
+
+
+def peak_memory_bytes() -> int:
+    """The most memory this process has held so far (resident set)."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def eta_seconds(elapsed_s: float, done: int, total: int | None) -> float | None:
+    """Time to go at the pace so far; None while nothing is done or the total is unknown."""
+    if not total or done <= 0:
+        return None
+    return elapsed_s / done * max(total - done, 0)
+
+
+def format_duration(seconds: float) -> str:
+    """``7.3 s``, ``2 min 05 s``, ``1 h 02 min``."""
+    if seconds < 59.95:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def _peak() -> str:
+    return f"peak memory {peak_memory_bytes() / 1e6:.0f} MB"
+
+
+class SilentProgress:
+    """Reports nothing; for tests and for use as a library."""
+
+    @contextmanager
+    def step(self, name: str, total: int | None = None) -> Iterator[Step]:
+        yield _Count(total, lambda _: None)
+
+    def note(self, text: str) -> None:
+        return None
+
+
+class _Count:
+    """Counts units and hands itself to ``changed`` after each change."""
+
+    def __init__(self, total: int | None, changed: Callable[[_Count], None]) -> None:
+        self.done = 0
+        self.total = total
+        self._changed = changed
+
+    def advance(self, count: int = 1) -> None:
+        self.done += count
+        self._changed(self)
+
+    def update(self, done: int, total: int) -> None:
+        self.done, self.total = done, total
+        self._changed(self)
+
+
+class PlainProgress:
+    """Plain lines: one as a step begins and ends, and in between at most one per ``interval_s``."""
+
+    def __init__(
+        self,
+        stream: TextIO | None = None,
+        *,
+        interval_s: float = LINE_INTERVAL_S,
+        clock: Callable[[], float] = perf_counter,
+    ) -> None:
+        self._stream = stream if stream is not None else sys.stderr
+        self._interval_s = interval_s
+        self._clock = clock
+
+    def note(self, text: str) -> None:
+        print(text, file=self._stream, flush=True)
+
+    @contextmanager
+    def step(self, name: str, total: int | None = None) -> Iterator[Step]:
+        start = last = self._clock()
+        self.note(f"{name} ...")
+
+        def changed(count: _Count) -> None:
+            nonlocal last
+            now = self._clock()
+            if now - last >= self._interval_s:
+                last = now
+                self.note(_line(name, count, now - start))
+
+        yield _Count(total, changed)
+        # Reached only without an error: a step that failed must not read "done".
+        self.note(f"{name}: done in {format_duration(self._clock() - start)}, {_peak()}")
+
+
+def _line(name: str, count: _Count, elapsed_s: float) -> str:
+    of_total = f"{count.done}/{count.total}" if count.total else f"{count.done}"
+    eta_s = eta_seconds(elapsed_s, count.done, count.total)
+    to_go = f", {format_duration(eta_s)} to go" if eta_s is not None else ""
+    return f"{name}: {of_total}{to_go}, {_peak()}"
+
+
+class LiveProgress:
+    """A live bar per step, on a terminal. rich is imported only here: ``--help`` has no use for it."""
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        from rich.console import Console
+
+        self._console = Console(file=stream if stream is not None else sys.stderr)
+
+    def note(self, text: str) -> None:
+        self._console.print(text, markup=False, highlight=False)
+
+    @contextmanager
+    def step(self, name: str, total: int | None = None) -> Iterator[Step]:
+        from rich import progress as bars
+
+        columns = (
+            bars.TextColumn("{task.description}"),
+            bars.BarColumn(),
+            bars.MofNCompleteColumn(),
+            bars.TimeElapsedColumn(),
+            bars.TextColumn("to go"),
+            bars.TimeRemainingColumn(),
+            bars.TextColumn("{task.fields[peak]}"),
+        )
+        start = perf_counter()
+        # redirect_* would send prints of libraries to this console one by one; stdout is not ours to touch.
+        with bars.Progress(*columns, console=self._console, transient=True, redirect_stdout=False) as bar:
+            task = bar.add_task(name, total=total, peak=_peak())
+            yield _Count(total, lambda count: _show(bar, task, count))
+        self.note(f"{name}: done in {format_duration(perf_counter() - start)}, {_peak()}")
+
+
+def _show(bar: RichBar, task: TaskID, count: _Count) -> None:
+    bar.update(task, completed=count.done, total=count.total, peak=_peak())
+
+
+def make_progress(stream: TextIO | None = None, *, quiet: bool = False) -> Progress:
+    """Live on a terminal, plain lines elsewhere, silent when ``quiet``."""
+    stream = stream if stream is not None else sys.stderr
+    if quiet:
+        return SilentProgress()
+    return LiveProgress(stream) if stream.isatty() else PlainProgress(stream)

@@ -1,0 +1,88 @@
+"""Everything a report is made from; any part may be missing, and the report then leaves its section out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from vggt_edge.calibration.plan import PrecisionPlan
+from vggt_edge.calibration.sensitivity import Sensitivity
+from vggt_edge.exporter.validation import ValidationReport
+from vggt_edge.runtimes.base import Lowered
+
+Outputs: TypeAlias = Mapping[str, npt.NDArray[Any]]
+
+FP32_BYTES, FP16_BYTES = 4, 2
+REST = "outside the blocks"
+
+
+@dataclass(frozen=True)
+class ComponentSize:
+    """Weights of one component (``patch_embed``, ``frame_blocks`` ..) as this export stores them."""
+
+    component: str
+    parameters: int
+    weight_bytes: int
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What the user asked for; None: no limit. max_accuracy_drop: in points of AUC@30."""
+
+    max_memory_bytes: int | None = None
+    max_latency_ms: float | None = None
+    max_accuracy_drop: float | None = None
+
+
+@dataclass(frozen=True)
+class SceneView:
+    """One held-out scene to look at. images: (S, 3, H, W) in [0, 1]. Outputs by name, with their batch axis of 1."""
+
+    name: str
+    images: npt.NDArray[np.float32]
+    fp32: Outputs
+    quantized: Outputs
+
+
+@dataclass(frozen=True)
+class ReportData:
+    """device_title: the profile's. input_shape: (frames, height, width). digests, tools: name to value."""
+
+    model: str
+    target: str
+    device_title: str
+    input_shape: tuple[int, int, int]
+    outputs: tuple[str, ...]
+    plan: PrecisionPlan | None = None
+    validation: ValidationReport | None = None
+    sensitivity: tuple[Sensitivity, ...] = ()
+    sizes: tuple[ComponentSize, ...] = ()
+    budget: Budget | None = None
+    lowered: tuple[Lowered, ...] = ()
+    scenes: tuple[SceneView, ...] = ()
+    digests: Mapping[str, str] = field(default_factory=dict)
+    tools: Mapping[str, str] = field(default_factory=dict)
+    command: tuple[str, ...] = ()
+
+
+def component_of(block: str) -> str:
+    """``frame_blocks.3`` -> ``frame_blocks``; ``depth_head`` stays itself."""
+    return block.split(".")[0]
+
+
+def component_sizes(
+    plan: PrecisionPlan, parameters: Mapping[str, int], rest_parameters: int
+) -> tuple[ComponentSize, ...]:
+    """Sizes by component from the plan; parameters: count by block. The rest comes last."""
+    counts: dict[str, int] = {}
+    stored: dict[str, int] = {}
+    for assignment in plan.assignments:
+        component = component_of(assignment.block)
+        counts[component] = counts.get(component, 0) + parameters[assignment.block]
+        stored[component] = stored.get(component, 0) + assignment.weight_bytes
+    sizes = tuple(ComponentSize(name, counts[name], stored[name]) for name in counts)
+    return (*sizes, ComponentSize(REST, rest_parameters, plan.rest_bytes))

@@ -1,0 +1,56 @@
+"""Finished steps of an export, cached under the digest of their inputs, so that a killed job goes on where it was."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import secrets
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from vggt_edge.devices.errors import UsageError
+
+_MARKER = "vggt-edge-work"
+_SHOWN_DIGITS = 16
+
+
+def digest_of(inputs: Mapping[str, object]) -> str:
+    """sha256 of the canonical JSON of what a step depends on."""
+    return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
+
+
+class StepCache:
+    """The folder ``<output>.work`` beside the output; one sub-folder per finished step.
+
+    A step is made in a folder of its own and renamed when complete: what lies under its final name is whole. Without
+    ``resume`` an old work folder is thrown away.
+    """
+
+    def __init__(self, output: Path, *, resume: bool) -> None:
+        self.root = output.with_name(output.name + ".work")
+        if self.root.exists() and not (self.root / _MARKER).is_file():
+            raise UsageError(
+                f"{self.root} is in the way: it is no work folder of vggt-edge",
+                expected="that name to be free, or left by an interrupted export",
+                remedy="remove it, or choose another -o",
+            )
+        if not resume:
+            shutil.rmtree(self.root, ignore_errors=True)
+        self.root.mkdir(parents=True, exist_ok=True)
+        (self.root / _MARKER).touch()
+        self._used: set[str] = set()
+
+    def run(self, name: str, inputs: Mapping[str, object], make: Callable[[Path], None]) -> Path:
+        """The folder that ``make`` fills for these inputs; an earlier, finished one is taken as it is."""
+        folder = self.root / f"{name}-{digest_of(inputs)[:_SHOWN_DIGITS]}"
+        if not folder.is_dir():
+            scratch = self.root / f".{name}.{secrets.token_hex(4)}.partial"
+            scratch.mkdir()
+            make(scratch)
+            scratch.rename(folder)
+        return folder
+
+    def clear(self) -> None:
+        """The export is complete: nothing is left to resume."""
+        shutil.rmtree(self.root, ignore_errors=True)

@@ -1,0 +1,116 @@
+"""What a validation says: frozen rows, each one figure with its tolerance and status, and their JSON form."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, fields
+from enum import StrEnum
+from typing import Any
+
+from vggt_edge.devices.errors import InputError
+
+SCHEMA_VERSION = 1
+FP32 = "fp32"
+
+
+class Status(StrEnum):
+    """``info``: a figure that no tolerance gates. ``not_run`` is never a pass: its row says what was missing."""
+
+    PASSED = "passed"
+    FAILED = "failed"
+    NOT_RUN = "not_run"
+    INFO = "info"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One figure of one subject.
+
+    subject: ``fp32``, ``simulation``, or the name of a backend. output: the tensor or pair of heads it is about.
+    against: ``ground_truth``, ``fp32`` or ``simulation``; "" for a check that compares with nothing.
+    tolerance_key: the field of ``devices.profile.Tolerances`` that gates it; its suffix says which way.
+    """
+
+    subject: str
+    output: str
+    metric: str
+    against: str
+    status: Status
+    value: float | None = None
+    tolerance: float | None = None
+    tolerance_key: str = ""
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class ValidationReport:
+    """``scenes``: the names of all; ``ground_truth_scenes``: of those with ground truth. Rows in a stable order."""
+
+    scenes: tuple[str, ...]
+    ground_truth_scenes: tuple[str, ...]
+    rows: tuple[Row, ...]
+    schema_version: int = SCHEMA_VERSION
+
+    @property
+    def subjects(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(row.subject for row in self.rows))
+
+    @property
+    def status(self) -> Status:
+        """``failed`` if any row failed; ``passed`` if a gate of a subject other than FP32 held; else ``not_run``.
+
+        That FP32 is sound says nothing about what was exported.
+        """
+        if self.failures:
+            return Status.FAILED
+        return overall(tuple(row for row in self.rows if row.subject != FP32))
+
+    def status_of(self, subject: str) -> Status:
+        return overall(self.of(subject))
+
+    def of(self, subject: str) -> tuple[Row, ...]:
+        return tuple(row for row in self.rows if row.subject == subject)
+
+    @property
+    def failures(self) -> tuple[Row, ...]:
+        return tuple(row for row in self.rows if row.status is Status.FAILED)
+
+    def to_json(self) -> str:
+        """Canonical; holds ``status`` for readers that look at nothing else."""
+        document = {**asdict(self), "status": self.status}
+        return json.dumps(document, indent=2, sort_keys=True, allow_nan=False) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str, *, where: str = "validation.json") -> ValidationReport:
+        """Read a report back; ``InputError`` says what is wrong with it."""
+        try:
+            raw: dict[str, Any] = json.loads(text)
+            if raw["schema_version"] != SCHEMA_VERSION:
+                raise ValueError(f"schema_version {raw['schema_version']!r}")
+            report = cls(
+                scenes=tuple(raw["scenes"]),
+                ground_truth_scenes=tuple(raw["ground_truth_scenes"]),
+                rows=tuple(_row(entry) for entry in raw["rows"]),
+            )
+            if raw["status"] != report.status:
+                raise ValueError(f"status {raw['status']!r}, but its rows say {report.status.value!r}")
+        except (ValueError, KeyError, TypeError) as error:
+            raise InputError(
+                f"not a validation report: {error}",
+                where=where,
+                expected=f"a report of schema version {SCHEMA_VERSION}, as `vggt-edge validate` writes it",
+            ) from error
+        return report
+
+
+def overall(rows: tuple[Row, ...]) -> Status:
+    """``failed`` if any row failed, else ``passed`` if any passed, else ``not_run``."""
+    seen = {row.status for row in rows}
+    return next((status for status in (Status.FAILED, Status.PASSED) if status in seen), Status.NOT_RUN)
+
+
+def _row(entry: dict[str, Any]) -> Row:
+    known = {field.name for field in fields(Row)}
+    if set(entry) != known:
+        raise ValueError(f"a row has the fields {sorted(entry)} instead of {sorted(known)}")
+    return Row(**{**entry, "status": Status(entry["status"])})

@@ -1,0 +1,166 @@
+"""Asked against realised precision of an ONNX file, read from its initializers and not from what anyone intended."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx_ir as ir
+
+from vggt_edge.calibration.plan import Assignment, PrecisionPlan
+from vggt_edge.calibration.scheme import SCHEMES, Activation, Scheme
+from vggt_edge.devices.errors import InputError, LoweringError
+from vggt_edge.runtimes.base import Realised
+
+LINEAR_OPS = frozenset({"MatMul", "Gemm", "Conv", "ConvTranspose"})
+# What may stand between a stored weight and the operator that multiplies with it.
+_TRANSPARENT = frozenset(
+    {"Cast", "DequantizeLinear", "Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"}
+)
+_BITS = {
+    ir.DataType.INT4: 4,
+    ir.DataType.INT8: 8,
+    ir.DataType.FLOAT16: 16,
+    ir.DataType.BFLOAT16: 16,
+    ir.DataType.FLOAT: 32,
+    ir.DataType.DOUBLE: 64,
+}
+
+
+@dataclass(frozen=True)
+class LinearPrecision:
+    """One MatMul, Gemm or convolution with a stored weight.
+
+    path: module path of the layer inside its block, ``mlp.fc1``. int8_input: its input went through int8.
+    """
+
+    node: str
+    path: str
+    weight_bits: int
+    weight_elements: int
+    int8_input: bool
+
+
+def load_onnx(path: Path) -> ir.Model:
+    """Read a model without its weights; ``InputError`` names a file that is missing or no ONNX model."""
+    try:
+        return ir.load(path)
+    except Exception as error:  # protobuf and onnx-ir raise many kinds, and all of them mean the same here
+        raise InputError(
+            f"cannot read the ONNX model: {error}", where=str(path), expected="an ONNX file", remedy="export it again"
+        ) from error
+
+
+def stored_weight(value: ir.Value | None) -> ir.TensorProtocol | None:
+    """The tensor that a value is made of by casts, transposes and dequantization alone; None for an activation."""
+    while value is not None:
+        if value.const_value is not None:
+            return value.const_value
+        node = value.producer()
+        if node is None or node.op_type not in _TRANSPARENT:
+            return None
+        value = node.inputs[0]
+    return None
+
+
+def is_int8_activation(value: ir.Value | None) -> bool:
+    """Whether a value comes out of a QuantizeLinear/DequantizeLinear pair."""
+    while value is not None and (node := value.producer()) is not None:
+        if node.op_type == "QuantizeLinear":
+            return True
+        if node.op_type not in _TRANSPARENT:
+            return False
+        value = node.inputs[0]
+    return False
+
+
+def weight_and_data(node: ir.Node) -> tuple[ir.TensorProtocol, ir.Value | None] | None:
+    """(weight, the other operand) of a linear operator; None where both operands are computed (attention)."""
+    first, second = node.inputs[0], node.inputs[1]
+    if (weight := stored_weight(second)) is not None:
+        return weight, first
+    if node.op_type == "MatMul" and (weight := stored_weight(first)) is not None:
+        return weight, second
+    return None
+
+
+def linears(model: ir.Model, block: str) -> Iterator[LinearPrecision]:
+    """The linears and convolutions of a block, whose nodes are called ``<block>/<path>/<operator>``."""
+    prefix = block + "/"
+    for node in model.graph:
+        name = node.name or ""
+        if node.op_type not in LINEAR_OPS or not name.startswith(prefix):
+            continue
+        found = weight_and_data(node)
+        if found is not None:
+            weight, data = found
+            path = name[len(prefix) :].rpartition("/")[0].replace("/", ".")
+            bits = _BITS.get(weight.dtype, 32)
+            yield LinearPrecision(name, path, bits, weight.size, is_int8_activation(data))
+
+
+def realised_scheme(bits: int, int8_input: bool) -> str:
+    """Name of the scheme with these weight bits and input; a description where there is none."""
+    wanted = Activation.STATIC_TENSOR if int8_input else Activation.NONE
+    for scheme in SCHEMES.values():
+        if (scheme.weight_bits, scheme.activation) == (bits, wanted):
+            return scheme.name
+    return f"w{bits}{'a8' if int8_input else ''}"
+
+
+def audit_onnx(path: Path, plan: PrecisionPlan) -> tuple[Realised, ...]:
+    """Precision of each block as the file holds it, in the order of the plan.
+
+    Raises ``LoweringError`` that lists every block which holds something else than its assignment, or nothing at all.
+    """
+    model = load_onnx(path)
+    realised, complaints = [], []
+    rest = SCHEMES[plan.rest_scheme]
+    for assignment in plan.assignments:
+        found = tuple(linears(model, assignment.block))
+        realised.append(_summary(assignment, found))
+        complaints += _complaints(assignment, found, rest)
+    if complaints:
+        raise LoweringError(
+            f"{len(complaints)} layers do not have the precision that the plan gives them:\n    "
+            + "\n    ".join(complaints[:20]),
+            where=str(path),
+            expected="each block in the precision of its assignment",
+            remedy="export the graph from this plan again; if it stays, the lowering has a fault: report it",
+        )
+    return tuple(realised)
+
+
+def _summary(assignment: Assignment, found: tuple[LinearPrecision, ...]) -> Realised:
+    kept = [linear for linear in found if not _excluded(linear.path, assignment.excluded)] or list(found)
+    if not kept:
+        return Realised(assignment.block, assignment.scheme, "nothing", "no weights under this name")
+    bits = max(linear.weight_bits for linear in kept)
+    name = realised_scheme(bits, all(linear.int8_input for linear in kept))
+    how = f"initializers of {len(found)} operators"
+    if len(kept) < len(found):
+        how += f", {len(found) - len(kept)} of them excluded"
+    return Realised(assignment.block, assignment.scheme, name, how)
+
+
+def _complaints(assignment: Assignment, found: tuple[LinearPrecision, ...], rest: Scheme) -> list[str]:
+    if not found:
+        return [f"{assignment.block}: no weights under this name"]
+    lines = []
+    for linear in found:
+        wanted = rest if _excluded(linear.path, assignment.excluded) else SCHEMES[assignment.scheme]
+        got = realised_scheme(linear.weight_bits, linear.int8_input)
+        if not _matches(linear, wanted):
+            lines.append(f"{linear.node}: asked {wanted.name}, the file holds {got}")
+    return lines
+
+
+def _matches(linear: LinearPrecision, wanted: Scheme) -> bool:
+    return linear.weight_bits == wanted.weight_bits and linear.int8_input == (
+        wanted.activation is Activation.STATIC_TENSOR
+    )
+
+
+def _excluded(path: str, excluded: tuple[str, ...]) -> bool:
+    return any(path == name or path.startswith(name + ".") for name in excluded)

@@ -1,0 +1,191 @@
+"""ONNX Runtime on the CPU: the numerical oracle of the QDQ graph, and a fast mode for latency.
+
+The QDQ ONNX is the artifact, so lowering checks it and writes nothing.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from vggt_edge.calibration.plan import PrecisionPlan
+from vggt_edge.devices.errors import InputError, LoweringError, ToolchainError
+from vggt_edge.devices.profile import DeviceProfile
+from vggt_edge.runtimes._audit import audit_onnx, load_onnx
+from vggt_edge.runtimes.base import AnnotatedGraph, Arrays, Availability, Check, Lowered
+
+__all__ = ["BACKEND", "Mode", "OnnxRuntime", "OrtSession", "audit_onnx", "open_onnx"]
+
+Mode: TypeAlias = Literal["oracle", "fast"]
+MODEL_FILE = "model.onnx"
+SCHEMES = ("fp32", "fp16", "w8a16", "w4a16", "w8a8")
+_REMEDY = "pip install 'onnxruntime>=1.31,<1.32'"
+
+
+class OrtSession:
+    """One loaded model. ``run`` is deterministic for a given number of threads."""
+
+    def __init__(self, session: Any, where: str) -> None:
+        self._session = session
+        self._where = where
+        self._inputs: dict[str, tuple[int, ...]] = {node.name: tuple(node.shape) for node in session.get_inputs()}
+        self.output_names: tuple[str, ...] = tuple(node.name for node in session.get_outputs())
+
+    @property
+    def input_shapes(self) -> dict[str, tuple[int, ...]]:
+        return dict(self._inputs)
+
+    def run(self, inputs: Arrays) -> dict[str, npt.NDArray[np.float32]]:
+        """Run once. ``InputError`` for a wrong set of names, a wrong shape or anything but float32."""
+        if set(inputs) != set(self._inputs):
+            raise InputError(
+                f"wrong inputs: {', '.join(sorted(inputs)) or 'none'}",
+                where=self._where,
+                expected=f"exactly: {', '.join(sorted(self._inputs))}",
+            )
+        for name, shape in self._inputs.items():
+            _check_array(name, inputs[name], shape, self._where)
+        values = self._session.run(list(self.output_names), dict(inputs))
+        return dict(zip(self.output_names, values, strict=True))
+
+
+def _check_array(name: str, array: npt.NDArray[np.float32], shape: tuple[int, ...], where: str) -> None:
+    if array.dtype != np.float32 or array.shape != shape:
+        raise InputError(
+            f"input {name} is {array.dtype} {array.shape}", where=where, expected=f"{name}: float32 {shape}"
+        )
+
+
+def open_onnx(path: Path, mode: Mode = "oracle", threads: int = 1) -> OrtSession:
+    """Load one ONNX file on the CPU.
+
+    oracle: nothing is fused, Q/DQ run as plain fake quantization; judge numbers by it. fast: real int8 kernels, exact
+    on processors without VNNI too; time it. ``InputError`` for a file that cannot be loaded.
+    """
+    ort = _library()
+    if not path.is_file():
+        raise InputError("there is no ONNX model here", where=str(path), expected="a model.onnx of a bundle")
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
+    options.use_deterministic_compute = True
+    options.log_severity_level = 3
+    disabled: list[str] = []
+    if mode == "oracle":
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    elif mode == "fast":
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
+        # This fusion breaks valid int8 graphs in 1.31, and without it int8 is also twice as fast.
+        disabled = ["MatMulAddFusion"]
+        if _lacks_zero_points(path):
+            disabled.append("QDQS8ToU8Transformer")
+        # Without VNNI the default int8 kernels saturate at 16 bits.
+        options.add_session_config_entry("session.x64quantprecision", "1")
+        # The default computes 4-bit MatMuls with 8-bit activations, which no plan asked for.
+        options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", "0")
+    else:
+        raise InputError(f"unknown mode {mode!r}", where="onnxruntime", expected="oracle or fast")
+    try:
+        session = ort.InferenceSession(
+            str(path), options, providers=["CPUExecutionProvider"], disabled_optimizers=disabled
+        )
+    except Exception as error:  # the library raises a class of its own for every status code
+        raise InputError(
+            f"ONNX Runtime {ort.__version__} cannot load the model: {error}",
+            where=str(path),
+            expected="a complete ONNX model with its data file beside it",
+            remedy="export it again",
+        ) from error
+    return OrtSession(session, str(path))
+
+
+def _lacks_zero_points(path: Path) -> bool:
+    """Whether a per-channel DequantizeLinear has none: the change to uint8 of 1.31 adds one of a wrong shape."""
+    return any(
+        node.op_type == "DequantizeLinear"
+        and (len(node.inputs) < 3 or node.inputs[2] is None)
+        and (scale := node.inputs[1]) is not None
+        and scale.shape is not None
+        and len(scale.shape) > 0
+        for node in load_onnx(path).graph
+    )
+
+
+def _library() -> Any:
+    try:
+        import onnxruntime as ort
+    except ImportError as error:
+        raise ToolchainError(f"onnxruntime cannot be imported: {error}", remedy=_REMEDY) from error
+    return ort
+
+
+class OnnxRuntime:
+    """The backend; see the module."""
+
+    name = "onnxruntime"
+
+    def availability(self) -> Availability:
+        try:
+            _library()
+        except ToolchainError as error:
+            return Availability(False, error.what, error.remedy)
+        return Availability(True)
+
+    def schemes(self, profile: DeviceProfile) -> tuple[str, ...]:
+        """What both the profile lists and this backend can run, in the profile's order."""
+        return tuple(name for name in profile.schemes if name in SCHEMES)
+
+    def lower(self, graph: AnnotatedGraph, plan: PrecisionPlan, profile: DeviceProfile, out_dir: Path) -> Lowered:
+        """Check and audit the graph where it lies; files are relative to the folder of the ONNX file.
+
+        ``LoweringError`` when the file breaks the ONNX rules, does not load in both modes or misses the plan.
+        """
+        path = graph.onnx_path
+        _check_onnx(path)
+        realised = audit_onnx(path, plan)
+        checks = (_check_runs(path, "oracle"), _check_runs(path, "fast"))
+        files = (path.name, *(data.name for data in [path.with_name(path.name + ".data")] if data.is_file()))
+        return Lowered(self.name, files, realised, checks)
+
+    def open(self, bundle: Path, mode: Mode = "oracle", threads: int = 1) -> OrtSession:
+        """``bundle``: the folder of a bundle, or an ONNX file."""
+        return open_onnx(bundle / MODEL_FILE if bundle.is_dir() else bundle, mode, threads)
+
+
+def _check_onnx(path: Path) -> None:
+    import onnx
+
+    try:
+        onnx.checker.check_model(str(path))
+    except Exception as error:  # checker and protobuf errors share no base class
+        raise LoweringError(
+            f"not a valid ONNX model: {error}", where=str(path), expected="a graph that onnx.checker accepts"
+        ) from error
+
+
+def _check_runs(path: Path, mode: Mode) -> Check:
+    """Load and run once on zeros: some faults of the optimiser show only when a node is executed."""
+    try:
+        session = open_onnx(path, mode)
+        outputs = session.run({name: np.zeros(shape, np.float32) for name, shape in session.input_shapes.items()})
+    except Exception as error:  # a failing node raises a class of the library's own
+        raise LoweringError(
+            f"ONNX Runtime cannot run the graph in {mode} mode: {error}",
+            where=str(path),
+            expected="a graph that loads and runs",
+            remedy="look the message up in docs/how-to/add-a-runtime.md, under the traps of ONNX Runtime",
+        ) from error
+    broken = sorted(name for name, array in outputs.items() if not bool(np.isfinite(array).all()))
+    if broken:
+        raise LoweringError(
+            f"{mode} mode gives NaN or Inf for {', '.join(broken)}", where=str(path), expected="numbers"
+        )
+    figures = {"inputs": len(session.input_shapes), "outputs": len(outputs)}
+    return Check(f"onnxruntime {mode}", "passed", f"runs; outputs {', '.join(sorted(outputs))}", figures)
+
+
+BACKEND = OnnxRuntime()

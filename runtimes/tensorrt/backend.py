@@ -1,0 +1,158 @@
+"""NVIDIA Jetson: a strongly typed graph that becomes an engine on the device, and the checks that can be made here."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vggt_edge.calibration.plan import PrecisionPlan
+from vggt_edge.devices.errors import InputError, LoweringError
+from vggt_edge.devices.profile import DeviceProfile
+from vggt_edge.runtimes._audit import audit_onnx, linears, load_onnx
+from vggt_edge.runtimes.base import AnnotatedGraph, Arrays, Availability, Check, Lowered, Session
+from vggt_edge.runtimes.tensorrt import engine, rtx
+from vggt_edge.runtimes.tensorrt.prepare import Prepared, prepare
+from vggt_edge.runtimes.tensorrt.rules import enforce
+
+FOLDER = "tensorrt"
+MODEL_FILE, KIT_FILE, GOLDEN_FILE = "model.onnx", "kit.json", "golden.npz"
+SCHEMES = ("fp32", "fp16", "w8a16", "w4a16", "w8a8")
+KIT_SCHEMA_VERSION = 1
+_GOLDEN_GROUPS = ("input", "expected", "fp32")
+
+
+class TensorRT:
+    """The backend; see the module. Lowering needs neither TensorRT nor a GPU."""
+
+    name = "tensorrt"
+
+    def availability(self) -> Availability:
+        """Always able to lower; says which of the two checks this machine cannot make."""
+        missing = [state for state in (rtx.availability(), engine.availability()) if not state.ok]
+        return Availability(
+            True, "; ".join(state.reason for state in missing), "; ".join(state.remedy for state in missing)
+        )
+
+    def schemes(self, profile: DeviceProfile) -> tuple[str, ...]:
+        """What both the profile lists and TensorRT can run, in the profile's order."""
+        return tuple(name for name in profile.schemes if name in SCHEMES)
+
+    def lower(self, graph: AnnotatedGraph, plan: PrecisionPlan, profile: DeviceProfile, out_dir: Path) -> Lowered:
+        """Write ``<out_dir>/tensorrt``: the prepared graph and the device kit.
+
+        ``LoweringError`` for a constant that FP16 cannot hold, a rule of TensorRT that the graph breaks, a block
+        without its precision, or a graph that TensorRT for RTX refuses.
+        """
+        folder = out_dir / FOLDER
+        prepared = prepare(graph.onnx_path, folder / MODEL_FILE, fp32_names(graph, plan))
+        enforce(load_onnx(prepared.path), str(prepared.path))
+        realised = audit_onnx(prepared.path, plan)
+        write_kit(folder, prepared, plan, profile)
+        compiled = rtx.compile_check(prepared.path, capability=rtx.offered_capability(profile.compute_capability))
+        if compiled.status == "failed":
+            raise LoweringError(
+                f"{rtx.NAME} refuses the graph: {compiled.detail}",
+                where=str(prepared.path),
+                expected="a graph that compiles",
+                remedy="compare the named nodes with docs/runtimes/tensorrt.md",
+            )
+        checks = (_prepared_check(prepared), compiled, engine.build_check(folder))
+        files = (KIT_FILE, "README.md", engine.SCRIPT, MODEL_FILE, f"{MODEL_FILE}.data")
+        return Lowered(self.name, tuple(f"{FOLDER}/{name}" for name in sorted(files)), realised, checks)
+
+    def open(self, bundle: Path) -> Session:
+        """An engine on this machine's GPU; ``ToolchainError`` where there is none."""
+        return engine.EngineSession(bundle / FOLDER)
+
+
+def fp32_names(graph: AnnotatedGraph, plan: PrecisionPlan) -> tuple[str, ...]:
+    """What computes in FP32: what the headroom scan names, and what the plan keeps in fp32."""
+    planned = {assignment.block for assignment in plan.assignments if assignment.scheme == "fp32"}
+    return tuple(sorted({*graph.fp32_blocks, *planned}))
+
+
+def _prepared_check(prepared: Prepared) -> Check:
+    figures: dict[str, float | int | str] = {
+        "weight_bytes": prepared.weights.packed,
+        "fp16_weight_bytes": prepared.weights.fp16,
+        "fp32_weight_bytes": prepared.weights.fp32,
+        "fp32_nodes": len(prepared.islands),
+        "casts": prepared.casts,
+    }
+    return Check("TensorRT rules", "passed", "strongly typed, within the rules of docs/runtimes/tensorrt.md", figures)
+
+
+def write_kit(folder: Path, prepared: Prepared, plan: PrecisionPlan, profile: DeviceProfile) -> None:
+    """Put the device script, its README and its description of the model beside the prepared graph."""
+    for name in (engine.SCRIPT, "README.md"):
+        shutil.copyfile(engine.KIT / name, folder / name)
+    islands = frozenset(prepared.islands)
+    model = load_onnx(prepared.path)
+    blocks = [_block_entry(model, plan, assignment.block, islands) for assignment in plan.assignments]
+    tolerance = profile.tolerances.backend_sqnr_db_min
+    names = (MODEL_FILE, f"{MODEL_FILE}.data")
+    _write_json(
+        folder / KIT_FILE,
+        {
+            "schema_version": KIT_SCHEMA_VERSION,
+            "target": profile.name,
+            "plan_digest": plan.digest,
+            "model": MODEL_FILE,
+            "sha256": {name: _sha256(folder / name) for name in names},
+            "requires": dict(profile.toolchain.requires),
+            "blocks": blocks,
+            "weight_bytes": {"packed": prepared.weights.packed, "fp16": prepared.weights.fp16},
+            "tolerances": {} if tolerance is None else {"sqnr_db_min": tolerance},
+        },
+    )
+
+
+def _block_entry(model: Any, plan: PrecisionPlan, block: str, islands: frozenset[str]) -> dict[str, Any]:
+    """``computed``: what its linears multiply in, the plan's scheme unless an FP16 block is an FP32 island."""
+    assignment = plan.assignment(block)
+    nodes = [linear.node for linear in linears(model, block) if linear.path not in assignment.excluded]
+    whole = bool(nodes) and islands.issuperset(nodes)
+    computed = "fp32" if whole and assignment.scheme in ("fp16", "fp32") else assignment.scheme
+    return {"block": block, "scheme": assignment.scheme, "computed": computed, "nodes": nodes}
+
+
+def write_golden(folder: Path, inputs: Arrays, expected: Arrays, fp32: Arrays) -> Path:
+    """Write ``golden.npz`` into the TensorRT folder of a bundle and list it in ``kit.json``.
+
+    Keys: ``input/<name>``, ``expected/<name>`` (outputs of the quantized simulation, which the device is judged by) and
+    ``fp32/<name>`` (outputs of the FP32 model, for information); all float32, shapes as the graph's.
+    """
+    groups = zip(_GOLDEN_GROUPS, (inputs, expected, fp32), strict=True)
+    arrays = {f"{group}/{name}": values[name] for group, values in groups for name in sorted(values)}
+    for key, array in arrays.items():
+        if array.dtype != np.float32:
+            raise InputError(f"golden tensor {key} is {array.dtype}", where=str(folder), expected="float32")
+    path = folder / GOLDEN_FILE
+    np.savez(path, allow_pickle=False, **_as_keywords(arrays))
+    kit_path = folder / KIT_FILE
+    kit = json.loads(kit_path.read_text())
+    kit["sha256"][GOLDEN_FILE] = _sha256(path)
+    _write_json(kit_path, kit)
+    return path
+
+
+def _as_keywords(arrays: Mapping[str, Any]) -> dict[str, Any]:
+    return dict(arrays)
+
+
+def _write_json(path: Path, content: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+BACKEND = TensorRT()

@@ -1,0 +1,104 @@
+"""Real engines, where this machine has TensorRT and an NVIDIA GPU: what the device kit does, done here."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from vggt_edge.devices.errors import InputError, LoweringError, ResourceError, ToolchainError, VggtEdgeError
+from vggt_edge.runtimes.base import Arrays, Availability, Check
+
+NAME = "TensorRT engine"
+KIT = Path(__file__).parent / "kit"
+SCRIPT = "build_and_verify.py"
+BUILD_TIMEOUT_S = 3600.0
+_ERRORS: dict[int, type[VggtEdgeError]] = {2: InputError, 3: ToolchainError, 6: LoweringError, 7: ResourceError}
+_FAILED = {4: "an output is too far from the simulation", 6: "the build failed or a block lost its precision"}
+
+
+@cache
+def kit_module() -> ModuleType:
+    """The device script as a module: the same code runs here and there."""
+    spec = importlib.util.spec_from_file_location("vggt_edge_tensorrt_kit", KIT / SCRIPT)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def availability() -> Availability:
+    """Whether TensorRT can be imported and a GPU be reached."""
+    kit = kit_module()
+    try:
+        kit.import_tensorrt()
+        kit.Cuda()
+    except kit.KitError as error:
+        what, _, remedy = str(error).partition("\n  next: ")
+        return Availability(False, what, remedy)
+    return Availability(True)
+
+
+def build_check(folder: Path, *, build_only: bool = True, timeout_s: float = BUILD_TIMEOUT_S) -> Check:
+    """Run the kit of ``folder`` in a process of its own; ``not_run`` where this machine cannot."""
+    ready = availability()
+    if not ready.ok:
+        return Check(NAME, "not_run", f"{ready.reason}; {ready.remedy}", {})
+    output = folder / "result.json"
+    command = [sys.executable, "-P", str(folder / SCRIPT), "--folder", str(folder), "--output", str(output)]
+    try:
+        finished = subprocess.run(
+            command + ["--build-only"] * build_only,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=timeout_s,
+        )
+    except subprocess.TimeoutExpired:
+        return Check(NAME, "not_run", f"no engine after {timeout_s:g} s", {})
+    if finished.returncode == 0:
+        engine = json.loads(output.read_text())["engine"]
+        return Check(
+            NAME, "passed", "built on this machine", {"engine_bytes": engine["bytes"], "seconds": engine["build_s"]}
+        )
+    if finished.returncode in (3, 7):
+        return Check(NAME, "not_run", finished.stderr.strip()[-2000:], {})
+    what = _FAILED.get(finished.returncode, f"the build ended with {finished.returncode}")
+    return Check(NAME, "failed", f"{what}\n{finished.stderr.strip()[-2000:]}", {})
+
+
+class EngineSession:
+    """An engine built from a bundle's TensorRT folder, or taken from there, and run on this machine's GPU."""
+
+    def __init__(self, folder: Path) -> None:
+        self._kit = kit_module()
+        self._runner = self._call(self._load, folder)
+
+    def _load(self, folder: Path) -> Any:
+        kit = self._kit
+        trt, description, cuda = kit.import_tensorrt(), kit.load_kit(folder), kit.Cuda()
+        logger = trt.Logger(trt.Logger.WARNING)
+        arguments = kit.parse_arguments(["--folder", str(folder)])
+        serialized, _seconds = kit.prepare_engine(trt, logger, description, arguments, cuda)
+        return kit.Runner(trt, cuda, logger, serialized)
+
+    def run(self, inputs: Arrays) -> dict[str, npt.NDArray[np.float32]]:
+        """Run once. ``InputError`` for a wrong name, shape or dtype."""
+        return dict(self._call(self._runner.run, dict(inputs)))
+
+    def _call(self, function: Any, *arguments: Any) -> Any:
+        try:
+            return function(*arguments)
+        except self._kit.KitError as error:
+            what, _, remedy = str(error).partition("\n  next: ")
+            raise _ERRORS.get(error.code, LoweringError)(what, where=NAME, remedy=remedy) from error

@@ -1,0 +1,110 @@
+"""A plan, put into a model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from vggt_edge.calibration.apply import apply_plan, input_scale, realised_scheme
+from vggt_edge.calibration.collect import images_of, layers_of
+from vggt_edge.calibration.linear import HalfConv2d, HalfLinear, HalfWeight, QuantConv2d, QuantLinear, QuantWeight
+from vggt_edge.calibration.plan import PrecisionPlan
+from vggt_edge.calibration.scenes import Scene
+from vggt_edge.calibration.stats import CalibrationStats
+from vggt_edge.devices.errors import InputError, UsageError
+from vggt_edge.exporter.models.vggt import VGGT
+
+Plans = Callable[..., PrecisionPlan]
+
+
+@pytest.mark.parametrize(
+    ("scheme", "largest"), [("fp32", 0.0), ("fp16", 1e-3), ("w8a16", 0.05), ("w4a16", 0.5), ("w8a8", 0.2)]
+)
+def test_outputs_stay_near_fp32(
+    model: VGGT, scenes: tuple[Scene, ...], stats: CalibrationStats, uniform_plan: Plans, scheme: str, largest: float
+) -> None:
+    images = images_of(scenes[0])
+    with torch.inference_mode():
+        before = model(images)
+        apply_plan(model, uniform_plan(model, scheme, rest_scheme="fp32"), stats)
+        after = model(images)
+    errors = [float((new - old).norm() / old.norm()) for new, old in zip(after, before, strict=True)]
+    assert max(errors) <= largest
+    assert (max(errors) > 0) == (scheme != "fp32")
+
+
+def test_every_layer_gets_its_form(model: VGGT, stats: CalibrationStats, uniform_plan: Plans) -> None:
+    apply_plan(model, uniform_plan(model, "w8a8"), stats)
+    assert not layers_of(model)
+    block = model.aggregator.frame_blocks[0]
+    assert isinstance(block.attn.qkv, QuantLinear)
+    assert block.attn.qkv.input_scale == input_scale(stats, "frame_blocks.0.attn.qkv")
+    assert isinstance(model.depth_head.projects[0], QuantConv2d)
+    assert isinstance(model.aggregator.patch_embed.patch_embed.proj, HalfConv2d)
+    assert isinstance(model.camera_head.pose_branch.fc1, HalfLinear)
+
+
+def test_four_bits_fall_back_where_there_are_none(model: VGGT, stats: CalibrationStats, uniform_plan: Plans) -> None:
+    apply_plan(model, uniform_plan(model, "w4a16"), stats)
+    assert {
+        (module.bits, module.group_size)
+        for name, module in model.named_modules()
+        if isinstance(module, QuantWeight) and "head.s" not in name
+    } == {(4, 64), (8, None)}
+    assert realised_scheme(nn.Conv2d(64, 8, 1), "w4a16", 64) == "w8a16"
+    assert realised_scheme(nn.Linear(9, 8), "w4a16", 64) == "w8a16"
+    assert realised_scheme(nn.Linear(96, 8), "w4a16", 64) == "w4a16"
+
+
+def test_excluded_layers_keep_the_rest_scheme(model: VGGT, stats: CalibrationStats, uniform_plan: Plans) -> None:
+    apply_plan(model, uniform_plan(model, "w4a16", excluded=("mlp.fc2",)), stats)
+    for block in model.aggregator.global_blocks:
+        assert isinstance(block.mlp.fc2, HalfLinear)
+        assert isinstance(block.mlp.fc1, QuantLinear)
+
+
+def test_an_unknown_exclusion_is_named(model: VGGT, stats: CalibrationStats, uniform_plan: Plans) -> None:
+    with pytest.raises(InputError, match=r"mlp\.fc9"):
+        apply_plan(model, uniform_plan(model, "w8a8", excluded=("mlp.fc9",)), stats)
+
+
+def test_nan_weights_are_named_and_leave_the_model_alone(
+    model: VGGT, stats: CalibrationStats, uniform_plan: Plans
+) -> None:
+    with torch.no_grad():
+        model.aggregator.frame_blocks[3].mlp.fc2.weight[0, 0] = float("nan")
+    with pytest.raises(InputError, match=r"frame_blocks\.3\.mlp\.fc2\.weight"):
+        apply_plan(model, uniform_plan(model, "w8a16"), stats)
+    assert not any(isinstance(module, (QuantWeight, HalfWeight)) for module in model.modules())
+
+
+def test_huge_weights_are_named(model: VGGT, stats: CalibrationStats, uniform_plan: Plans) -> None:
+    nn.init.constant_(model.camera_head.embed_pose.weight, 1e6)
+    with pytest.raises(InputError, match=r"camera_head\.embed_pose\.weight"):
+        apply_plan(model, uniform_plan(model, "w8a16"), stats)
+
+
+def test_statistics_of_another_model_are_refused(model: VGGT, stats: CalibrationStats, uniform_plan: Plans) -> None:
+    fewer = replace(stats, tensors=tuple(t for t in stats.tensors if not t.layer.startswith("global_blocks.2")))
+    with pytest.raises(InputError, match=r"global_blocks\.2"):
+        apply_plan(model, uniform_plan(model, "w8a8"), fewer)
+
+
+def test_a_plan_of_another_model_is_refused(model: VGGT, stats: CalibrationStats, uniform_plan: Plans) -> None:
+    plan = uniform_plan(model, "fp16")
+    with pytest.raises(InputError, match="does not match"):
+        apply_plan(model, replace(plan, assignments=plan.assignments[1:]), stats)
+
+
+def test_schemes_without_a_form_are_refused(model: VGGT, stats: CalibrationStats, uniform_plan: Plans) -> None:
+    with pytest.raises(UsageError, match="w8a8d"):
+        apply_plan(model, uniform_plan(model, "w8a8d"), stats)
+
+
+def test_the_rest_cannot_quantize_activations(model: VGGT, stats: CalibrationStats, uniform_plan: Plans) -> None:
+    with pytest.raises(InputError, match="rest_scheme"):
+        apply_plan(model, uniform_plan(model, "fp16", rest_scheme="w8a8"), stats)

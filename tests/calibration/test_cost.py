@@ -1,0 +1,229 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from vggt_edge.calibration.cost import (
+    BlockCost,
+    LayerCost,
+    block_scheme,
+    describe_blocks,
+    latency_ms,
+    peak_activation_bytes,
+    rest_bytes,
+    weight_bytes,
+)
+from vggt_edge.calibration.linear import QuantConv2d, QuantLinear
+from vggt_edge.calibration.quantize import GROUP_SIZES, pack_int4
+from vggt_edge.calibration.scheme import SCHEMES
+from vggt_edge.devices.errors import InputError, UnknownNameError
+from vggt_edge.devices.profile import list_profiles, resolve
+from vggt_edge.exporter.models.config import InputShape, VGGTConfig
+from vggt_edge.exporter.models.vggt import VGGT
+
+TINY = VGGTConfig(
+    name="tiny",
+    embed_dim=64,
+    dino_depth=1,
+    depth=4,
+    heads=2,
+    position_grid=2,
+    taps=(0, 1, 2, 3),
+    camera_trunk_depth=1,
+    camera_heads=2,
+    camera_iterations=3,
+    dpt_features=16,
+    dpt_channels=(16, 16, 16, 16),
+    dpt_hidden=8,
+)
+
+
+@pytest.fixture(scope="module")
+def model() -> VGGT:
+    torch.manual_seed(0)
+    return VGGT(TINY, InputShape(2, 28, 28)).fix_constants()
+
+
+@pytest.fixture(scope="module")
+def blocks(model: VGGT) -> dict[str, BlockCost]:
+    return {block.name: block for block in describe_blocks(model, model.example_input())}
+
+
+def linear(rows: int, columns: int, tokens: int, calls: int = 1) -> LayerCost:
+    size = rows * columns
+    return LayerCost("fc", False, columns, rows, size, tokens * size, tokens * columns, tokens * rows, calls)
+
+
+def block_of(*layers: LayerCost, other_count: int = 0) -> BlockCost:
+    return BlockCost("b", layers, other_count, 0, 0, 0, 0)
+
+
+def test_every_block_is_described_in_the_models_order(model: VGGT, blocks: dict[str, BlockCost]) -> None:
+    assert list(blocks) == list(model.blocks())
+    assert [layer.name for layer in blocks["frame_blocks.0"].layers] == ["attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2"]
+    assert blocks["depth_head"].is_conv
+    assert not blocks["global_blocks.3"].is_conv
+
+
+def test_every_parameter_is_counted_once(model: VGGT, blocks: dict[str, BlockCost]) -> None:
+    counted = sum(weight_bytes(block, "fp32") for block in blocks.values()) + rest_bytes(model, "fp32")
+    integer_tables = sum(t.numel() * t.element_size() for t in model.buffers() if not t.is_floating_point())
+    float_tables = sum(t.numel() for t in model.buffers() if t.is_floating_point())
+    assert counted == 4 * (sum(p.numel() for p in model.parameters()) + float_tables) + integer_tables
+
+
+def test_transformer_block_by_hand(blocks: dict[str, BlockCost]) -> None:
+    """A frame block sees 2 frames of 5 + 4 tokens, a global one both frames at once."""
+    frame, every, tokens, dim = blocks["frame_blocks.0"], blocks["global_blocks.0"], 9, 64
+    assert [layer.macs for layer in frame.layers] == [
+        2 * tokens * dim * out for out in (3 * dim, dim, 4 * dim, 4 * dim)
+    ]
+    assert frame.attention_macs == 2 * 2 * tokens**2 * dim
+    assert every.attention_macs == 2 * (2 * tokens) ** 2 * dim
+    assert frame.attention_count == every.attention_count == 4 * 2 * tokens * dim
+    assert frame.input_count == frame.output_count == 2 * tokens * dim
+
+
+def test_the_camera_trunk_runs_once_per_iteration(blocks: dict[str, BlockCost]) -> None:
+    trunk = blocks["camera_head.trunk.0"]
+    assert {layer.calls for layer in trunk.layers} == {TINY.camera_iterations}
+    assert trunk.layers[1].macs == TINY.camera_iterations * 2 * 128 * 128
+    assert trunk.input_count == 2 * 128
+
+
+def test_convolutions_by_hand(blocks: dict[str, BlockCost]) -> None:
+    layers = {layer.name: layer for layer in blocks["depth_head"].layers}
+    assert layers["projects.0"].macs == 2 * 4 * 128 * 16
+    assert layers["resize_layers.0"].macs == 2 * 4 * 16 * 16 * 16  # each of 4 positions feeds a 4x4 patch
+    assert layers["scratch.output_conv2.0"].macs == 2 * 28 * 28 * 8 * 8 * 9
+
+
+def test_describing_leaves_the_model_alone(model: VGGT) -> None:
+    images = torch.rand(1, 2, 3, 28, 28, generator=torch.Generator().manual_seed(1))
+    before = model(images)
+    describe_blocks(model, model.example_input())
+    assert all(torch.equal(one, other) for one, other in zip(before, model(images), strict=True))
+    assert not any(module._forward_hooks for module in model.modules())
+
+
+class OneBlock(nn.Module):
+    def __init__(self, block: nn.Module) -> None:
+        super().__init__()
+        self.block = block
+
+    def blocks(self) -> dict[str, nn.Module]:
+        return {"only": self.block}
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.block(x)
+
+
+def test_fake_and_real_forwards_agree() -> None:
+    """The shapes that the hooks count on fake tensors are those of a real run."""
+    net = OneBlock(nn.Sequential(nn.Conv2d(3, 4, 3, stride=2), nn.ConvTranspose2d(4, 2, 4, stride=4)))
+    (cost,) = describe_blocks(net, torch.zeros(1, 3, 9, 11))
+    middle = net.block[0](torch.zeros(1, 3, 9, 11))
+    assert cost.layers[0].output_count == cost.layers[1].input_count == middle.numel()
+    assert cost.layers[0].macs == middle.numel() * 27
+    assert cost.layers[1].macs == middle.numel() * 32
+    assert cost.output_count == net.block[1](middle).numel()
+
+
+def test_a_quantized_model_is_refused() -> None:
+    with pytest.raises(InputError, match="block only has no linear"):
+        describe_blocks(OneBlock(nn.Sequential(nn.GELU())), torch.zeros(1, 4))
+
+
+@pytest.mark.parametrize(("group", "rows", "columns"), [(64, 7, 128), (128, 3, 256), (64, 5, 96)])
+def test_four_bit_bytes_are_those_of_the_real_quantizer(group: int, rows: int, columns: int) -> None:
+    usable = next(size for size in sorted(GROUP_SIZES, reverse=True) if size <= group and columns % size == 0)
+    real = QuantLinear(nn.Linear(columns, rows, bias=False), bits=4, group_size=usable)
+    stored = pack_int4(real.weight_q).numel() + 2 * real.weight_scale.numel()
+    assert weight_bytes(block_of(linear(rows, columns, 1)), "w4a16", group) == stored
+
+
+def test_eight_bit_bytes_are_those_of_the_real_quantizer() -> None:
+    real = QuantConv2d(nn.Conv2d(6, 5, 3, bias=False), input_scale=0.1)
+    layer = LayerCost("conv", True, 6, 5, 270, 0, 0, 0)
+    stored = real.weight_q.numel() * real.weight_q.element_size() + real.weight_scale.numel() * 4
+    assert weight_bytes(block_of(layer), "w8a16") == stored
+    assert weight_bytes(block_of(layer), "w8a8") == stored + 4
+    assert weight_bytes(block_of(layer), "w4a16") == stored  # no 4-bit convolution
+    assert weight_bytes(block_of(layer, other_count=3), "w8a16") == stored + 12
+
+
+def test_what_no_group_divides_stays_at_eight_bits() -> None:
+    odd = block_of(linear(8, 9, 1))
+    assert weight_bytes(odd, "w4a16", 64) == weight_bytes(odd, "w8a16")
+
+
+def test_only_blocks_of_convolutions_lose_four_bits(blocks: dict[str, BlockCost]) -> None:
+    assert block_scheme(blocks["point_head"], "w4a16") == "w8a16"
+    assert block_scheme(blocks["point_head"], "w4a8d") == "w8a8d"
+    assert block_scheme(blocks["point_head"], "w8a8") == "w8a8"
+    assert block_scheme(blocks["frame_blocks.0"], "w4a16") == "w4a16"
+    with pytest.raises(UnknownNameError):
+        block_scheme(blocks["point_head"], "w3a3")
+
+
+@given(st.integers(1, 40).map(lambda n: 64 * n), st.integers(1, 999))
+def test_fewer_bits_are_fewer_bytes(columns: int, rows: int) -> None:
+    layer = block_of(linear(rows, columns, 1))
+    sizes = [weight_bytes(layer, name, 64) for name in ("fp32", "fp16", "w8a8", "w8a16", "w4a16")]
+    assert sizes == sorted(sizes, reverse=True)
+
+
+def test_a_compute_bound_layer_follows_the_throughput() -> None:
+    """4096 tokens through 1024 x 1024: 8.6 G operations, 8.4 MB in and out in FP16."""
+    profile, block = resolve("jetson-orin"), block_of(linear(1024, 1024, 4096))
+    operations, overhead_ms = 2 * 4096 * 1024 * 1024, profile.layer_overhead_us / 1e3
+    assert latency_ms(block, "fp16", profile) == pytest.approx(1e3 * operations / 17e12 + overhead_ms, abs=1e-6)
+    assert latency_ms(block, "w4a16", profile) == latency_ms(block, "fp16", profile)
+    assert latency_ms(block, "w8a8", profile) < latency_ms(block, "fp16", profile)
+
+
+def test_a_memory_bound_layer_follows_its_bytes() -> None:
+    """One token: the weights are the traffic, so 4 bits are about four times faster than 16."""
+    profile, block = resolve("jetson-orin"), block_of(linear(4096, 4096, 1))
+    traffic = weight_bytes(block, "fp16") + 2 * 2 * 4096
+    overhead_ms = profile.layer_overhead_us / 1e3
+    assert latency_ms(block, "fp16", profile) == pytest.approx(1e3 * traffic / 102e9 + overhead_ms, abs=1e-6)
+    ratio = (latency_ms(block, "fp16", profile) - overhead_ms) / (latency_ms(block, "w4a16", profile) - overhead_ms)
+    assert 3.5 < ratio < 4
+
+
+def test_a_cpu_without_fp16_computes_it_in_fp32() -> None:
+    host, block = resolve("host"), block_of(linear(512, 512, 4096))
+    assert latency_ms(block, "w8a16", host) == pytest.approx(latency_ms(block, "fp32", host), rel=1e-3)
+    assert latency_ms(block, "w8a8", host) < 0.6 * latency_ms(block, "fp32", host)
+
+
+def test_each_call_of_a_layer_costs_its_overhead() -> None:
+    profile = resolve("jetson-orin")
+    once, four = block_of(linear(64, 64, 4)), block_of(linear(64, 64, 4, calls=4))
+    extra_ms = latency_ms(four, "fp16", profile) - latency_ms(once, "fp16", profile)
+    assert extra_ms > 3 * profile.layer_overhead_us / 1e3
+
+
+def test_attention_is_part_of_the_latency(blocks: dict[str, BlockCost]) -> None:
+    profile, block = resolve("jetson-orin"), blocks["global_blocks.0"]
+    without = BlockCost(block.name, block.layers, block.other_count, 0, 0, block.input_count, block.output_count)
+    assert latency_ms(block, "w8a8", profile) > latency_ms(without, "w8a8", profile)
+    assert block.macs == without.macs + block.attention_macs
+
+
+def test_peak_activations_hold_at_least_what_the_dense_head_waits_for(blocks: dict[str, BlockCost]) -> None:
+    entries = 4 * 2 * 9 * 128
+    assert blocks["depth_head"].input_count == entries
+    peak = peak_activation_bytes(list(blocks.values()))
+    assert peak > 2 * entries
+    assert peak_activation_bytes(list(blocks.values()), 4) == 2 * peak
+
+
+def test_the_profiles_speak_the_vocabulary_of_schemes() -> None:
+    for profile in list_profiles():
+        assert set(profile.schemes) <= set(SCHEMES)
+        assert set(profile.group_sizes) <= set(GROUP_SIZES)

@@ -1,0 +1,206 @@
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from vggt_edge.devices import profile as profiles
+from vggt_edge.devices.errors import InputError, UnknownNameError
+from vggt_edge.devices.profile import DeviceProfile, list_profiles, load_profile, resolve
+
+BOARD = """\
+schema_version = 1
+name = "my-board"
+title = "A board of mine"
+runtime = "tensorrt"
+soc = "Orin"
+schemes = ["fp16", "w8a8"]
+layer_overhead_us = 10
+
+[memory]
+bytes = "8GB"
+bandwidth_bytes_per_s = 1e11
+
+[throughput_ops_per_s]
+fp32 = 2e12
+int8 = 3e13
+
+[toolchain.requires]
+tensorrt = ">=10.3, <11"
+
+[tolerances]
+auc30_drop_points_max = 3
+"""
+
+
+def board(folder: Path, text: str = BOARD) -> Path:
+    path = folder / "my-board.toml"
+    path.write_text(text)
+    return path
+
+
+def test_a_users_own_file_is_a_target(tmp_path: Path) -> None:
+    profile = load_profile(str(board(tmp_path)))
+    assert profile.name == "my-board"
+    assert profile.memory_bytes == 8 * 10**9
+    assert profile.usable_memory_bytes == 4 * 10**9
+    assert profile.usable_memory_reason == profiles.DEFAULT_USABLE_REASON
+    assert profile.group_sizes == ()
+    assert profile.toolchain.requires == {"tensorrt": ">=10.3, <11"}
+    assert profile.tolerances.auc30_drop_points_max == 3.0
+    assert profile.tolerances.backend_sqnr_db_min is None
+
+
+def test_a_missing_dtype_computes_in_the_next_wider_one(tmp_path: Path) -> None:
+    profile = load_profile(board(tmp_path))
+    assert profile.compute_dtype("fp16") == "fp32"
+    assert profile.ops_per_s("fp16") == 2e12
+    assert profile.ops_per_s("int8") == 3e13
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "key", "expected"),
+    [
+        ("schema_version = 1", "schema_version = 2", "schema_version", "1"),
+        ('name = "my-board"', "", "name", "a name of lower-case"),
+        ('name = "my-board"', 'name = "../evil"', "name", "a name of lower-case"),
+        ('title = "A board of mine"', "title = 3", "title", "a line of text"),
+        ('["fp16", "w8a8"]', "[]", "schemes", "at least one scheme"),
+        ('["fp16", "w8a8"]', '["fp16", "fp16"]', "schemes", "distinct"),
+        ('["fp16", "w8a8"]', '"fp16"', "schemes", "a list"),
+        ("layer_overhead_us = 10", "layer_overhead_us = -1", "layer_overhead_us", "at least 0"),
+        ("layer_overhead_us = 10", "layer_overhead_us = true", "layer_overhead_us", "a number"),
+        ("layer_overhead_us = 10", "layer_overhead_us = nan", "layer_overhead_us", "a number"),
+        ("layer_overhead_us = 10", "layer_overhead_us = 10\ngroup_sizes = [64, 0]", "group_sizes", "above zero"),
+        ("layer_overhead_us = 10", "layer_overhead_us = 10\nlayer_overhed = 1", "layer_overhed", "did you mean"),
+        ("layer_overhead_us = 10", 'layer_overhead_us = 10\ncompute_capability = "87"', "compute_capability", "8.7"),
+        ('bytes = "8GB"', 'bytes = "8 bananas"', "memory.bytes", "1.5GiB"),
+        ('bytes = "8GB"', "bytes = 8.5", "memory.bytes", "a whole number"),
+        ('bytes = "8GB"', 'bytes = "8GB"\nusable_share = 1.5', "memory.usable_share", "at most 1"),
+        ('bytes = "8GB"', 'bytes = "8GB"\nusable_share = 0.6', "memory.usable_reason", "why this share"),
+        ("1e11", "0", "memory.bandwidth_bytes_per_s", "above 0"),
+        ("1e11", "inf", "memory.bandwidth_bytes_per_s", "above 0"),
+        ("fp32 = 2e12", "", "throughput_ops_per_s.fp32", "above 0"),
+        ("int8 = 3e13", "int4 = 3e13", "throughput_ops_per_s.int4", "fp16"),
+        ('">=10.3, <11"', '"10.3 or so"', "toolchain.requires.tensorrt", "version range"),
+        ("auc30_drop_points_max = 3", "auc30_drop_points_max = 300", "tolerances.auc30_drop_points_max", "100"),
+        ("auc30_drop_points_max = 3", "delta125_drop_max = 3", "tolerances.delta125_drop_max", "at most 1"),
+        ("auc30_drop_points_max = 3", "auc30_drop_max = 3", "tolerances.auc30_drop_max", "auc30_drop_points_max"),
+        ("[tolerances]", "[[tolerances]]", "tolerances", "[tolerances]"),
+        (
+            "[tolerances]",
+            "[[toolchain.releases]]\nname = 'x'\nos = 'y'\n[tolerances]",
+            "toolchain.releases[0].tools",
+            "[t",
+        ),
+    ],
+)
+def test_a_wrong_value_names_file_key_and_what_belongs_there(
+    tmp_path: Path, old: str, new: str, key: str, expected: str
+) -> None:
+    assert old in BOARD
+    path = board(tmp_path, BOARD.replace(old, new))
+    with pytest.raises(InputError) as caught:
+        load_profile(path)
+    assert caught.value.what.startswith(f"key {key}: ")
+    assert expected in caught.value.expected
+    assert caught.value.where == str(path)
+
+
+@pytest.mark.parametrize("content", [b"name = ", b"\xff\xfe", b"[" * 100_000])
+def test_what_is_no_toml_is_one_clear_error(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "broken.toml"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match="not a TOML file") as caught:
+        load_profile(path)
+    assert caught.value.where == str(path)
+
+
+def test_a_huge_file_is_refused_unread(tmp_path: Path) -> None:
+    path = tmp_path / "huge.toml"
+    path.write_bytes(b"#" * (1 << 20) + b"\n")
+    with pytest.raises(InputError, match="larger than 1 MiB"):
+        load_profile(path)
+
+
+def test_a_missing_file_and_a_folder_are_clear_errors(tmp_path: Path) -> None:
+    for path in (tmp_path / "absent.toml", tmp_path):
+        with pytest.raises(InputError, match="cannot read the profile") as caught:
+            load_profile(path)
+        assert caught.value.where == str(path)
+
+
+def test_an_unknown_target_lists_the_known_ones_and_guesses() -> None:
+    with pytest.raises(UnknownNameError) as caught:
+        resolve("jetson-orin-nano-8GB")
+    assert all(profile.name in caught.value.expected for profile in list_profiles())
+    assert "did you mean 'jetson-orin-nano-8gb'?" in caught.value.remedy
+
+
+def test_a_hopeless_name_gets_no_guess() -> None:
+    with pytest.raises(UnknownNameError) as caught:
+        load_profile("toaster")
+    assert "did you mean" not in caught.value.remedy
+
+
+def test_jetson_orin_is_the_smallest_orin() -> None:
+    smallest = resolve("jetson-orin")
+    orins = [profile for profile in list_profiles() if profile.compute_capability == "8.7"]
+    assert smallest.name == "jetson-orin-nano-8gb"
+    assert len(orins) == 5
+    for other in orins:
+        assert smallest.usable_memory_bytes <= other.usable_memory_bytes
+        assert smallest.bandwidth_bytes_per_s <= other.bandwidth_bytes_per_s
+        assert all(smallest.ops_per_s(dtype) <= other.ops_per_s(dtype) for dtype in profiles.DTYPES)
+        assert smallest.schemes == other.schemes
+
+
+def test_every_promised_board_has_a_profile() -> None:
+    assert [profile.name for profile in list_profiles()] == sorted(
+        path.stem for path in profiles.PROFILE_FOLDER.glob("*.toml")
+    )
+    assert {profile.name for profile in list_profiles()} >= {
+        "host-cpu",
+        "jetson-agx-orin-32gb",
+        "jetson-agx-orin-64gb",
+        "jetson-orin-nano-8gb",
+        "jetson-orin-nx-16gb",
+        "jetson-orin-nx-8gb",
+        "jetson-thor-t4000",
+        "jetson-thor-t5000",
+    }
+
+
+@pytest.mark.parametrize("profile", list_profiles(), ids=lambda profile: profile.name)
+def test_built_in_profiles_keep_their_promises(profile: DeviceProfile) -> None:
+    """Wider dtypes are not faster, the graph's opset has 4-bit DequantizeLinear, and the record is plain JSON."""
+    rates = [profile.ops_per_s(dtype) for dtype in profiles.DTYPES]
+    assert rates == sorted(rates, reverse=True)
+    assert profile.usable_memory_bytes < profile.memory_bytes
+    if profile.runtime == "tensorrt":
+        assert profile.toolchain.opset == 21
+        assert profile.group_sizes == (64, 128)
+        assert profile.tolerances.auc30_drop_points_max == 3.0
+        assert {release.tools["tensorrt"] for release in profile.toolchain.releases}
+    record = json.loads(json.dumps(profile.to_dict(), sort_keys=True))
+    assert record == profile.to_dict()
+    assert record["schemes"] == list(profile.schemes)
+
+
+def test_a_name_used_twice_is_an_error(tmp_path: Path) -> None:
+    nano = profiles.PROFILE_FOLDER / "jetson-orin-nano-8gb.toml"
+    shutil.copy(nano, tmp_path)
+    text = nano.read_text().replace('"jetson-orin-nano-8gb"', '"other"')
+    (tmp_path / "other.toml").write_text(text)
+    with pytest.raises(InputError, match="'jetson-orin' is already a name or alias of jetson-orin-nano-8gb") as caught:
+        profiles._catalog(tmp_path)
+    assert caught.value.where == str(tmp_path / "other.toml")
+
+
+def test_a_file_is_named_after_its_profile(tmp_path: Path) -> None:
+    shutil.copy(profiles.PROFILE_FOLDER / "host-cpu.toml", tmp_path / "laptop.toml")
+    with pytest.raises(InputError, match="host-cpu") as caught:
+        profiles._catalog(tmp_path)
+    assert "'laptop'" in caught.value.expected

@@ -1,0 +1,109 @@
+"""Quantized tiny models and their ONNX files, made once for all tests of this folder."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import pytest
+import torch
+from torch import nn
+
+from vggt_edge.calibration.apply import apply_plan
+from vggt_edge.calibration.collect import calibrate
+from vggt_edge.calibration.plan import Assignment, PrecisionPlan
+from vggt_edge.calibration.scenes import Scene
+from vggt_edge.exporter.graph.build import build_graph
+from vggt_edge.exporter.graph.onnx_export import OnnxFile
+from vggt_edge.exporter.models.config import InputShape, VGGTConfig
+from vggt_edge.exporter.models.vggt import VGGT
+from vggt_edge.runtimes.base import AnnotatedGraph
+
+FRAMES, SIDE = 2, 28
+CONFIG = VGGTConfig(
+    name="tiny",
+    embed_dim=64,
+    dino_depth=1,
+    depth=4,
+    heads=2,
+    position_grid=2,
+    taps=(0, 1, 2, 3),
+    camera_trunk_depth=1,
+    camera_heads=2,
+    camera_iterations=2,
+    dpt_features=16,
+    dpt_channels=(8, 8, 16, 16),
+    dpt_hidden=8,
+)
+SCHEMES = ("fp32", "fp16", "w8a16", "w4a16", "w8a8")
+Array = npt.NDArray[np.float32]
+
+
+def make_model() -> VGGT:
+    torch.manual_seed(0)
+    model = VGGT(CONFIG, InputShape(FRAMES, SIDE, SIDE))
+    for name, parameter in model.named_parameters():
+        if name.endswith("gamma") or not bool(parameter.detach().any()):
+            nn.init.normal_(parameter, std=0.3)
+    return model.fix_constants()
+
+
+def scene() -> Scene:
+    images = np.random.default_rng(0).random((FRAMES, 3, SIDE, SIDE), dtype=np.float32)
+    return Scene("noise", images, ("a", "b"))
+
+
+def schemes_of(model: VGGT, kind: str) -> dict[str, str]:
+    """``mixed`` deals all schemes out in turn; ``camera`` quantizes the camera trunk to w8a8 and nothing else."""
+    names = list(model.blocks())
+    if kind == "mixed":
+        return {name: SCHEMES[index % len(SCHEMES)] for index, name in enumerate(names)}
+    if kind == "camera":
+        return {name: "w8a8" if name.startswith("camera") else "fp32" for name in names}
+    return dict.fromkeys(names, kind)
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A quantized model with its graph and file; outputs of FP32 and of the simulation on one scene."""
+
+    model: VGGT
+    plan: PrecisionPlan
+    graph: AnnotatedGraph
+    file: OnnxFile
+    proto: onnx.ModelProto
+    images: Array
+    fp32: Mapping[str, Array]
+    simulated: Mapping[str, Array]
+
+
+def run_torch(model: VGGT, images: Array) -> dict[str, Array]:
+    with torch.inference_mode():
+        outputs = model(torch.from_numpy(images))
+    return {name: output.numpy() for name, output in zip(model.output_names, outputs, strict=True)}
+
+
+@pytest.fixture(scope="session")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Exported]:
+    """``exported(kind)``: a scheme's name for a uniform plan, ``mixed``, or ``camera``."""
+
+    @functools.cache
+    def make(kind: str) -> Exported:
+        model, sample = make_model(), scene()
+        images = sample.images[None]
+        stats, fp32 = calibrate(model, [sample]), run_torch(model, images)
+        assignments = tuple(
+            Assignment(name, scheme, "test", 0.0, 0, 0.0) for name, scheme in schemes_of(model, kind).items()
+        )
+        rest = "fp32" if kind in ("fp32", "camera") else "fp16"
+        plan = PrecisionPlan("model", stats.digest, "none", 64, assignments, rest_scheme=rest)
+        apply_plan(model, plan, stats)
+        graph, file = build_graph(model, plan, stats, tmp_path_factory.mktemp(kind) / "model.onnx")
+        proto = onnx.load(str(file.path), load_external_data=True)
+        return Exported(model, plan, graph, file, proto, images, fp32, run_torch(model, images))
+
+    return make

@@ -1,0 +1,234 @@
+"""Bundles appear whole or not at all, and say when they are no longer what was exported."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vggt_edge.devices.errors import InputError, ResourceError, UsageError
+from vggt_edge.exporter.bundle import (
+    FileEntry,
+    Manifest,
+    ManifestInputs,
+    bundle_problems,
+    read_manifest,
+    tool_versions,
+    verify_bundle,
+    write_bundle,
+)
+
+INPUTS = ManifestInputs(
+    model="vggt-mini",
+    target="orin-nano-8gb",
+    digests={"model": "aa", "scenes": "bb", "plan": "cc", "stats": "dd"},
+    tools={"torch": "2.13.0"},
+    command=("vggt-edge", "export", "-o", "out"),
+)
+
+
+def assemble(folder: Path) -> None:
+    (folder / "plan.json").write_text("{}\n")
+    (folder / "tensorrt").mkdir()
+    (folder / "tensorrt" / "model.onnx.data").write_bytes(b"\0" * 1000)
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    write_bundle(tmp_path / "out", assemble, INPUTS)
+    return tmp_path / "out"
+
+
+class TestWriting:
+    def test_manifest_holds_every_file_and_all_that_was_given(self, bundle: Path) -> None:
+        manifest = read_manifest(bundle)
+        assert manifest.files == (
+            FileEntry("plan.json", 3, hashlib.sha256(b"{}\n").hexdigest()),
+            FileEntry("tensorrt/model.onnx.data", 1000, hashlib.sha256(b"\0" * 1000).hexdigest()),
+        )
+        assert manifest.size_bytes == 1003
+        assert manifest.peak_memory_bytes > 1 << 20
+        assert (manifest.digests, manifest.command) == (INPUTS.digests, INPUTS.command)
+        assert sorted(path.name for path in bundle.parent.iterdir()) == ["out"]
+
+    def test_parents_are_made(self, tmp_path: Path) -> None:
+        write_bundle(tmp_path / "runs" / "first" / "out", assemble, INPUTS)
+        assert bundle_problems(tmp_path / "runs" / "first" / "out") == []
+
+    def test_same_content_gives_the_same_manifest_but_for_memory(self, bundle: Path) -> None:
+        write_bundle(bundle.parent / "again", assemble, INPUTS)
+        first, second = (json.loads((bundle.parent / name / "manifest.json").read_text()) for name in ("out", "again"))
+        del first["peak_memory_bytes"], second["peak_memory_bytes"]
+        assert first == second
+
+    @pytest.mark.parametrize("kind", ["file", "folder", "dangling link"])
+    def test_an_existing_output_is_never_touched(self, tmp_path: Path, kind: str) -> None:
+        out = tmp_path / "out"
+        make: dict[str, Callable[[], object]] = {
+            "file": out.touch,
+            "folder": out.mkdir,
+            "dangling link": lambda: out.symlink_to("nowhere"),
+        }
+        make[kind]()
+        with pytest.raises(UsageError, match="exists already") as caught:
+            write_bundle(out, pytest.fail, INPUTS)
+        assert "-o" in caught.value.remedy
+        assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+    def test_an_output_that_appears_meanwhile_is_kept(self, tmp_path: Path) -> None:
+        def assemble_slowly(folder: Path) -> None:
+            assemble(folder)
+            (tmp_path / "out").mkdir()
+            (tmp_path / "out" / "theirs").touch()
+
+        with pytest.raises(UsageError, match="exists already"):
+            write_bundle(tmp_path / "out", assemble_slowly, INPUTS)
+        assert [path.name for path in tmp_path.rglob("*")] == ["out", "theirs"]
+
+    @pytest.mark.parametrize("error", [ValueError("no"), KeyboardInterrupt()])
+    def test_an_interrupted_assembly_leaves_nothing(self, tmp_path: Path, error: BaseException) -> None:
+        def fail(folder: Path) -> None:
+            assemble(folder)
+            raise error
+
+        with pytest.raises(type(error)):
+            write_bundle(tmp_path / "runs" / "out", fail, INPUTS)
+        assert list(tmp_path.iterdir()) == []
+
+    @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's always full device")
+    def test_full_disk(self, tmp_path: Path) -> None:
+        def fill(folder: Path) -> None:
+            assemble(folder)
+            with Path("/dev/full").open("wb", buffering=0) as file:
+                file.write(b"weights")
+
+        with pytest.raises(ResourceError, match="no room") as caught:
+            write_bundle(tmp_path / "out", fill, INPUTS)
+        assert caught.value.exit_code == 7
+        assert list(tmp_path.iterdir()) == []
+
+    def test_full_disk_in_the_words_of_a_native_writer(self, tmp_path: Path) -> None:
+        def fill(folder: Path) -> None:
+            raise RuntimeError("I/O error: No space left on device (os error 28)")
+
+        with pytest.raises(ResourceError, match="no room"):
+            write_bundle(tmp_path / "out", fill, INPUTS)
+
+    def test_read_only_parent(self, read_only: Path) -> None:
+        with pytest.raises(ResourceError, match="no right") as caught:
+            write_bundle(read_only / "out", pytest.fail, INPUTS)
+        assert caught.value.where == str(read_only)
+
+    def test_links_are_not_bundled(self, tmp_path: Path) -> None:
+        with pytest.raises(InputError, match="plain files"):
+            write_bundle(tmp_path / "out", lambda folder: (folder / "x").symlink_to("/etc/hostname"), INPUTS)
+        assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def read_only(tmp_path: Path) -> Iterator[Path]:
+    """A folder that this process may not write, also where the tests run as root."""
+    tmp_path.chmod(0o555)
+    root = os.geteuid() == 0
+    if root:
+        os.seteuid(65534)
+    try:
+        yield tmp_path
+    finally:
+        if root:
+            os.seteuid(0)
+        tmp_path.chmod(0o755)
+
+
+class TestVerifying:
+    def test_a_sound_bundle_gives_its_manifest(self, bundle: Path) -> None:
+        assert bundle_problems(bundle) == []
+        assert verify_bundle(bundle).model == "vggt-mini"
+
+    def test_every_difference_is_named(self, bundle: Path) -> None:
+        (bundle / "plan.json").write_text("[]\n")
+        (bundle / "tensorrt" / "model.onnx.data").unlink()
+        (bundle / "tensorrt" / "extra.bin").touch()
+        assert bundle_problems(bundle) == [
+            "plan.json: has changed (sha256 differs)",
+            "tensorrt/model.onnx.data: is missing",
+            "tensorrt/extra.bin: not in the manifest",
+        ]
+        with pytest.raises(InputError, match=r"extra\.bin"):
+            verify_bundle(bundle)
+
+    def test_a_cut_file_says_its_size(self, bundle: Path) -> None:
+        (bundle / "tensorrt" / "model.onnx.data").write_bytes(b"\0" * 999)
+        assert bundle_problems(bundle) == ["tensorrt/model.onnx.data: has 999 bytes instead of 1000"]
+
+    def test_a_link_is_not_followed_even_to_equal_content(self, bundle: Path, tmp_path: Path) -> None:
+        (bundle / "tensorrt").rename(tmp_path / "elsewhere")
+        (bundle / "tensorrt").symlink_to(tmp_path / "elsewhere")
+        assert "tensorrt/model.onnx.data: is a link, or lies behind one" in bundle_problems(bundle)
+
+    @pytest.mark.parametrize("name", ["/etc/passwd", "../secret", "a/../../b", "a\\..\\b", "C:/x", "", "a//b", "./a"])
+    def test_a_hostile_path_is_refused_before_anything_is_read(self, bundle: Path, name: str) -> None:
+        rewrite(bundle, lambda raw: raw["files"][0].update(path=name))
+        with pytest.raises(InputError, match="not a plain path"):
+            bundle_problems(bundle)
+
+    @pytest.mark.parametrize(
+        "damage",
+        [
+            lambda raw: raw.update(schema_version=2),
+            lambda raw: raw.pop("digests"),
+            lambda raw: raw.update(surprise=1),
+            lambda raw: raw["files"].append(raw["files"][0]),
+            lambda raw: raw["files"][0].update(sha256="0"),
+            lambda raw: raw["files"][0].update(size_bytes=-1),
+            lambda raw: raw.update(tools=["torch"]),
+            lambda raw: raw.update(command=None),
+        ],
+    )
+    def test_a_wrong_manifest_names_its_file(self, bundle: Path, damage: Callable[[dict[str, object]], object]) -> None:
+        rewrite(bundle, damage)
+        with pytest.raises(InputError) as caught:
+            bundle_problems(bundle)
+        assert caught.value.where == str(bundle / "manifest.json")
+
+    @pytest.mark.parametrize("content", [None, b"\xff\xfe", b"[", b"[]", b"null"])
+    def test_no_manifest_or_none_worth_the_name(self, bundle: Path, content: bytes | None) -> None:
+        (bundle / "manifest.json").unlink()
+        if content is not None:
+            (bundle / "manifest.json").write_bytes(content)
+        with pytest.raises(InputError, match="manifest"):
+            verify_bundle(bundle)
+
+
+def rewrite(bundle: Path, damage: Callable[[dict[str, object]], object]) -> None:
+    path = bundle / "manifest.json"
+    raw = json.loads(path.read_text())
+    damage(raw)
+    path.write_text(json.dumps(raw))
+
+
+@given(
+    st.lists(st.text("ab./_-", min_size=1, max_size=6), unique=True, max_size=4),
+    st.dictionaries(st.text(max_size=5), st.text(max_size=5), max_size=3),
+)
+def test_manifests_round_trip_or_are_refused(names: list[str], tools: dict[str, str]) -> None:
+    files = tuple(FileEntry(name, 1, "0" * 64) for name in names)
+    manifest = Manifest("m", "t", {}, tools, (), 5, files)
+    try:
+        back = Manifest.from_json(manifest.to_json())
+    except InputError:
+        assert any(set(name.split("/")) & {"", ".", ".."} for name in names)
+    else:
+        assert back == manifest
+
+
+def test_versions_of_tools_that_are_there() -> None:
+    versions = tool_versions(["torch", "no-such-distribution"])
+    assert list(versions) == ["torch"]
+    assert versions["torch"].startswith("2.")

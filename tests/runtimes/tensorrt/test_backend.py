@@ -1,0 +1,98 @@
+"""Lowering for a Jetson: what lands in the bundle, and what stops it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from vggt_edge.calibration.plan import PrecisionPlan
+from vggt_edge.devices.errors import InputError, LoweringError, ToolchainError
+from vggt_edge.devices.profile import load_profile
+from vggt_edge.runtimes.base import AnnotatedGraph, Check, Lowered
+from vggt_edge.runtimes.tensorrt import BACKEND, rtx, write_golden
+from vggt_edge.runtimes.tensorrt.engine import kit_module
+
+MIXED = ("w8a8", "w4a16", "fp16")
+Lower = Callable[..., tuple[Lowered, Path]]
+
+
+@pytest.fixture
+def lower(write_mini: Callable[..., Path], make_plan: Callable[..., PrecisionPlan], tmp_path: Path) -> Lower:
+    """``lower(fp32_blocks, rtx=Check)`` lowers the mixed mini graph; the compiler's verdict may be given."""
+
+    def run(fp32_blocks: tuple[str, ...] = (), out: str = "out") -> tuple[Lowered, Path]:
+        blocks = ("frame_blocks.0", "global_blocks.0", "depth_head")
+        names = ("pose_enc", "depth", "depth_conf")
+        path = write_mini(*MIXED)
+        graph = AnnotatedGraph(None, path, ("tokens",), names, blocks, fp32_blocks)  # type: ignore[arg-type]
+        return BACKEND.lower(graph, make_plan(*MIXED), load_profile("jetson-orin"), tmp_path / out), tmp_path / out
+
+    return run
+
+
+@pytest.fixture
+def without_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rtx, "compile_check", lambda *_, **__: Check(rtx.NAME, "not_run", "not wanted here", {}))
+
+
+@pytest.mark.usefixtures("without_compiler")
+def test_the_folder_holds_exactly_what_is_listed_and_the_kit_accepts_it(lower: Lower) -> None:
+    lowered, out = lower()
+    assert sorted(str(path.relative_to(out)) for path in out.rglob("*") if path.is_file()) == sorted(lowered.files)
+    kit = kit_module().load_kit(out / "tensorrt")
+    assert kit["target"] == "jetson-orin-nano-8gb"
+    assert kit["tolerances"] == {"sqnr_db_min": load_profile("jetson-orin").tolerances.backend_sqnr_db_min}
+    by_name = {block["block"]: block for block in kit["blocks"]}
+    assert [by_name[name]["computed"] for name in ("frame_blocks.0", "global_blocks.0", "depth_head")] == list(MIXED)
+    assert len(by_name["frame_blocks.0"]["nodes"]) == 4
+
+
+@pytest.mark.usefixtures("without_compiler")
+def test_lowering_twice_gives_the_same_bytes(lower: Lower) -> None:
+    lowered, first = lower(out="a")
+    _, second = lower(out="b")
+    assert all((first / name).read_bytes() == (second / name).read_bytes() for name in lowered.files)
+
+
+@pytest.mark.usefixtures("without_compiler")
+def test_an_fp32_island_is_told_to_the_kit(lower: Lower) -> None:
+    """Else the device would report its FP32 kernels as a lost precision."""
+    _, out = lower(("depth_head",))
+    blocks = {block["block"]: block for block in json.loads((out / "tensorrt" / "kit.json").read_text())["blocks"]}
+    assert (blocks["depth_head"]["scheme"], blocks["depth_head"]["computed"]) == ("fp16", "fp32")
+
+
+@pytest.mark.usefixtures("without_compiler")
+def test_what_was_not_checked_is_not_called_passed(lower: Lower) -> None:
+    lowered, _ = lower()
+    statuses = {check.name: check.status for check in lowered.checks}
+    assert statuses[rtx.NAME] == "not_run"
+    assert statuses["TensorRT rules"] == "passed"
+
+
+def test_a_refusal_by_the_compiler_is_an_error_that_quotes_it(lower: Lower, monkeypatch: pytest.MonkeyPatch) -> None:
+    refusal = Check(rtx.NAME, "failed", "n/MatMul: no such kernel", {})
+    monkeypatch.setattr(rtx, "compile_check", lambda *_, **__: refusal)
+    with pytest.raises(LoweringError, match="n/MatMul: no such kernel"):
+        lower()
+
+
+def test_opening_an_engine_without_tensorrt_says_what_is_missing(tmp_path: Path) -> None:
+    pytest.importorskip("numpy")
+    if kit_module().__dict__.get("tensorrt") is not None:
+        pytest.skip("TensorRT is installed")
+    with pytest.raises(ToolchainError, match="TensorRT"):
+        BACKEND.open(tmp_path)
+
+
+@pytest.mark.usefixtures("without_compiler")
+def test_golden_tensors_have_to_be_float32(lower: Lower) -> None:
+    _, out = lower()
+    doubles: Any = {"tokens": np.zeros(3)}
+    with pytest.raises(InputError, match="input/tokens is float64"):
+        write_golden(out / "tensorrt", doubles, {}, {})

@@ -1,0 +1,475 @@
+"""The device script: its pure parts, its errors, and a whole run on an engine and a CUDA library made of ctypes."""
+
+from __future__ import annotations
+
+import ast
+import ctypes
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vggt_edge.runtimes.tensorrt import rtx
+from vggt_edge.runtimes.tensorrt.backend import write_golden
+from vggt_edge.runtimes.tensorrt.engine import KIT, SCRIPT, kit_module
+
+kit = kit_module()
+Array = np.ndarray
+SOURCE = KIT / SCRIPT
+
+
+# --- on any Python, with and without TensorRT -----------------------------------------------------------------------
+
+
+def test_it_is_python_3_8() -> None:
+    tree = ast.parse(SOURCE.read_text(), feature_version=(3, 8))
+    newer = {"removeprefix", "removesuffix", "bit_count", "is_relative_to", "pairwise", "file_digest"}
+    used = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    assert not used & newer
+
+
+def test_it_imports_nothing_but_the_standard_library_numpy_and_tensorrt() -> None:
+    tree = ast.parse(SOURCE.read_text())
+    imported = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+    imported |= {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module}
+    assert imported - set(sys.stdlib_module_names) == {"numpy", "tensorrt"}
+
+
+@pytest.mark.parametrize("interpreter", ["python3.8", "python3.10", "python3.12", sys.executable])
+def test_help_and_a_missing_tensorrt_on_real_interpreters(interpreter: str, tmp_path: Path) -> None:
+    found = shutil.which(interpreter)
+    # A version manager's shim may be there without the version behind it.
+    if found is None or subprocess.run([found, "-c", ""], capture_output=True).returncode != 0:
+        pytest.skip(f"{interpreter} is not installed")
+    script = shutil.copy(SOURCE, tmp_path)
+    helped = subprocess.run([found, script, "--help"], capture_output=True, text=True)
+    assert helped.returncode == 0
+    assert "--workspace-mb" in helped.stdout
+    run = subprocess.run([found, "-S", script], capture_output=True, text=True)
+    assert run.returncode == 3
+    assert "TensorRT for Python cannot be imported" in run.stderr
+    assert "python3-libnvinfer" in run.stderr
+    assert "Traceback" not in run.stderr
+
+
+def test_wrong_arguments_exit_with_2() -> None:
+    done = subprocess.run([sys.executable, str(SOURCE), "--iterations", "0"], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "at least 1" in done.stderr
+
+
+@pytest.mark.parametrize("version", ["8.6.1", "10.2.9", "", "dev"])
+def test_a_tensorrt_before_10_3_is_refused(version: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "tensorrt", SimpleNamespace(__version__=version))
+    with pytest.raises(kit.KitError, match="too old") as caught:
+        kit.import_tensorrt()
+    assert caught.value.code == 3
+
+
+@pytest.mark.parametrize("version", ["10.3.0", "10.16.1.2", "11.4.1"])
+def test_later_ones_are_accepted(version: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = SimpleNamespace(__version__=version)
+    monkeypatch.setitem(sys.modules, "tensorrt", module)
+    assert kit.import_tensorrt() is module
+
+
+# --- comparison -----------------------------------------------------------------------------------------------------
+
+
+@given(st.integers(0, 1000), st.floats(1e-3, 0.5))
+def test_sqnr_is_that_of_the_noise_which_was_added(seed: int, level: float) -> None:
+    random = np.random.default_rng(seed)
+    signal = random.standard_normal(2000).astype(np.float32)
+    noise = (level * random.standard_normal(2000)).astype(np.float32)
+    figures = kit.compare(signal + noise, signal)
+    assert figures["sqnr_db"] == pytest.approx(-20 * np.log10(level), abs=1.0)
+    assert figures["p99_abs"] <= figures["max_abs"]
+
+
+def test_equal_arrays_and_zeros_give_json_numbers() -> None:
+    zero, one = np.zeros(3, np.float32), np.ones(3, np.float32)
+    assert kit.compare(one, one)["sqnr_db"] == 200.0
+    assert kit.compare(zero, zero)["cosine"] == 1.0
+    assert kit.compare(one, zero)["sqnr_db"] == -200.0
+    assert kit.compare(zero, one)["cosine"] == 0.0
+
+
+def test_nan_never_passes() -> None:
+    expected = {"depth": np.ones(4, np.float32)}
+    actual = {"depth": np.array([1, 1, np.nan, 1], np.float32)}
+    (entry,) = kit.judge(actual, expected, {}, {})
+    assert entry["status"] == "failed"
+    assert json.dumps(entry)
+
+
+def test_the_gate_is_the_simulation_and_fp32_is_for_information() -> None:
+    expected = {"depth": np.ones(100, np.float32)}
+    reference = {"depth": np.zeros(100, np.float32)}
+    (near,) = kit.judge({"depth": np.full(100, 1.01, np.float32)}, expected, reference, {"sqnr_db_min": 25.0})
+    (far,) = kit.judge({"depth": np.full(100, 1.1, np.float32)}, expected, reference, {"sqnr_db_min": 25.0})
+    assert (near["status"], far["status"]) == ("passed", "failed")
+    assert near["against_fp32"]["sqnr_db"] == -200.0
+
+
+def test_an_output_of_another_shape_or_name_is_an_error() -> None:
+    expected = {"depth": np.ones((2, 2), np.float32)}
+    with pytest.raises(kit.KitError, match=r"shape \(4,\) instead of \(2, 2\)"):
+        kit.judge({"depth": np.ones(4, np.float32)}, expected, {}, {})
+    with pytest.raises(kit.KitError, match="no output 'depth'"):
+        kit.judge({"points": np.ones(4, np.float32)}, expected, {}, {})
+
+
+@given(st.lists(st.floats(0.01, 100), min_size=1, max_size=200))
+def test_quantiles_are_samples_in_order(samples: list[float]) -> None:
+    found = kit.quantiles(samples)
+    assert found["median_ms"] <= found["p90_ms"] <= found["p99_ms"] <= max(samples)
+    assert {found["median_ms"], found["p90_ms"], found["p99_ms"]} <= set(samples)
+
+
+def test_quantiles_by_the_nearest_rank() -> None:
+    assert kit.quantiles([float(n) for n in range(1, 101)]) == {
+        "median_ms": 50.0, "p90_ms": 90.0, "p99_ms": 99.0, "runs": 100,
+    }  # fmt: skip
+
+
+# --- precision audit ------------------------------------------------------------------------------------------------
+
+
+def layer(
+    node: str, tactic: str = "", inputs: tuple[str, ...] = (), weights: str = "", **more: object
+) -> dict[str, Any]:
+    """A layer as the engine inspector of TensorRT 10 describes it at verbosity DETAILED."""
+    entry: dict[str, Any] = {"Name": f"{node}_myl0_1", "LayerType": "gemm", "Metadata": f"[ONNX Layer: {node}]"}
+    entry["Inputs"] = [{"Name": "x", "Format/Datatype": kind} for kind in inputs]
+    if weights:
+        entry["Weights"] = {"Type": weights, "Count": 16}
+    return {**entry, "TacticName": tactic, **more}
+
+
+@pytest.mark.parametrize(
+    ("tactic", "inputs", "weights", "expected"),
+    [
+        ("sm80_xmma_gemm_i8i8_i8i32_f32_tn_n_tilesize128x128x64", ("Int8", "Int8"), "", "int8"),
+        ("sm80_xmma_gemm_f16f16_f16f32_f16_tn_n_tilesize64x64", ("Half", "Half"), "", "fp16"),
+        ("sm80_xmma_gemm_f32f32_tf32f32_f32_tn_n", ("Float",), "", "fp32"),
+        # Quantized at the border, computed in floating point: the kernel's name tells.
+        ("sm80_xmma_fprop_implicit_gemm_f32f32_tf32f32_f32", ("Int8",), "Float", "fp32"),
+        ("", ("Int8",), "Int8", "int8"),
+        ("", ("Half",), "Int8", "int8"),
+        ("", ("Row major linear FP16 format",), "", "fp16"),
+        ("__myl_Fc_0x1234", ("Half", "Int4"), "", "int4"),
+        ("sm80_xmma_gemm_f16i4_f16f32_f16", ("Half",), "", "int4"),
+        ("", (), "", None),
+    ],
+)
+def test_what_a_layer_multiplies_in(tactic: str, inputs: tuple[str, ...], weights: str, expected: str | None) -> None:
+    assert kit.layer_precision(layer("n", tactic, inputs, weights)) == expected
+
+
+def block(scheme: str, *nodes: str, computed: str | None = None) -> dict[str, Any]:
+    return {"block": "frame_blocks.0", "scheme": scheme, "computed": computed or scheme, "nodes": list(nodes)}
+
+
+INT8 = {"tactic": "sm80_xmma_gemm_i8i8_i8i32_f32_tn", "inputs": ("Int8",)}
+HALF = {"tactic": "sm80_xmma_gemm_f16f16_f16f32_f16_tn", "inputs": ("Half",)}
+FLOAT = {"tactic": "sm80_xmma_gemm_f32f32_tf32f32_f32_tn", "inputs": ("Float",)}
+
+
+@pytest.mark.parametrize(
+    ("scheme", "seen", "status"),
+    [
+        ("w8a8", (INT8, INT8), "realised"),
+        ("w8a8", (INT8, HALF), "not_realised"),
+        ("w8a8", (INT8, None), "unknown"),
+        ("fp16", (HALF, HALF), "realised"),
+        ("fp16", (HALF, FLOAT), "not_realised"),
+        # A weight-only layer multiplies in FP16: nothing is proven, and nothing is lost.
+        ("w4a16", (HALF, HALF), "unknown"),
+        ("w4a16", (HALF, FLOAT), "not_realised"),
+        ("fp32", (FLOAT, FLOAT), "realised"),
+    ],
+)
+def test_a_block_is_judged_by_its_worst_linear(scheme: str, seen: tuple[Any, ...], status: str) -> None:
+    nodes = ["frame_blocks.0/attn.qkv/MatMul", "frame_blocks.0/mlp.fc1/MatMul"]
+    layers = [layer(node, **how) for node, how in zip(nodes, seen, strict=True) if how is not None]
+    (entry,) = kit.audit(layers, [block(scheme, *nodes)])
+    assert entry["status"] == status
+    assert entry["lost"] == ([nodes[1]] if status == "not_realised" else [])
+
+
+@pytest.mark.parametrize("separator", ["", "\x1e", "\x1f"])
+def test_a_fused_layer_speaks_for_all_its_nodes(separator: str) -> None:
+    nodes = ("b/mlp.fc1/MatMul", "b/mlp.fc1/Add")
+    fused = layer("", **INT8, Metadata=separator.join(f"[ONNX Layer: {node}]" for node in nodes))
+    assert kit.onnx_nodes(fused) == list(nodes)
+
+
+def test_older_reports_name_their_nodes_in_the_layer_name() -> None:
+    text = json.dumps({"Layers": ["a/MatMul + a/Add", {"Name": "b/Conv"}]})
+    assert [kit.onnx_nodes(entry) for entry in kit.parse_inspector(text)] == [["a/MatMul", "a/Add"], ["b/Conv"]]
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"Layers": 1}'])
+def test_an_unreadable_report_is_one_clear_error(text: str) -> None:
+    with pytest.raises(kit.KitError, match="engine inspector") as caught:
+        kit.parse_inspector(text)
+    assert caught.value.code == 6
+
+
+def test_packing_is_judged_only_where_the_difference_outweighs_the_kernels() -> None:
+    small = {"weight_bytes": {"packed": 6 << 20, "fp16": 12 << 20}}
+    large = {"weight_bytes": {"packed": 600 << 20, "fp16": 1200 << 20}}
+    assert kit.weights_packed(20 << 20, small) == "unknown"
+    assert kit.weights_packed(620 << 20, large) == "yes"
+    assert kit.weights_packed(1210 << 20, large) == "no"
+
+
+# --- files ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A device folder around a model that doubles its input."""
+    (tmp_path / "model.onnx").write_bytes(b"graph")
+    content = {
+        "schema_version": 1, "target": "jetson-orin", "plan_digest": "d", "model": "model.onnx",
+        "sha256": {"model.onnx": kit.sha256_of(tmp_path / "model.onnx")},
+        "blocks": [block("w8a8", "n/MatMul")],
+        "weight_bytes": {"packed": 10, "fp16": 20}, "tolerances": {"sqnr_db_min": 25.0},
+    }  # fmt: skip
+    (tmp_path / "kit.json").write_text(json.dumps(content))
+    x = np.arange(6, dtype=np.float32).reshape(2, 3)
+    write_golden(tmp_path, {"images": x}, {"depth": 2 * x}, {"depth": 2 * x + 0.01})
+    return tmp_path
+
+
+def test_golden_tensors_come_back_and_are_listed(folder: Path) -> None:
+    kit.load_kit(folder)
+    inputs, expected, reference = kit.load_golden(folder / "golden.npz")
+    assert expected["depth"].tolist() == (2 * inputs["images"]).tolist()
+    assert set(reference) == {"depth"}
+    assert "golden.npz" in json.loads((folder / "kit.json").read_text())["sha256"]
+
+
+def test_golden_tensors_are_the_same_bytes_twice(folder: Path) -> None:
+    first = (folder / "golden.npz").read_bytes()
+    x = np.arange(6, dtype=np.float32).reshape(2, 3)
+    write_golden(folder, {"images": x}, {"depth": 2 * x}, {"depth": 2 * x + 0.01})
+    assert (folder / "golden.npz").read_bytes() == first
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "golden.npz"])
+def test_a_damaged_file_is_named(name: str, folder: Path) -> None:
+    with (folder / name).open("ab") as file:
+        file.write(b"x")
+    with pytest.raises(kit.KitError, match=f"{name} is missing or damaged") as caught:
+        kit.load_kit(folder)
+    assert caught.value.code == 2
+
+
+@pytest.mark.parametrize("name", ["../model.onnx", "/etc/passwd", "a/b"])
+def test_a_path_that_leaves_the_folder_is_refused(name: str, folder: Path) -> None:
+    content = json.loads((folder / "kit.json").read_text())
+    content["sha256"][name] = "0"
+    (folder / "kit.json").write_text(json.dumps(content))
+    with pytest.raises(kit.KitError, match="not a plain file name"):
+        kit.load_kit(folder)
+
+
+@pytest.mark.parametrize("content", ["", "{}", "[]", '{"schema_version": 9}'])
+def test_a_broken_description_is_one_clear_error(content: str, folder: Path) -> None:
+    (folder / "kit.json").write_text(content)
+    with pytest.raises(kit.KitError, match=r"cannot use .*kit\.json"):
+        kit.load_kit(folder)
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 cut off", b"no zip"])
+def test_broken_golden_tensors_are_one_clear_error(content: bytes, folder: Path) -> None:
+    (folder / "golden.npz").write_bytes(content)
+    with pytest.raises(kit.KitError, match=r"cannot use .*golden\.npz"):
+        kit.load_golden(folder / "golden.npz")
+
+
+# --- a whole run ----------------------------------------------------------------------------------------------------
+
+
+class FakeCudart:
+    """The CUDA runtime's calls on host memory."""
+
+    cudaGetErrorString = SimpleNamespace()  # noqa: N815, the library's name
+
+    def __init__(self) -> None:
+        self.blocks: dict[int, Any] = {}
+
+    def __getattr__(self, _name: str) -> Callable[..., int]:
+        return lambda *_arguments: 0
+
+    def cudaMalloc(self, pointer: Any, size: Any) -> int:  # noqa: N802
+        memory = ctypes.create_string_buffer(size.value)
+        pointer._obj.value = ctypes.addressof(memory)
+        self.blocks[pointer._obj.value] = memory
+        return 0
+
+    def cudaFree(self, pointer: Any) -> int:  # noqa: N802
+        return 0 if self.blocks.pop(pointer.value, None) is not None else 1
+
+    def cudaMemcpy(self, target: Any, source: Any, size: Any, _kind: Any) -> int:  # noqa: N802
+        ctypes.memmove(target, source, size.value)
+        return 0
+
+
+class FakeContext:
+    def __init__(self, factor: float) -> None:
+        self.factor, self.addresses = factor, {}  # type: ignore[var-annotated]
+
+    def set_tensor_address(self, name: str, address: int) -> None:
+        self.addresses[name] = address
+
+    def execute_async_v3(self, _stream: int) -> bool:
+        source, target = ((ctypes.c_float * 6).from_address(self.addresses[name]) for name in ("images", "depth"))
+        for index in range(6):
+            target[index] = self.factor * source[index]
+        return True
+
+
+def fake_tensorrt(factor: float = 2.0, tactic: str = INT8["tactic"], builds: list[int] | None = None) -> Any:  # type: ignore[assignment]
+    """TensorRT's Python interface, as far as the script uses it, around an engine that multiplies by ``factor``."""
+    report = json.dumps({"Layers": [layer("n/MatMul", tactic)]})
+    mode = SimpleNamespace(INPUT="in", OUTPUT="out")
+    engine = SimpleNamespace(
+        num_io_tensors=2,
+        get_tensor_name=lambda index: ("images", "depth")[index],
+        get_tensor_shape=lambda _name: (2, 3),
+        get_tensor_dtype=lambda _name: "float",
+        get_tensor_mode=lambda name: mode.INPUT if name == "images" else mode.OUTPUT,
+        create_execution_context=lambda: FakeContext(factor),
+        create_engine_inspector=lambda: SimpleNamespace(get_engine_information=lambda _format: report),
+    )
+
+    def build(_network: Any, _config: Any) -> bytes:
+        if builds is not None:
+            builds.append(1)
+        return b"engine"
+
+    builder = SimpleNamespace(
+        create_network=lambda _flags: SimpleNamespace(),
+        create_builder_config=SimpleNamespace,
+        build_serialized_network=build,
+    )
+    logger = SimpleNamespace()
+    return SimpleNamespace(
+        __version__="10.3.0",
+        Logger=type("Logger", (), {"WARNING": 1, "__init__": lambda *_arguments: None}),
+        Builder=lambda _logger: builder,
+        OnnxParser=lambda _network, _logger: SimpleNamespace(parse_from_file=lambda _path: True, logger=logger),
+        Runtime=lambda _logger: SimpleNamespace(deserialize_cuda_engine=lambda _data: engine),
+        NetworkDefinitionCreationFlag=SimpleNamespace(STRONGLY_TYPED=1),
+        ProfilingVerbosity=SimpleNamespace(DETAILED=2),
+        LayerInformationFormat=SimpleNamespace(JSON=1),
+        TensorIOMode=mode,
+        nptype=lambda _dtype: np.float32,
+    )
+
+
+@pytest.fixture
+def on_device(monkeypatch: pytest.MonkeyPatch) -> Callable[[Any], None]:
+    def install(trt: Any) -> None:
+        monkeypatch.setitem(sys.modules, "tensorrt", trt)
+        monkeypatch.setattr(kit, "load_cudart", FakeCudart)
+
+    return install
+
+
+def run(folder: Path, *arguments: str) -> tuple[int, dict[str, Any]]:
+    code = kit.main(["--folder", str(folder), "--iterations", "5", "--warmup", "1", *arguments])
+    return code, json.loads((folder / "result.json").read_text())
+
+
+def test_a_good_engine(folder: Path, on_device: Callable[[Any], None]) -> None:
+    on_device(fake_tensorrt())
+    code, result = run(folder)
+    assert code == result["exit_code"] == 0
+    assert result["accuracy"][0]["sqnr_db"] == 200.0
+    assert result["precision"][0]["status"] == "realised"
+    assert result["latency"]["gpu"]["runs"] == 5
+    assert result["latency"]["wall"]["median_ms"] > 0
+    assert (folder / "model.engine").read_bytes() == b"engine"
+
+
+def test_an_engine_that_drifts_exits_4_and_still_writes_the_result(
+    folder: Path, on_device: Callable[[Any], None]
+) -> None:
+    on_device(fake_tensorrt(factor=2.5))
+    code, result = run(folder)
+    assert code == result["exit_code"] == 4
+    assert result["accuracy"][0]["status"] == "failed"
+
+
+def test_a_lost_precision_exits_6_and_names_the_node(folder: Path, on_device: Callable[[Any], None]) -> None:
+    on_device(fake_tensorrt(tactic=str(HALF["tactic"])))
+    code, result = run(folder)
+    assert code == result["exit_code"] == 6
+    assert result["precision"][0]["lost"] == ["n/MatMul"]
+
+
+def test_an_engine_is_used_again_until_something_changes(folder: Path, on_device: Callable[[Any], None]) -> None:
+    builds: list[int] = []
+    on_device(fake_tensorrt(builds=builds))
+    for arguments, expected in (((), 1), ((), 1), (("--optimization-level", "2"), 2), (("--rebuild",), 3)):
+        assert run(folder, *arguments)[0] == 0
+        assert len(builds) == expected
+    newer = fake_tensorrt(builds=builds)
+    newer.__version__ = "10.16.0"
+    on_device(newer)
+    run(folder)
+    assert len(builds) == 4
+
+
+def test_build_only_neither_replays_nor_measures(folder: Path, on_device: Callable[[Any], None]) -> None:
+    on_device(fake_tensorrt())
+    (folder / "golden.npz").unlink()
+    content = json.loads((folder / "kit.json").read_text())
+    del content["sha256"]["golden.npz"]
+    (folder / "kit.json").write_text(json.dumps(content))
+    code, result = run(folder, "--build-only")
+    assert code == 0
+    assert "latency" not in result
+    assert result["precision"][0]["status"] == "realised"
+
+
+def test_a_full_disk_exits_7(folder: Path, on_device: Callable[[Any], None], capsys: Any) -> None:
+    on_device(fake_tensorrt())
+    (folder / "model.engine.part").mkdir()
+    assert kit.main(["--folder", str(folder)]) == 7
+    assert "cannot write" in capsys.readouterr().err
+    assert not (folder / "result.json").exists()
+
+
+@pytest.mark.skipif(not rtx.availability().ok, reason=rtx.availability().reason)
+def test_the_real_interface_takes_the_script_s_calls(write_mini: Callable[..., Path], tmp_path: Path) -> None:
+    """TensorRT for RTX has TensorRT's Python interface: network, parser, configuration and build run on it for real."""
+    from vggt_edge.runtimes.tensorrt._rtx_worker import load_bindings
+    from vggt_edge.runtimes.tensorrt.prepare import prepare
+
+    trt = load_bindings()
+    model = prepare(write_mini("w8a8", "w4a16", "w8a8"), tmp_path / "trt" / "model.onnx").path
+
+    def for_sm86(config: Any) -> None:
+        assert config.profiling_verbosity == trt.ProfilingVerbosity.DETAILED
+        config.num_compute_capabilities = 1
+        config.set_compute_capability(trt.ComputeCapability.SM86, 0)
+
+    logger = trt.Logger(trt.Logger.ERROR)
+    assert len(kit.build_engine(trt, logger, model, workspace_mb=64, adjust=for_sm86)) > 100_000
+    model.write_bytes(b"broken")
+    with pytest.raises(kit.KitError, match="TensorRT cannot read"):
+        kit.build_engine(trt, logger, model)

@@ -1,0 +1,148 @@
+"""TensorRT for RTX as a check: what it compiles, and that nothing it does can take us down.
+
+The facts of docs/runtimes/tensorrt.md that can be shown without a GPU are shown here.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from onnx import TensorProto
+
+from vggt_edge.runtimes.tensorrt import rtx
+from vggt_edge.runtimes.tensorrt.prepare import prepare
+
+needs_rtx = pytest.mark.skipif(not rtx.availability().ok, reason=rtx.availability().reason)
+
+
+def compile_source(source: Path, folder: Path) -> Any:
+    return rtx.compile_check(prepare(source, folder / "trt" / "model.onnx").path, timeout_s=300)
+
+
+@needs_rtx
+def test_every_scheme_compiles_together_and_stays_packed(write_mini: Callable[..., Path], tmp_path: Path) -> None:
+    check = compile_source(write_mini("w8a8", "w4a16", "w8a16"), tmp_path)
+    assert check.status == "passed", check.detail
+    assert check.figures["constants_sought"] == 10
+    assert check.figures["constants_found"] == 10
+    assert check.figures["weights_packed"] == "yes"
+    assert check.figures["capability"] == "SM86"
+
+
+@needs_rtx
+@pytest.mark.parametrize(("scheme", "bytes_per_weight"), [("fp16", 2.0), ("w8a8", 1.0), ("w8a16", 1.0), ("w4a16", 0.5)])
+def test_the_plan_is_as_large_as_the_packed_weights(
+    scheme: str, bytes_per_weight: float, builder: Any, tmp_path: Path, save: Any
+) -> None:
+    """A linear large enough to outweigh the kernels, a few hundred kilobytes."""
+    weights = 2048 * 2048
+    y = builder.linear("blocks.0/fc", "x", 2048, 2048, scheme)
+    source = save(builder.model({"x": (1, 64, 2048)}, {"y": (y, (1, 64, 2048))}), tmp_path / "model.onnx")
+    check = compile_source(source, tmp_path)
+    assert check.status == "passed", check.detail
+    assert bytes_per_weight * weights < check.figures["plan_bytes"] < (bytes_per_weight + 0.2) * weights
+
+
+@needs_rtx
+@pytest.mark.parametrize("operator", ["Conv", "ConvTranspose"])
+@pytest.mark.parametrize("scheme", ["fp16", "w8a16", "w8a8"])
+def test_convolutions_compile_in_every_scheme(
+    scheme: str, operator: str, builder: Any, tmp_path: Path, save: Any
+) -> None:
+    attributes = {"pads": [1, 1, 1, 1]} if operator == "Conv" else {"strides": [3, 3]}
+    y = builder.conv("head/conv", "x", (64, 64, 3, 3), scheme, operator, **attributes)
+    shape = (1, 64, 16, 16) if operator == "Conv" else (1, 64, 48, 48)
+    source = save(builder.model({"x": (1, 64, 16, 16)}, {"y": (y, shape)}), tmp_path / "model.onnx")
+    check = compile_source(source, tmp_path)
+    assert check.status == "passed", check.detail
+    assert check.figures["weights_packed"] == ("nothing to pack" if scheme == "fp16" else "yes")
+
+
+def broken_type(b: Any) -> str:
+    return str(b.op("n", "MatMul", b.op("n", "Cast", "x", to=TensorProto.FLOAT16), b.constant(b.normal(128, 128))))
+
+
+def broken_zero_point(b: Any) -> str:
+    scale, zero = b.constant(np.array(0.1, np.float32)), b.constant(np.array(3, np.int8))
+    return str(b.op("n", "DequantizeLinear", b.op("n", "QuantizeLinear", "x", scale, zero), scale, zero))
+
+
+def broken_scale(b: Any) -> str:
+    return str(b.fake_quantize("n", "x", 0.0))
+
+
+def broken_resize(b: Any) -> str:
+    image = b.op("n", "Unsqueeze", "x", b.constant(np.array([0])))
+    return str(b.op("n", "Resize", image, "", "", b.constant(np.array([1, 1, 8, 64])), mode="linear", antialias=1))
+
+
+def int4_with_int8_input(b: Any) -> str:
+    return str(b.op("n", "MatMul", b.fake_quantize("n", "x", 0.1), b.weight("n", b.normal(128, 128), "w4a16", 1)))
+
+
+@needs_rtx
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (broken_type, "must have same input types"),
+        (broken_zero_point, "Non-zero zero point"),
+        (broken_scale, "must all be positive"),
+        (broken_resize, "Antialiasing is not supported"),
+        (int4_with_int8_input, "is_constant"),
+    ],
+)
+def test_what_the_rules_forbid_is_really_refused(
+    build: Callable[[Any], str], message: str, builder: Any, tmp_path: Path, save: Any
+) -> None:
+    y = builder.op("n", "Cast", build(builder), to=TensorProto.FLOAT)
+    path = save(builder.model({"x": (1, 16, 128)}, {"y": (y, None)}), tmp_path / "model.onnx")
+    check = rtx.compile_check(path, timeout_s=300)
+    assert check.status == "failed"
+    assert message in check.detail
+
+
+@needs_rtx
+def test_a_file_that_is_no_model_fails_and_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    path.write_bytes(b"not a model")
+    check = rtx.compile_check(path, timeout_s=300)
+    assert check.status == "failed"
+    assert check.detail
+
+
+def test_missing_packages_are_not_run_with_the_remedy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(rtx, "PACKAGES", ("no_such_bindings",))
+    check = rtx.compile_check(tmp_path / "model.onnx")
+    assert (check.status, dict(check.figures)) == ("not_run", {})
+    assert "no_such_bindings" in check.detail
+    assert "pip install 'vggt-edge[jetson]'" in check.detail
+
+
+@pytest.mark.parametrize(
+    ("code", "status", "message"),
+    [
+        ("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)", "failed", "crashed with SIGSEGV"),
+        ("import os; os.abort()", "failed", "crashed with SIGABRT"),
+        ("import os, signal; os.kill(os.getpid(), signal.SIGKILL)", "not_run", "want of memory"),
+        ("import time; time.sleep(60)", "not_run", "no result after 0.5 s"),
+        ("raise RuntimeError('the bindings are broken')", "failed", "the bindings are broken"),
+        ("pass", "failed", "ended with 0"),
+    ],
+)
+def test_however_the_compiler_ends_we_go_on(code: str, status: str, message: str, tmp_path: Path) -> None:
+    timeout_s = 0.5 if "sleep" in code else 60
+    check = rtx.run_worker([sys.executable, "-c", code], tmp_path / "result.json", "SM86", timeout_s)
+    assert check.status == status
+    assert message in check.detail
+
+
+@pytest.mark.parametrize(
+    ("wanted", "offered"), [("8.7", "SM86"), ("8.6", "SM86"), ("11.0", "SM89"), ("12.1", "SM121"), (None, "SM86")]
+)
+def test_the_capability_is_the_newest_on_offer_that_is_not_newer(wanted: str | None, offered: str) -> None:
+    assert rtx.offered_capability(wanted) == offered

@@ -1,0 +1,126 @@
+"""The ONNX Runtime backend: exact in oracle mode, close in fast mode, strict about what it is fed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx.reference import ReferenceEvaluator
+
+from vggt_edge.devices.errors import InputError, LoweringError
+from vggt_edge.runtimes.onnxruntime import BACKEND, open_onnx
+
+Array = np.ndarray
+MIXED = ("w8a8", "w4a16", "w8a8")
+
+
+def sqnr_db(actual: Array, expected: Array) -> float:
+    noise = float(np.square(actual - expected).sum())
+    return float(10 * np.log10(float(np.square(expected).sum()) / max(noise, 1e-30)))
+
+
+def test_the_oracle_does_what_the_onnx_standard_says(builder: Any, tmp_path: Path, save: Any) -> None:
+    """Against the reference evaluator of the onnx package, an implementation of its own, on each kind of linear."""
+    x = "x"
+    for index, scheme in enumerate(("fp16", "w8a8", "w8a16", "w4a16")):
+        x = builder.linear(f"blocks.{index}/fc", x, 128, 128, scheme)
+    path = save(builder.model({"x": (1, 16, 128)}, {"y": (x, (1, 16, 128))}), tmp_path / "model.onnx")
+    inputs = {"x": np.random.default_rng(0).standard_normal((1, 16, 128)).astype(np.float32)}
+    (expected,) = ReferenceEvaluator(str(path)).run(None, inputs)
+    assert sqnr_db(open_onnx(path).run(inputs)["y"], expected) > 60
+
+
+@pytest.mark.parametrize("schemes", [MIXED, ("w8a16", "w8a16", "w8a16"), ("fp16", "fp16", "fp16")], ids="-".join)
+def test_fast_mode_stays_close_to_the_oracle(
+    schemes: tuple[str, ...], write_mini: Callable[..., Path], tokens: Array
+) -> None:
+    path = write_mini(*schemes)
+    oracle, fast = (open_onnx(path, mode).run({"tokens": tokens}) for mode in ("oracle", "fast"))
+    for name, expected in oracle.items():
+        assert sqnr_db(fast[name], expected) > 35, name
+
+
+def test_fast_mode_runs_per_channel_weights_without_zero_points(builder: Any, tmp_path: Path, save: Any) -> None:
+    """Legal ONNX, and what onnxruntime 1.31 breaks when it turns int8 into uint8 by itself."""
+    x = builder.fake_quantize("head/conv", "x", 0.05)
+    weight = builder.weight("head/conv", builder.normal(4, 16, 1, 1), "w8a16", axis=0)
+    y = builder.op("head/conv", "Conv", x, weight)
+    for node in builder.nodes:
+        if node.op_type == "DequantizeLinear" and node.output[0] == weight:
+            del node.input[2]
+    path = save(builder.model({"x": (1, 16, 8, 8)}, {"y": (y, (1, 4, 8, 8))}), tmp_path / "model.onnx")
+    inputs = {"x": np.random.default_rng(0).standard_normal((1, 16, 8, 8)).astype(np.float32)}
+    assert sqnr_db(open_onnx(path, "fast").run(inputs)["y"], open_onnx(path).run(inputs)["y"]) > 40
+
+
+def test_the_same_input_gives_the_same_bits(write_mini: Callable[..., Path], tokens: Array) -> None:
+    path = write_mini(*MIXED)
+    first, second = (open_onnx(path, "fast", threads=2).run({"tokens": tokens}) for _ in range(2))
+    assert all(np.array_equal(first[name], second[name]) for name in first)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "message"),
+    [
+        ({}, "wrong inputs"),
+        ({"image": np.zeros((1, 64, 128), np.float32)}, "wrong inputs: image"),
+        ({"tokens": np.zeros((1, 64, 64), np.float32)}, r"tokens is float32 \(1, 64, 64\)"),
+        ({"tokens": np.zeros((1, 64, 128), np.float64)}, "tokens is float64"),
+    ],
+)
+def test_wrong_inputs_are_refused_by_name(
+    inputs: dict[str, Array], message: str, write_mini: Callable[..., Path]
+) -> None:
+    with pytest.raises(InputError, match=message) as caught:
+        open_onnx(write_mini()).run(inputs)
+    assert "tokens" in caught.value.expected
+
+
+def test_a_file_that_is_no_model_is_an_input_error_that_names_it(tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    path.write_bytes(b"not a model")
+    with pytest.raises(InputError) as caught:
+        BACKEND.open(tmp_path)
+    assert str(path) in str(caught.value)
+
+
+def test_missing_weights_are_an_input_error(write_mini: Callable[..., Path]) -> None:
+    path = write_mini()
+    path.with_name("model.onnx.data").unlink()
+    with pytest.raises(InputError, match="cannot load"):
+        open_onnx(path)
+
+
+def test_lowering_refuses_a_graph_that_gives_nan(
+    builder: Any, tmp_path: Path, save: Any, make_plan: Callable[..., Any]
+) -> None:
+    from vggt_edge.devices.profile import load_profile
+    from vggt_edge.runtimes.base import AnnotatedGraph
+
+    x = builder.block("frame_blocks.0", "tokens", "fp16")
+    x = builder.block("global_blocks.0", x, "fp16")
+    depth, _confidence = builder.dense_head("depth_head", x, "fp16")
+    broken = builder.op("depth_head", "Log", builder.op("depth_head", "Neg", depth))
+    path = save(builder.model({"tokens": (1, 64, 128)}, {"depth": (broken, (1, 1, 32, 32))}), tmp_path / "model.onnx")
+    graph = AnnotatedGraph(None, path, ("tokens",), ("depth",), ("depth_head",))  # type: ignore[arg-type]
+    with pytest.raises(LoweringError, match="NaN or Inf for depth"):
+        BACKEND.lower(graph, make_plan(), load_profile("host-cpu"), tmp_path)
+
+
+def test_lowering_writes_nothing(
+    write_mini: Callable[..., Path], make_plan: Callable[..., Any], tmp_path: Path
+) -> None:
+    from vggt_edge.devices.profile import load_profile
+    from vggt_edge.runtimes.base import AnnotatedGraph
+
+    path = write_mini(*MIXED)
+    before = sorted(tmp_path.rglob("*"))
+    graph = AnnotatedGraph(None, path, ("tokens",), ("depth",), ("depth_head",))  # type: ignore[arg-type]
+    lowered = BACKEND.lower(graph, make_plan(*MIXED), load_profile("host-cpu"), tmp_path / "out")
+    assert sorted(tmp_path.rglob("*")) == before
+    assert lowered.files == ("model.onnx", "model.onnx.data")
+    assert onnx.load(path, load_external_data=False).graph.name == "graph"

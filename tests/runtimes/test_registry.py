@@ -1,0 +1,98 @@
+"""What every backend has to keep, whichever it is: the contract of runtimes/base.py."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from vggt_edge.calibration.plan import PrecisionPlan
+from vggt_edge.calibration.scheme import SCHEMES
+from vggt_edge.devices.errors import InputError, ToolchainError, UnknownNameError, VggtEdgeError
+from vggt_edge.devices.profile import list_profiles, load_profile
+from vggt_edge.runtimes import all_backends, backend, backends
+from vggt_edge.runtimes.base import AnnotatedGraph, Backend
+
+ALL = pytest.mark.parametrize("one", all_backends(), ids=lambda one: one.name)
+SOURCE = Path(__file__).resolve().parents[2] / "runtimes"
+
+
+def test_every_module_of_the_folder_is_found_under_its_own_name() -> None:
+    files = {path.stem for path in SOURCE.glob("*.py")} | {path.parent.name for path in SOURCE.glob("*/__init__.py")}
+    expected = {name for name in files if not name.startswith("_")} - {"base", "registry"}
+    assert set(backends()) == expected
+    assert [one.name for one in all_backends()] == sorted(expected)
+    assert all(name == one.name for name, one in backends().items())
+
+
+def test_an_unknown_runtime_lists_the_known_ones() -> None:
+    with pytest.raises(UnknownNameError, match="tensorflow") as caught:
+        backend("tensorflow")
+    assert "onnxruntime" in str(caught.value)
+    assert "tensorrt" in str(caught.value)
+
+
+def test_listing_the_backends_imports_neither_torch_nor_an_sdk() -> None:
+    """`vggt-edge targets` must answer at once, and must work without any SDK."""
+    code = (
+        "import sys; from vggt_edge.runtimes import all_backends; all_backends();"
+        "print(sorted({'torch', 'onnxruntime', 'tensorrt', 'tensorrt_rtx_bindings'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+@ALL
+def test_availability_gives_a_reason_and_a_remedy_when_it_says_no(one: Backend) -> None:
+    state = one.availability()
+    assert state.ok or (state.reason and state.remedy)
+
+
+@ALL
+def test_schemes_are_known_and_a_subset_of_the_profile_in_its_order(one: Backend) -> None:
+    for profile in list_profiles():
+        schemes = one.schemes(profile)
+        assert set(schemes) <= set(SCHEMES)
+        assert list(schemes) == [name for name in profile.schemes if name in schemes]
+
+
+@ALL
+def test_lowering_realises_the_plan_block_by_block(
+    one: Backend, write_mini: Callable[..., Path], make_plan: Callable[..., PrecisionPlan], tmp_path: Path
+) -> None:
+    schemes = ("w8a8", "w4a16", "w8a8")
+    graph = annotated(write_mini(*schemes))
+    lowered = one.lower(graph, make_plan(*schemes), load_profile("jetson-orin"), tmp_path / "out")
+    assert lowered.backend == one.name
+    assert [(entry.block, entry.asked, entry.realised) for entry in lowered.realised] == [
+        (block, scheme, scheme) for block, scheme in zip(graph.blocks, schemes, strict=True)
+    ]
+    assert lowered.files
+    assert not any(Path(name).is_absolute() or ".." in Path(name).parts for name in lowered.files)
+    assert all(check.status in ("passed", "not_run") for check in lowered.checks)
+    assert all(check.detail for check in lowered.checks)
+
+
+@ALL
+def test_a_block_that_did_not_get_its_precision_is_an_error_that_names_it(
+    one: Backend, write_mini: Callable[..., Path], make_plan: Callable[..., PrecisionPlan], tmp_path: Path
+) -> None:
+    graph = annotated(write_mini("fp16", "w4a16", "fp16"))
+    with pytest.raises(VggtEdgeError, match=r"frame_blocks\.0.*asked w8a8.*fp16") as caught:
+        one.lower(graph, make_plan("w8a8", "w4a16", "fp16"), load_profile("jetson-orin"), tmp_path / "out")
+    assert caught.value.exit_code == 6
+
+
+@ALL
+def test_opening_what_is_not_a_bundle_is_one_clear_error(one: Backend, tmp_path: Path) -> None:
+    with pytest.raises((InputError, ToolchainError)):
+        one.open(tmp_path)
+
+
+def annotated(path: Path) -> AnnotatedGraph:
+    blocks = ("frame_blocks.0", "global_blocks.0", "depth_head")
+    outputs = ("pose_enc", "depth", "depth_conf")
+    return AnnotatedGraph(None, path, ("tokens",), outputs, blocks)  # type: ignore[arg-type]
