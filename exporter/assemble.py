@@ -14,8 +14,10 @@ from vggt_edge.calibration.sensitivity import Sensitivity
 from vggt_edge.calibration.stats import CalibrationStats
 from vggt_edge.exporter.bundle import ManifestInputs
 from vggt_edge.exporter.config import to_toml
+from vggt_edge.exporter.report import Budget, ReportData, SceneView, component_sizes, render_report
 from vggt_edge.exporter.stages import (
     GOLDEN,
+    INPUT,
     MODEL,
     VALIDATION,
     Job,
@@ -26,6 +28,7 @@ from vggt_edge.exporter.stages import (
 from vggt_edge.exporter.steps import digest_of
 from vggt_edge.runtimes.tensorrt.backend import write_golden
 
+TENSORRT = "tensorrt"
 REPORT, PLAN, RESOLVED = "report.html", "plan.json", "resolved.toml"
 
 
@@ -46,8 +49,48 @@ def assemble(
     (folder / VALIDATION).write_text(judged.report.to_json())
     validated = next(job.cache.root.glob(f"validate-*/{GOLDEN}"))
     shutil.copyfile(validated, folder / GOLDEN)
-    if job.backend.name == "tensorrt":
-        write_golden(folder / "tensorrt", judged.group("input"), judged.group("simulation"), judged.group("fp32"))
+    if job.backend.name == TENSORRT:
+        write_golden(folder / TENSORRT, judged.group("input"), judged.group("simulation"), judged.group("fp32"))
+    page = render_report(report_data(job, stats, sensitivities, plan, lowered, judged))
+    (folder / REPORT).write_text(page, encoding="utf-8")
+
+
+def report_data(
+    job: Job,
+    stats: CalibrationStats,
+    sensitivities: tuple[Sensitivity, ...],
+    plan: PrecisionPlan,
+    lowered: LoweredFolder,
+    judged: Judged,
+) -> ReportData:
+    """What the report shows; its scene is the first of the validation."""
+    shape, request = job.scenes.shape, job.request
+    inputs = manifest_inputs(job, stats, plan)
+    parameters = {name: _count(block) for name, block in job.model.blocks().items()}
+    rest = _count(job.model) - sum(parameters.values())
+    name = job.scenes.validation[0].name + ("" if job.scenes.held_out else " (the only one, also calibrated on)")
+    images = judged.group("input")[INPUT][0]
+    return ReportData(
+        model=request.model,
+        target=job.profile.name,
+        device_title=job.profile.title,
+        input_shape=(shape.frames, shape.height, shape.width),
+        outputs=request.outputs,
+        plan=plan,
+        validation=judged.report,
+        sensitivity=sensitivities,
+        sizes=component_sizes(plan, parameters, rest),
+        budget=Budget(request.max_memory_bytes, request.max_latency_ms, request.max_accuracy_drop),
+        lowered=(lowered.lowered,),
+        scenes=(SceneView(name, images, judged.group("fp32"), judged.group("simulation")),),
+        digests=inputs.digests,
+        tools=inputs.tools,
+        command=inputs.command,
+    )
+
+
+def _count(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
 
 
 def manifest_inputs(job: Job, stats: CalibrationStats, plan: PrecisionPlan) -> ManifestInputs:
@@ -72,7 +115,7 @@ def stored_bytes(bundle: Path) -> int:
 
 def fp32_bytes(model: nn.Module) -> int:
     """What the model's parameters take in FP32."""
-    return 4 * sum(parameter.numel() for parameter in model.parameters())
+    return 4 * _count(model)
 
 
 def write_folder(out: Path, fill: Callable[[Path], None]) -> None:

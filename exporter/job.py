@@ -43,7 +43,7 @@ from vggt_edge.exporter.stages import (
     validate_step,
 )
 from vggt_edge.exporter.steps import StepCache
-from vggt_edge.exporter.validation import Status, ValidationReport
+from vggt_edge.exporter.validation import Row, Status, ValidationReport
 from vggt_edge.runtimes.registry import backend
 
 
@@ -173,13 +173,15 @@ def validate(bundle: Path, progress: Progress, *, scenes: Path | None = None) ->
 
 
 def gate_error(report: ValidationReport, where: Path) -> AccuracyGateError:
-    worst = [
-        f"{row.subject} {row.output} {row.metric}: {row.reason or f'{row.value:.4g} against a limit of {row.tolerance:.4g}'}"
-        for row in report.failures
-    ]
+    """Names the failed figures; the report at ``where`` shows the rest."""
     return AccuracyGateError(
-        f"{len(worst)} of the accuracy checks failed:\n  " + "\n  ".join(worst[:8]),
+        f"{len(report.failures)} of the accuracy checks failed:\n  " + "\n  ".join(map(_figure, report.failures[:8])),
         where=str(where),
         expected="every figure within the profile's tolerances",
         remedy="read the report; raise --max-memory, --exclude the blocks it shows as most sensitive, or add scenes",
     )
+
+
+def _figure(row: Row) -> str:
+    what = row.reason or f"{row.value:.4g} against a limit of {row.tolerance:.4g}"
+    return f"{row.subject} {row.output} {row.metric}: {what}"
