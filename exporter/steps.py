@@ -37,14 +37,13 @@ class StepCache:
             )
         if not resume:
             shutil.rmtree(self.root, ignore_errors=True)
-        self.root.mkdir(parents=True, exist_ok=True)
-        (self.root / _MARKER).touch()
-        self._used: set[str] = set()
 
     def run(self, name: str, inputs: Mapping[str, object], make: Callable[[Path], None]) -> Path:
         """The folder that ``make`` fills for these inputs; an earlier, finished one is taken as it is."""
         folder = self.root / f"{name}-{digest_of(inputs)[:_SHOWN_DIGITS]}"
         if not folder.is_dir():
+            self.root.mkdir(parents=True, exist_ok=True)
+            (self.root / _MARKER).touch()
             scratch = self.root / f".{name}.{secrets.token_hex(4)}.partial"
             scratch.mkdir()
             make(scratch)

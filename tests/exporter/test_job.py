@@ -1,0 +1,147 @@
+"""The whole line on the embedded model: sound bundles, the same bytes twice, resumption after a kill, clear refusals."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from vggt_edge.exporter.bundle import read_manifest
+from vggt_edge.exporter.inputs import BENCH_SEED, CALIBRATION_SEED, VALIDATION_SEED, synthetic
+from vggt_edge.exporter.models.checkpoint import read_checkpoint, save_checkpoint
+from vggt_edge.exporter.models.registry import MINI_WEIGHTS
+
+Run = Callable[..., Any]
+# Small and quick: what is tested here is the line, not the accuracy, and no backend compiles anything for the host.
+SMALL = ("--target", "host-cpu", "--frames", "2", "--resolution", "42")
+LAX = ("--set", "precision=w8a16")
+STABLE = ("model.onnx", "model.onnx.data", "plan.json", "stats.json", "stats.safetensors", "resolved.toml")
+
+
+def digests(bundle: Path) -> dict[str, str]:
+    return {entry.path: entry.sha256 for entry in read_manifest(bundle).files if entry.path in STABLE}
+
+
+def photographs(folder: Path, count: int) -> Path:
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for index in range(count):
+        Image.fromarray(rng.integers(0, 255, (48, 64, 3), dtype=np.uint8)).save(folder / f"{index}.png")
+    return folder
+
+
+def test_two_exports_are_the_same_sound_bundle(vggt_edge: Run, tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        finished = vggt_edge("export", *SMALL, *LAX, "-o", tmp_path / name, "--json")
+        assert finished.code == 0, finished.err
+        assert finished.document["result"]["status"] == "passed"
+        assert not (tmp_path / f"{name}.work").exists()
+    assert set(digests(tmp_path / "one")) == set(STABLE)
+    assert digests(tmp_path / "one") == digests(tmp_path / "two")
+    assert vggt_edge("verify", tmp_path / "one").code == 0
+    assert vggt_edge("validate", tmp_path / "one").code == 0
+    assert (tmp_path / "one" / "report.html").stat().st_size > 100_000
+
+
+def test_a_killed_export_goes_on(vggt_edge: Run, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "vggt_edge.exporter.cli", "export", *SMALL, *LAX, "-o", str(tmp_path / "out")]
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    work = tmp_path / "out.work"
+    deadline = time.monotonic() + 120
+    while not list(work.glob("calibrate-*")) and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert list(work.glob("calibrate-*"))
+    assert not (tmp_path / "out").exists()
+    resumed = vggt_edge("export", *SMALL, *LAX, "--resume", "-o", tmp_path / "out")
+    assert resumed.code == 0, resumed.err
+    assert "calibrate ..." not in resumed.err
+    assert vggt_edge("export", *SMALL, *LAX, "-o", tmp_path / "clean").code == 0
+    assert digests(tmp_path / "out") == digests(tmp_path / "clean")
+
+
+def test_photographs_are_split_into_calibration_and_validation(vggt_edge: Run, tmp_path: Path) -> None:
+    scenes = photographs(tmp_path / "photos", 4)
+    finished = vggt_edge(
+        "export", *SMALL, "--scenes", scenes, "--exclude", "camera_head.*", "-o", tmp_path / "out", "--json"
+    )
+    assert finished.code in (0, 4), finished.err
+    plan = (tmp_path / "out" / "plan.json").read_text()
+    assert '"reason": "kept at 16 bits by --exclude"' in plan
+    assert (tmp_path / "out" / "report.html").is_file()
+
+
+def test_stages_leave_their_artifacts(vggt_edge: Run, tmp_path: Path) -> None:
+    assert vggt_edge("calibrate", *SMALL, "-o", tmp_path / "stats").code == 0
+    assert vggt_edge("plan", *SMALL, "--max-memory", "12MB", "-o", tmp_path / "plan").code == 0
+    assert {path.name for path in (tmp_path / "stats").iterdir()} == {"stats.json", "stats.safetensors"}
+    assert {path.name for path in (tmp_path / "plan").iterdir()} >= {"plan.json", "sensitivity.json"}
+
+
+def damaged_checkpoint(folder: Path) -> Path:
+    path = folder / "cut.safetensors"
+    path.write_bytes(MINI_WEIGHTS.read_bytes()[:100_000])
+    return path
+
+
+def nan_checkpoint(folder: Path) -> Path:
+    mini = read_checkpoint(MINI_WEIGHTS)
+    tensors = dict(mini.tensors)
+    tensors["camera_head.pose_branch.fc2.bias"] = torch.full((9,), float("nan"))
+    path = folder / "nan.safetensors"
+    save_checkpoint(tensors, mini.config, path)
+    return path
+
+
+def truncated_photographs(folder: Path) -> Path:
+    scenes = photographs(folder / "scenes", 4)
+    image = scenes / "2.png"
+    image.write_bytes(image.read_bytes()[:500])
+    return scenes
+
+
+def empty_folder(folder: Path) -> Path:
+    (folder / "empty").mkdir()
+    return folder / "empty"
+
+
+@pytest.mark.parametrize(
+    ("flag", "make", "code", "said"),
+    [
+        ("--model", damaged_checkpoint, 2, "cut.safetensors"),
+        ("--model", nan_checkpoint, 2, "camera_head.pose_branch.fc2.bias"),
+        ("--scenes", truncated_photographs, 2, "2.png"),
+        ("--scenes", empty_folder, 2, "holds no images"),
+        ("--target", lambda folder: "jetson-orion", 2, "jetson-orin"),
+        ("--max-memory", lambda folder: "100kB", 5, "--max-memory"),
+        ("--exclude", lambda folder: "no_such_block", 2, "no_such_block"),
+    ],
+    ids=["cut-model", "nan-model", "cut-image", "no-images", "target", "budget", "exclude"],
+)
+def test_bad_input_gets_one_clear_error(
+    vggt_edge: Run, tmp_path: Path, flag: str, make: Callable[[Path], object], code: int, said: str
+) -> None:
+    out = tmp_path / "out"
+    finished = vggt_edge("export", *SMALL, flag, make(tmp_path), "-o", out)
+    assert finished.code == code, finished.err
+    assert said in finished.err
+    assert "Traceback" not in finished.err
+    assert not out.exists()
+
+
+def test_scenes_of_different_purposes_never_meet() -> None:
+    seeds = (CALIBRATION_SEED, VALIDATION_SEED, BENCH_SEED)
+    names = [{scene.name for scene in synthetic(first, 3, 5, 2, 14, 14)} for first in seeds]
+    assert not set.intersection(*names)
+    assert len(set.union(*names)) == 9
