@@ -1,4 +1,4 @@
-"""The whole line on the embedded model: sound bundles, the same bytes twice, resumption after a kill, clear refusals."""
+"""The whole line on the embedded model: sound bundles, the same bytes twice, resumption, clear refusals."""
 
 from __future__ import annotations
 
