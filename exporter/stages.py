@@ -49,7 +49,7 @@ from vggt_edge.runtimes.onnxruntime import open_onnx
 
 MODEL, LOWERED, VALIDATION, GOLDEN = "model.onnx", "lowered.json", "validation.json", "golden.safetensors"
 SENSITIVITY = "sensitivity.json"
-TOOLS = ("vggt-edge", "torch", "torchao", "onnx", "onnx-ir", "onnxruntime", "onnx-graphsurgeon", "numpy", "scipy")
+TOOLS = ("vggt-edge", "torch", "torchao", "onnx", "onnx-ir", "onnxruntime", "numpy", "scipy")
 INPUT = "images"
 ORT = "onnxruntime"
 _SENSITIVITIES = TypeAdapter(tuple[Sensitivity, ...])

@@ -15,7 +15,6 @@ LAYERS = ("devices", "calibration", "runtimes", "exporter")
 # Top-level module of an SDK -> names of the files or folders of `runtimes` that may import it.
 BACKENDS_OF_SDK = {
     "onnxruntime": {"onnxruntime"},
-    "onnx_graphsurgeon": {"tensorrt"},
     "onnxruntime_ep_nv_tensorrt_rtx": {"tensorrt"},
     "polygraphy": {"tensorrt"},
     "tensorrt": {"tensorrt"},

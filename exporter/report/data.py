@@ -31,7 +31,7 @@ class ComponentSize:
 
 @dataclass(frozen=True)
 class Budget:
-    """What the user asked for; None: no limit. max_accuracy_drop: in points of AUC@30."""
+    """What the user asked for; None: no limit. max_accuracy_drop: of the summed predicted error."""
 
     max_memory_bytes: int | None = None
     max_latency_ms: float | None = None

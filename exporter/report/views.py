@@ -259,7 +259,7 @@ def budget_lines(budget: Budget | None, plan: PrecisionPlan | None) -> tuple[tup
         text = f"Predicted latency {number(plan.predicted_latency_ms)} ms of at most {number(budget.max_latency_ms)} ms"
         lines.append((text, "passed" if ok else "failed"))
     if budget.max_accuracy_drop is not None:
-        lines.append((f"Accuracy drop of at most {number(budget.max_accuracy_drop)} points asked for", "info"))
+        lines.append((f"Predicted error of at most {number(budget.max_accuracy_drop)} asked for", "info"))
     return tuple(lines)
 
 
