@@ -36,7 +36,9 @@ class StepCache:
                 remedy="remove it, or choose another -o",
             )
         if not resume:
-            shutil.rmtree(self.root, ignore_errors=True)
+            self.clear()
+        for scratch in self.root.glob(".*.partial"):  # what a killed run was in the middle of
+            shutil.rmtree(scratch, ignore_errors=True)
 
     def run(self, name: str, inputs: Mapping[str, object], make: Callable[[Path], None]) -> Path:
         """The folder that ``make`` fills for these inputs; an earlier, finished one is taken as it is."""
@@ -46,10 +48,14 @@ class StepCache:
             (self.root / _MARKER).touch()
             scratch = self.root / f".{name}.{secrets.token_hex(4)}.partial"
             scratch.mkdir()
-            make(scratch)
-            scratch.rename(folder)
+            try:
+                make(scratch)
+                scratch.rename(folder)
+            except BaseException:
+                shutil.rmtree(scratch, ignore_errors=True)
+                raise
         return folder
 
     def clear(self) -> None:
-        """The export is complete: nothing is left to resume."""
+        """Forget every step."""
         shutil.rmtree(self.root, ignore_errors=True)
