@@ -17,7 +17,7 @@ from types import SimpleNamespace
 import torch
 from data import Batch, loader, training_scene
 from losses import Probes, auc, confidence_loss, dense_loss, pose_loss, relative_angles_deg
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from vggt_edge.exporter.models import layers
@@ -152,6 +152,7 @@ def main() -> None:
     parser.add_argument("--dense-after", type=float, default=0.6, help="share of the time after which DPT heads train")
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--weights", type=Path, help="start from these, such as the package's, without a checkpoint")
     parser.add_argument("--restart-schedule", action="store_true", help="keep weights and optimiser, time from zero")
     for name, value in asdict(Settings()).items():
         parser.add_argument("--" + name.replace("_", "-"), type=type(value), default=value)
@@ -169,6 +170,8 @@ def train(args: argparse.Namespace, settings: Settings) -> None:
     checkpoint = args.out / "checkpoint.pt"
     model = VGGT(CONFIG, InputShape(FRAMES, settings.side, settings.side))
     initialise(model, settings.seed)
+    if args.weights:
+        model.load_state_dict(load_file(args.weights))
     probes = Probes(CONFIG)
     model.to(device), probes.to(device)
     steppers = optimisers(model, probes, settings)

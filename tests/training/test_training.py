@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
 from vggt_edge.calibration.geometry import decode_pose, quaternion_to_rotation, unproject
@@ -112,7 +113,9 @@ def test_a_stopped_training_goes_on(
     settings = script.Settings(scenes=1, side=SIDE, warmup_steps=1)
 
     def train(minutes: float) -> dict[str, object]:
-        args = argparse.Namespace(out=tmp_path, minutes=minutes, dense_after=0.0, workers=1, restart_schedule=False)
+        args = argparse.Namespace(
+            out=tmp_path, minutes=minutes, dense_after=0.0, workers=1, restart_schedule=False, weights=None
+        )
         script.train(args, settings)
         state: dict[str, object] = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
         return state
@@ -124,3 +127,11 @@ def test_a_stopped_training_goes_on(
     assert second["step"] > first["step"]  # type: ignore[operator]
     assert (tmp_path / "vggt-mini.safetensors").is_file()
     assert capsys.readouterr().out.count("held-out") == 2
+
+    published = tmp_path / "vggt-mini.safetensors"
+    args = argparse.Namespace(
+        out=tmp_path / "more", minutes=1e-4, dense_after=0.0, workers=1, restart_schedule=False, weights=published
+    )
+    script.train(args, script.Settings(scenes=1, side=SIDE, muon_lr=0.0, adam_lr=0.0))
+    again = torch.load(tmp_path / "more" / "checkpoint.pt", weights_only=True)["model"]
+    assert all(torch.equal(again[name], value) for name, value in load_file(published).items())
