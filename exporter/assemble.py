@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
+from safetensors.numpy import save_file
 from torch import nn
 
 from vggt_edge.calibration.plan import PrecisionPlan
@@ -47,8 +47,7 @@ def assemble(
     (folder / PLAN).write_text(plan.to_json())
     (folder / RESOLVED).write_text(to_toml(job.request))
     (folder / VALIDATION).write_text(judged.report.to_json())
-    validated = next(job.cache.root.glob(f"validate-*/{GOLDEN}"))
-    shutil.copyfile(validated, folder / GOLDEN)
+    save_file(dict(judged.golden), folder / GOLDEN)
     if job.backend.name == TENSORRT:
         write_golden(folder / TENSORRT, judged.group("input"), judged.group("simulation"), judged.group("fp32"))
     page = render_report(report_data(job, stats, sensitivities, plan, lowered, judged))
@@ -116,16 +115,3 @@ def stored_bytes(bundle: Path) -> int:
 def fp32_bytes(model: nn.Module) -> int:
     """What the model's parameters take in FP32."""
     return 4 * _count(model)
-
-
-def write_folder(out: Path, fill: Callable[[Path], None]) -> None:
-    """A plain folder of artifacts, written aside and renamed in one step."""
-    scratch = out.with_name(f".{out.name}.partial")
-    shutil.rmtree(scratch, ignore_errors=True)
-    scratch.mkdir(parents=True)
-    try:
-        fill(scratch)
-        scratch.rename(out)
-    except BaseException:
-        shutil.rmtree(scratch, ignore_errors=True)
-        raise

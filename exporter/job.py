@@ -6,7 +6,6 @@ runs a bundle again.
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -24,7 +23,6 @@ from vggt_edge.exporter.assemble import (
     fp32_bytes,
     manifest_inputs,
     stored_bytes,
-    write_folder,
 )
 from vggt_edge.exporter.bundle import verify_bundle, write_bundle
 from vggt_edge.exporter.config import ExportRequest, resolve_request
@@ -39,10 +37,11 @@ from vggt_edge.exporter.stages import (
     judge,
     lower_step,
     make_plan,
+    sensitivities_json,
     sensitivity_step,
     validate_step,
 )
-from vggt_edge.exporter.steps import StepCache
+from vggt_edge.exporter.steps import StepCache, write_folder
 from vggt_edge.exporter.validation import Row, Status, ValidationReport
 from vggt_edge.runtimes.registry import backend
 
@@ -138,8 +137,7 @@ def plan(request: ExportRequest, progress: Progress) -> StepResult:
     def fill(folder: Path) -> None:
         stats.save(folder)
         (folder / PLAN).write_text(chosen.to_json())
-        for source in job.cache.root.glob(f"sensitivity-*/{SENSITIVITY}"):
-            shutil.copyfile(source, folder / SENSITIVITY)
+        (folder / SENSITIVITY).write_bytes(sensitivities_json(sensitivities))
 
     write_folder(request.output, fill)
     job.cache.clear()

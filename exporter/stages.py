@@ -134,9 +134,14 @@ def sensitivity_step(job: Job, stats: CalibrationStats) -> tuple[Sensitivity, ..
             found = measure(
                 job.model, stats, job.scenes.probes, candidates, job.request.group_size, on_progress=step.update
             )
-        (folder / SENSITIVITY).write_bytes(_SENSITIVITIES.dump_json(found, indent=2))
+        (folder / SENSITIVITY).write_bytes(sensitivities_json(found))
 
     return _SENSITIVITIES.validate_json((job.cache.run("sensitivity", key, make) / SENSITIVITY).read_bytes())
+
+
+def sensitivities_json(found: tuple[Sensitivity, ...]) -> bytes:
+    """What ``sensitivity.json`` holds."""
+    return _SENSITIVITIES.dump_json(found, indent=2)
 
 
 def make_plan(job: Job, stats: CalibrationStats, sensitivities: tuple[Sensitivity, ...]) -> PrecisionPlan:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import secrets
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -18,6 +17,19 @@ _SHOWN_DIGITS = 16
 def digest_of(inputs: Mapping[str, object]) -> str:
     """sha256 of the canonical JSON of what a step depends on."""
     return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
+
+
+def write_folder(out: Path, fill: Callable[[Path], None]) -> None:
+    """A folder of artifacts, written aside and renamed in one step; a failure leaves nothing."""
+    scratch = out.with_name(f".{out.name}.partial")
+    shutil.rmtree(scratch, ignore_errors=True)
+    scratch.mkdir(parents=True)
+    try:
+        fill(scratch)
+        scratch.rename(out)
+    except BaseException:
+        shutil.rmtree(scratch, ignore_errors=True)
+        raise
 
 
 class StepCache:
@@ -46,14 +58,7 @@ class StepCache:
         if not folder.is_dir():
             self.root.mkdir(parents=True, exist_ok=True)
             (self.root / _MARKER).touch()
-            scratch = self.root / f".{name}.{secrets.token_hex(4)}.partial"
-            scratch.mkdir()
-            try:
-                make(scratch)
-                scratch.rename(folder)
-            except BaseException:
-                shutil.rmtree(scratch, ignore_errors=True)
-                raise
+            write_folder(folder, make)
         return folder
 
     def clear(self) -> None:
