@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 
-from vggt_edge.calibration.collect import CalibratedModel, layers_of
+from vggt_edge.calibration.collect import layers_of
 from vggt_edge.calibration.linear import (
     HalfConv2d,
     HalfConvTranspose2d,
@@ -20,6 +22,7 @@ from vggt_edge.calibration.plan import PrecisionPlan
 from vggt_edge.calibration.quantize import activation_scale, usable_group
 from vggt_edge.calibration.scheme import Activation, Scheme, scheme
 from vggt_edge.calibration.stats import CalibrationStats
+from vggt_edge.calibration.walk import Stage, StagedModel
 from vggt_edge.devices.errors import InputError, UsageError
 
 ACTIVATION_PERCENTILE = 99.99
@@ -133,48 +136,72 @@ def block_replacements(
     }
 
 
-def replace_layers(parent: nn.Module, layers: dict[str, nn.Module]) -> None:
+def replace_layers(parent: nn.Module, layers: Mapping[str, nn.Module]) -> None:
     for path, layer in layers.items():
         parent.set_submodule(path, layer)
 
 
-def apply_plan(model: CalibratedModel, plan: PrecisionPlan, stats: CalibrationStats) -> None:
-    """Quantize ``model`` in place as ``plan`` says.
+@contextmanager
+def swapped(parent: nn.Module, layers: Mapping[str, nn.Module]) -> Iterator[None]:
+    """Put ``layers`` into ``parent`` by their paths, and the original ones back at the end."""
+    originals = {path: parent.get_submodule(path) for path in layers}
+    replace_layers(parent, layers)
+    try:
+        yield
+    finally:
+        replace_layers(parent, originals)
+
+
+def planned_layers(
+    model: StagedModel, stage: Stage, plan: PrecisionPlan, stats: CalibrationStats
+) -> dict[str, nn.Module]:
+    """The layers that ``plan`` gives one stage, by their path in its module, which is left as it is.
 
     A layer that an assignment excludes, and every layer outside the blocks, gets the plan's rest scheme.
     ``InputError`` when plan, statistics and model do not belong together, or for weights that are not finite.
     """
-    blocks = model.blocks()
-    plan.check_total(blocks)
+    every, rest = model.blocks(), _rest_scheme(plan)
+    paths = {id(module): path for path, module in stage.module.named_modules()}
+    inside = {id(layer) for block in every.values() for layer in layers_of(block).values()}
+    found: dict[str, nn.Module] = {}
+    for name in stage.blocks:
+        excluded = _checked_exclusions(name, every[name], plan)
+        prefix = f"{paths[id(every[name])]}." if paths[id(every[name])] else ""
+        for path, layer in layers_of(every[name]).items():
+            wanted = rest if path in excluded else plan.scheme_of(name)
+            found[prefix + path] = replacement(layer, f"{name}.{path}", wanted, plan.group_size, stats)
+    names = {id(module): name for name, module in model.named_modules()}
+    for path, layer in layers_of(stage.module).items():
+        if id(layer) not in inside:
+            found[path] = replacement(layer, names[id(layer)], rest, plan.group_size, stats)
+    return found
+
+
+@contextmanager
+def quantized_stage(
+    model: StagedModel, stage: Stage, plan: PrecisionPlan, stats: CalibrationStats
+) -> Iterator[None]:
+    """Within this context the stage computes as ``plan`` says; only its own quantized weights are held in memory."""
+    with swapped(stage.module, planned_layers(model, stage, plan, stats)):
+        yield
+
+
+def apply_plan(model: StagedModel, plan: PrecisionPlan, stats: CalibrationStats) -> None:
+    """Quantize the whole of ``model`` in place as ``plan`` says; ``planned_layers`` tells how, and what it raises."""
+    plan.check_total(model.blocks())
+    # All replacements are made before the first is put in: an error leaves the model as it was.
+    changes = [(stage.module, planned_layers(model, stage, plan, stats)) for stage in model.stages()]
+    for parent, layers in changes:
+        replace_layers(parent, layers)
+
+
+def _rest_scheme(plan: PrecisionPlan) -> Scheme:
     rest = scheme(plan.rest_scheme)
     if rest.activation is not Activation.NONE:
         raise InputError(
             f"rest_scheme {rest.name} quantizes activations", where="plan", expected="fp32, fp16, w8a16 or w4a16"
         )
-    inside = {id(layer) for block in blocks.values() for layer in layers_of(block).values()}
-    # All replacements are made before the first is put in: an error leaves the model as it was.
-    changes: list[tuple[nn.Module, dict[str, nn.Module]]] = []
-    for name, block in blocks.items():
-        excluded = _checked_exclusions(name, block, plan)
-        wanted = plan.scheme_of(name)
-        changes.append(
-            (
-                block,
-                {
-                    path: replacement(
-                        layer, f"{name}.{path}", rest if path in excluded else wanted, plan.group_size, stats
-                    )
-                    for path, layer in layers_of(block).items()
-                },
-            )
-        )
-    assert isinstance(model, nn.Module)
-    outside = {path: layer for path, layer in layers_of(model).items() if id(layer) not in inside}
-    changes.append(
-        (model, {path: replacement(layer, path, rest, plan.group_size, stats) for path, layer in outside.items()})
-    )
-    for parent, layers in changes:
-        replace_layers(parent, layers)
+    return rest
 
 
 def _checked_exclusions(name: str, block: nn.Module, plan: PrecisionPlan) -> frozenset[str]:

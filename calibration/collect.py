@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
-from typing import Any, Protocol
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from time import perf_counter
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,41 +16,17 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
+from vggt_edge.calibration.activations import FileJournal, MemoryJournal
 from vggt_edge.calibration.observe import NonFiniteError, Observer, split_tokens
 from vggt_edge.calibration.scenes import Scene
 from vggt_edge.calibration.stats import PERCENTILES, BlockRange, CalibrationStats, Sample, TensorStats
+from vggt_edge.calibration.walk import Journal, Stage, StagedModel, StageTime, walk
 from vggt_edge.devices.errors import InputError
 
 LAYERS = (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)
 
 
-class HasTokens(Protocol):
-    @property
-    def tokens(self) -> int: ...
-
-
-class CalibratedModel(Protocol):
-    """What calibration needs of a model; every model in ``exporter/models`` has it.
-
-    shape.tokens: tokens of one frame, the first ``special_tokens`` of them special.
-    """
-
-    @property
-    def special_tokens(self) -> int: ...
-
-    @property
-    def shape(self) -> HasTokens: ...
-
-    @property
-    def output_names(self) -> tuple[str, ...]: ...
-
-    def blocks(self) -> dict[str, nn.Module]: ...
-
-    def state_dict(self) -> Mapping[str, Any]: ...
-
-    def named_modules(self) -> Iterator[tuple[str, nn.Module]]: ...
-
-    def __call__(self, images: Tensor) -> tuple[Tensor, ...]: ...
+CalibratedModel = StagedModel
 
 
 def model_digest(model: CalibratedModel) -> str:
@@ -79,14 +58,17 @@ class HeadroomScan(TorchFunctionMode):
         super().__init__()
         self.block: str | None = None
         self.ranges: dict[str, BlockRange] = {}
+        self.seconds = 0.0
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
         if self.block is not None and isinstance(result, Tensor) and result.is_floating_point() and result.numel():
+            start = perf_counter()
             name = getattr(func, "__name__", str(func))
             self._note(name, float(torch.linalg.vector_norm(result, float("inf"))))
             if func is functional.scaled_dot_product_attention:
                 self._note("attention logits", _logit_bound(*args[:2], **(kwargs or {})))
+            self.seconds += perf_counter() - start
         return result
 
     def _note(self, operation: str, absmax: float) -> None:
@@ -114,16 +96,19 @@ def _logit_bound(query: Tensor, key: Tensor, **options: Any) -> float:
 
 
 class _Watch:
-    """The observers of a model: one per layer and token group, made when first needed."""
+    """The observers of one stage: one per layer and token group, made when first needed."""
 
-    def __init__(self, model: CalibratedModel) -> None:
+    def __init__(self, model: StagedModel) -> None:
         self.model = model
         self.observers: dict[tuple[str, str], Observer] = {}
+        self.seconds = 0.0
 
     def hook(self, layer: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
         def observe(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            start = perf_counter()
             with torch._C.DisableTorchFunction():  # the headroom scan is not to see the observers' own tensors
                 self._observe(layer, inputs[0])
+            self.seconds += perf_counter() - start
 
         return observe
 
@@ -140,31 +125,81 @@ class _Watch:
                 ) from error
 
 
-@contextmanager
-def _attached(model: CalibratedModel, watch: _Watch, scan: HeadroomScan) -> Iterator[None]:
-    handles = []
-    try:
-        for name, block in model.blocks().items():
-            handles += scan.watch(name, block)
-            for path, layer in layers_of(block).items():
-                handles.append(layer.register_forward_pre_hook(watch.hook(f"{name}.{path}")))
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
+class _Recorder:
+    """Watches one stage after the other and keeps what it saw of each as statistics of that stage alone."""
+
+    def __init__(self, model: StagedModel, scenes: Sequence[Scene], digest: str, folder: Path | None) -> None:
+        self.model, self.scenes, self.digest, self.folder = model, scenes, digest, folder
+        self.samples = tuple(Sample(scene.name, scene.digest) for scene in scenes)
+        self.parts: dict[int, CalibrationStats] = {}
+        self.watch, self.scan = _Watch(model), HeadroomScan()
+
+    @contextmanager
+    def around(self, stage: Stage) -> Iterator[None]:
+        self.watch, self.scan = _Watch(self.model), HeadroomScan()
+        blocks = self.model.blocks()
+        handles = []
+        try:
+            for name in stage.blocks:
+                handles += self.scan.watch(name, blocks[name])
+                for path, layer in layers_of(blocks[name]).items():
+                    handles.append(layer.register_forward_pre_hook(self.watch.hook(f"{name}.{path}")))
+            with self.scan:
+                yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    @property
+    def seconds(self) -> float:
+        """What watching the latest stage cost, beyond the model's own arithmetic."""
+        return self.watch.seconds + self.scan.seconds
+
+    def finished(self, index: int, stage: Stage) -> None:
+        _check_ranges(self.scan)
+        seen = sorted(self.watch.observers.items())
+        part = CalibrationStats(
+            model_digest=self.digest,
+            samples=self.samples,
+            tensors=tuple(_record(layer, group, observer) for (layer, group), observer in seen),
+            block_ranges=tuple(self.scan.ranges[name] for name in stage.blocks),
+            channel_absmax={
+                f"{layer}|{group}": observer.channel_absmax
+                for (layer, group), observer in seen
+                if observer.channel_absmax is not None
+            },
+        )
+        self.parts[index] = part
+        if self.folder is not None and stage.blocks:
+            folder = self._part(index)
+            folder.mkdir(parents=True, exist_ok=True)
+            part.save(folder)
+
+    def all_parts(self, count: int) -> list[CalibrationStats]:
+        """Of every stage, those of an earlier, killed run included."""
+        if self.folder is not None:
+            stored = [index for index in range(count) if index not in self.parts and self._part(index).is_dir()]
+            self.parts |= {index: CalibrationStats.load(self._part(index)) for index in stored}
+        return [self.parts[index] for index in sorted(self.parts)]
+
+    def _part(self, index: int) -> Path:
+        assert self.folder is not None
+        return self.folder / f"stage-{index:03}"
 
 
 def calibrate(
-    model: CalibratedModel,
+    model: StagedModel,
     scenes: Iterable[Scene],
     *,
     digest: str | None = None,
-    on_progress: Callable[[int, int], None] | None = None,
+    folder: Path | None = None,
+    on_stage: Callable[[StageTime], None] | None = None,
 ) -> CalibrationStats:
-    """Observe every layer of every block over ``scenes``, one scene at a time, in one pass.
+    """Observe every layer of every block over ``scenes``, one stage after the other, each over all scenes.
 
-    digest: of the model, where the caller knows it already. ``InputError`` for no scenes at all, and for activations
-    that are not finite (names the layer).
+    digest: of the model, where the caller knows it already. folder: for running values and what was seen so far; a
+    killed calibration goes on there. ``InputError`` for no scenes at all, and for activations that are not finite
+    (names the layer).
     """
     scenes = tuple(scenes)
     if not scenes:
@@ -173,26 +208,32 @@ def calibrate(
             expected="at least one scene",
             remedy="name a folder of images or a video with --scenes",
         )
-    watch, scan = _Watch(model), HeadroomScan()
-    with torch.inference_mode(), ExitStack() as stack:
-        stack.enter_context(_attached(model, watch, scan))
-        for index, scene in enumerate(scenes):
-            with scan:
-                outputs = model(images_of(scene))
-            _check_outputs(model.output_names, outputs, scene.name)
-            _check_ranges(scan, scene.name)
-            if on_progress is not None:
-                on_progress(index + 1, len(scenes))
+    digest = digest or model_digest(model)
+    journal = MemoryJournal() if folder is None else FileJournal(folder / "values")
+    recorder = _Recorder(model, scenes, digest, folder)
+
+    def finished(index: int, stage: Stage) -> None:
+        _check_values(journal, stage, scenes)
+        recorder.finished(index, stage)
+
+    images = [images_of(scene) for scene in scenes]
+    for time in walk(model, images, journal, around=recorder.around, finished=finished):
+        if on_stage is not None:
+            on_stage(replace(time, forward_s=time.forward_s - recorder.seconds))
+    return _merged(recorder.all_parts(len(model.stages())), model, digest, recorder.samples)
+
+
+def _merged(
+    parts: Sequence[CalibrationStats], model: StagedModel, digest: str, samples: tuple[Sample, ...]
+) -> CalibrationStats:
+    ranges = {entry.block: entry for part in parts for entry in part.block_ranges}
+    tensors = [entry for part in parts for entry in part.tensors]
     return CalibrationStats(
-        model_digest=digest or model_digest(model),
-        samples=tuple(Sample(scene.name, scene.digest) for scene in scenes),
-        tensors=tuple(_record(layer, group, seen) for (layer, group), seen in sorted(watch.observers.items())),
-        block_ranges=tuple(scan.ranges[name] for name in model.blocks()),
-        channel_absmax={
-            f"{layer}|{group}": seen.channel_absmax
-            for (layer, group), seen in sorted(watch.observers.items())
-            if seen.channel_absmax is not None
-        },
+        model_digest=digest,
+        samples=samples,
+        tensors=tuple(sorted(tensors, key=lambda entry: (entry.layer, entry.group))),
+        block_ranges=tuple(ranges[name] for name in model.blocks()),
+        channel_absmax={key: array for part in parts for key, array in part.channel_absmax.items()},
     )
 
 
@@ -201,22 +242,23 @@ def _record(layer: str, group: str, seen: Observer) -> TensorStats:
     return TensorStats(layer, group, seen.minimum, seen.maximum, percentiles, seen.count)
 
 
-def _check_outputs(names: tuple[str, ...], outputs: tuple[Tensor, ...], scene: str) -> None:
-    for name, output in zip(names, outputs, strict=True):
-        if not bool(torch.isfinite(output).all()):
-            raise InputError(
-                f"output {name} of the FP32 model is not finite on scene {scene}",
-                where=scene,
-                expected="finite outputs",
-                remedy="check the checkpoint: NaN or Inf in its weights does this",
-            )
+def _check_values(journal: Journal, stage: Stage, scenes: Sequence[Scene]) -> None:
+    for index, scene in enumerate(scenes):
+        for name in stage.writes:
+            if not bool(torch.isfinite(journal.get(index, name).sum(dtype=torch.float64))):
+                raise InputError(
+                    f"{stage.name} of the FP32 model computes NaN or Inf ({name}) on scene {scene.name}",
+                    where=stage.name,
+                    expected="finite values from the FP32 model",
+                    remedy="check the checkpoint: NaN or Inf in its weights does this",
+                )
 
 
-def _check_ranges(scan: HeadroomScan, scene: str) -> None:
+def _check_ranges(scan: HeadroomScan) -> None:
     for entry in scan.ranges.values():
         if not np.isfinite(entry.absmax):
             raise InputError(
-                f"block {entry.block} computes NaN or Inf ({entry.operation}) on scene {scene}",
+                f"block {entry.block} computes NaN or Inf ({entry.operation})",
                 where=entry.block,
                 expected="finite activations from the FP32 model",
                 remedy="check the checkpoint: the FP32 model itself is broken on it",

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.overrides import TorchFunctionMode
 
 from vggt_edge.calibration.quantize import usable_group
 from vggt_edge.calibration.scheme import Activation, Scheme, scheme
@@ -214,13 +215,14 @@ def describe_blocks(model: BlockModel, example: Tensor) -> tuple[BlockCost, ...]
     and convolutions.
     """
     tallies: dict[nn.Module, _Tally] = {}
+    attention = _AttentionCount()
     with ExitStack() as hooks:
         for block in model.blocks().values():
-            for name, module in {"": block, **_weighted(block)}.items():
+            for module in (block, *_weighted(block).values()):
                 tallies[module] = _Tally()
-                count = _count_into(tallies[module], is_qkv=name.endswith("qkv"))
-                hooks.callback(module.register_forward_hook(count).remove)
-        with torch.no_grad(), FakeTensorMode(allow_non_fake_inputs=True) as mode:
+                hooks.callback(module.register_forward_hook(_count_into(tallies[module])).remove)
+            hooks.callback(block.register_forward_pre_hook(attention.enter(tallies[block])).remove)
+        with torch.no_grad(), FakeTensorMode(allow_non_fake_inputs=True) as mode, attention:
             model(mode.from_tensor(example))
     return tuple(_describe(name, block, tallies) for name, block in model.blocks().items())
 
@@ -233,16 +235,33 @@ def _weighted(block: nn.Module) -> dict[str, nn.Linear | nn.Conv2d | nn.ConvTran
     }
 
 
-def _count_into(tally: _Tally, *, is_qkv: bool) -> Callable[[nn.Module, tuple[Any, ...], Any], None]:
+class _AttentionCount(TorchFunctionMode):
+    """Credits every fused attention, (B, heads, tokens, head_dim), to the block that was entered last."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tally = _Tally()
+
+    def enter(self, tally: _Tally) -> Callable[[nn.Module, Any], None]:
+        def entered(module: nn.Module, inputs: Any) -> None:
+            self.tally = tally
+
+        return entered
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is nn.functional.scaled_dot_product_attention:
+            query, key = args[:2]
+            self.tally.attention_macs += 2 * query.numel() * key.shape[2]
+            self.tally.attention += 2 * (query.numel() + key.numel())
+        return func(*args, **(kwargs or {}))
+
+
+def _count_into(tally: _Tally) -> Callable[[nn.Module, tuple[Any, ...], Any], None]:
     def count(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         tally.calls += 1
         tally.inputs += _elements(args[0])
         tally.outputs += _elements(output)
         tally.macs += _macs(module, args[0], output)
-        if is_qkv:
-            batch, tokens, width = output.shape[0], output.shape[1], output.shape[2] // 3
-            tally.attention_macs += 2 * batch * tokens * tokens * width
-            tally.attention += 4 * batch * tokens * width
 
     return count
 
@@ -278,8 +297,8 @@ def _describe(name: str, block: nn.Module, tallies: Mapping[nn.Module, _Tally]) 
         name=name,
         layers=layers,
         other_count=sum(p.numel() for p in block.parameters()) - sum(layer.weight_count for layer in layers),
-        attention_macs=sum(tallies[module].attention_macs for module in modules.values()),
-        attention_count=sum(tallies[module].attention for module in modules.values()),
+        attention_macs=seen.attention_macs,
+        attention_count=seen.attention,
         input_count=seen.inputs // calls,
         output_count=seen.outputs // calls,
     )

@@ -31,13 +31,13 @@ class NonFiniteError(ValueError):
 def split_tokens(x: Tensor, tokens_per_frame: int, special_tokens: int) -> Iterator[tuple[str, Tensor]]:
     """Yield (group, values), values (..., channels), of one layer input.
 
-    x is (B, N, C) tokens, or (N, C, H, W) maps, which have no special tokens. N that is not whole frames (the camera
-    head sees one camera token per frame) means that all are special.
+    x is (N, C) tokens, or (N, C, H, W) maps, which have no special tokens. N that is not whole frames (the camera head
+    sees one camera token per frame) means that all are special.
     """
     if x.ndim == 4:
         yield PATCH, x.permute(0, 2, 3, 1)
         return
-    if x.ndim != 3 or x.shape[1] % tokens_per_frame:
+    if x.ndim != 2 or len(x) % tokens_per_frame:
         yield SPECIAL, x
         return
     framed = x.reshape(-1, tokens_per_frame, x.shape[-1])

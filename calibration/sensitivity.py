@@ -28,8 +28,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from vggt_edge.calibration.apply import block_replacements, replace_layers
-from vggt_edge.calibration.collect import CalibratedModel, images_of, layers_of
+from vggt_edge.calibration.apply import block_replacements, swapped
+from vggt_edge.calibration.collect import CalibratedModel, images_of
 from vggt_edge.calibration.scenes import Scene
 from vggt_edge.calibration.scheme import scheme
 from vggt_edge.calibration.stats import CalibrationStats
@@ -86,6 +86,23 @@ def _residual(name: str, output: Tensor, reference: Tensor, scale: float) -> Ten
     if name == "points":
         return difference.square().sum(dim=-1).sqrt() / scale
     return difference / reference.square().mean().sqrt().clamp(min=1e-12)
+
+
+def residual_slopes(name: str, reference: Tensor, scale: float) -> tuple[Tensor, int]:
+    """How fast the residuals of one output grow with it, element by element, and how many residuals there are.
+
+    For a small difference d the mean of r^2 is that of sum((slopes * d)^2) / count: of ``points``, the three
+    coordinates of a pixel make one residual.
+    """
+    slopes = torch.ones_like(reference)
+    if name == "pose_enc":
+        slopes[..., :3] /= scale
+        return slopes, reference.numel()
+    if name == "depth":
+        return slopes / reference.clamp(min=1e-6 * scale), reference.numel()
+    if name == "points":
+        return slopes / scale, reference.numel() // reference.shape[-1]
+    return slopes / reference.square().mean().sqrt().clamp(min=1e-12), reference.numel()
 
 
 def weighted(errors: Mapping[str, float]) -> float:
@@ -150,17 +167,6 @@ def _identical(new: Any, old: Any) -> bool:
     if isinstance(new, Tensor) and isinstance(old, Tensor):
         return torch.equal(new, old)
     return bool(new == old)
-
-
-@contextmanager
-def swapped(block: nn.Module, layers: dict[str, nn.Module]) -> Iterator[None]:
-    """Put ``layers`` into ``block``, and the original ones back at the end."""
-    originals = {path: layer for path, layer in layers_of(block).items() if path in layers}
-    replace_layers(block, layers)
-    try:
-        yield
-    finally:
-        replace_layers(block, originals)
 
 
 def measure(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
 from pathlib import Path
 
@@ -25,7 +24,7 @@ from vggt_edge.exporter.stages import (
     LoweredFolder,
     tools,
 )
-from vggt_edge.exporter.steps import digest_of
+from vggt_edge.exporter.steps import digest_of, place_tree
 from vggt_edge.runtimes.tensorrt.backend import write_golden
 
 TENSORRT = "tensorrt"
@@ -42,7 +41,8 @@ def assemble(
     judged: Judged,
 ) -> None:
     """Fill the bundle's folder with everything but the manifest."""
-    shutil.copytree(lowered.folder, folder, dirs_exist_ok=True)
+    for made in (lowered.graph, lowered.folder):
+        place_tree(made, folder)
     stats.save(folder)
     (folder / PLAN).write_text(plan.to_json())
     (folder / RESOLVED).write_text(to_toml(job.request))
@@ -85,6 +85,7 @@ def report_data(
         digests=inputs.digests,
         tools=inputs.tools,
         command=inputs.command,
+        random_weights=job.checkpoint.random,
     )
 
 
@@ -104,14 +105,11 @@ def manifest_inputs(job: Job, stats: CalibrationStats, plan: PrecisionPlan) -> M
         },
         tools=tools(),
         command=tuple(sys.argv),
+        random_weights=job.checkpoint.random,
+        timings=tuple(job.timings),
     )
 
 
 def stored_bytes(bundle: Path) -> int:
     """Size of the QDQ ONNX, graph and weights."""
     return sum((bundle / name).stat().st_size for name in (MODEL, f"{MODEL}.data"))
-
-
-def fp32_bytes(model: nn.Module) -> int:
-    """What the model's parameters take in FP32."""
-    return 4 * _count(model)

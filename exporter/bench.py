@@ -95,7 +95,7 @@ def bench(
                 outputs.append(run_model(simulated, scene))
                 latency_ms.append(1e3 * (perf_counter() - start))
                 step.advance()
-        size = _file_bytes(simulated, plan, stats)
+        size = _file_bytes(reference, plan, stats)
         rows.append(_row(precision, scenes, outputs, statistics.median(latency_ms), size))
     return BenchResult(model, scene_count, shape.frames, seed, tuple(rows))
 

@@ -9,11 +9,11 @@ import contextlib
 import errno
 import hashlib
 import json
+import math
 import os
 import re
 import secrets
 import shutil
-import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from importlib import metadata
@@ -21,6 +21,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from vggt_edge.devices.errors import InputError, ResourceError, UsageError
+from vggt_edge.exporter.usage import Timing, peak_memory_bytes
 
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
@@ -44,7 +45,8 @@ class ManifestInputs:
     """What the caller knows of a bundle.
 
     digests: sha256 of ``model``, ``scenes``, ``plan``, ``stats``. tools: version by distribution name.
-    command: the command line, one entry per argument.
+    command: the command line, one entry per argument. random_weights: how random weights were drawn, empty for a
+    trained model. timings: of the steps that ran, in order; those taken from an earlier run are missing.
     """
 
     model: str
@@ -52,13 +54,15 @@ class ManifestInputs:
     digests: Mapping[str, str]
     tools: Mapping[str, str]
     command: tuple[str, ...]
+    random_weights: str = ""
+    timings: tuple[Timing, ...] = ()
 
 
 @dataclass(frozen=True)
 class Manifest:
     """``ManifestInputs`` and every file of the bundle but the manifest itself, in the order of their paths.
 
-    peak_memory_bytes: the largest resident size of the exporting process.
+    peak_memory_bytes: the largest resident size of the exporting process, or of a process that it started.
     """
 
     model: str
@@ -68,6 +72,8 @@ class Manifest:
     command: tuple[str, ...]
     peak_memory_bytes: int
     files: tuple[FileEntry, ...]
+    random_weights: str = ""
+    timings: tuple[Timing, ...] = ()
     schema_version: int = SCHEMA_VERSION
 
     @property
@@ -93,6 +99,8 @@ class Manifest:
                 command=tuple(_text(argument) for argument in raw.pop("command")),
                 peak_memory_bytes=_count(raw.pop("peak_memory_bytes")),
                 files=files,
+                random_weights=_text(raw.pop("random_weights", "")),
+                timings=tuple(_timing(item) for item in raw.pop("timings", ())),
                 schema_version=raw.pop("schema_version"),
             )
             if raw:
@@ -120,6 +128,8 @@ def write_bundle(out: Path, assemble: Callable[[Path], None], inputs: ManifestIn
             command=inputs.command,
             peak_memory_bytes=peak_memory_bytes(),
             files=tuple(_described(folder, path) for path in _files(folder) if path != MANIFEST),
+            random_weights=inputs.random_weights,
+            timings=inputs.timings,
         )
         (folder / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
         _sync(folder)
@@ -166,16 +176,6 @@ def verify_bundle(bundle: Path) -> Manifest:
             remedy="copy the bundle again, or export again",
         )
     return read_manifest(bundle)
-
-
-def peak_memory_bytes() -> int:
-    """The largest resident size of this process so far; 0 on a system that does not tell."""
-    try:
-        import resource
-    except ImportError:  # Windows
-        return 0
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
 
 
 def tool_versions(distributions: Iterable[str]) -> dict[str, str]:
@@ -330,6 +330,18 @@ def _count(value: Any) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or value < 0:
         raise TypeError(f"{value!r} is not a count")
     return value
+
+
+def _timing(raw: Any) -> Timing:
+    if set(raw) != {"step", "seconds", "forward_seconds"}:
+        raise ValueError(f"timing {raw!r:.80}")
+    return Timing(_text(raw["step"]), _seconds(raw["seconds"]), _seconds(raw["forward_seconds"]))
+
+
+def _seconds(value: Any) -> float:
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value < math.inf:
+        raise TypeError(f"{value!r} is not a time")
+    return float(value)
 
 
 def _entry(raw: Any) -> FileEntry:

@@ -23,9 +23,13 @@ from vggt_edge.exporter.models.config import OUTPUTS, PATCH, checked_outputs
 
 Precision: TypeAlias = Literal["fp16", "w8a16", "w8a8", "w4a16", "mixed"]
 PRECISIONS: tuple[str, ...] = get_args(Precision)
+SensitivityMethod: TypeAlias = Literal["auto", "exact", "probe"]
+SENSITIVITY_METHODS: tuple[str, ...] = get_args(SensitivityMethod)
 
 _Name: TypeAlias = Annotated[str, Field(min_length=1)]
 _PositiveInt: TypeAlias = Annotated[int, Field(gt=0)]
+# Not more than the seeds of synthetic scenes that one run owns (exporter/inputs.py).
+_SceneCount: TypeAlias = Annotated[int, Field(gt=0, le=10_000)]
 
 
 class ExportRequest(BaseModel):
@@ -38,8 +42,10 @@ class ExportRequest(BaseModel):
     frames: S; None for what the model was made for.
     resolution: long side in pixels, or (height, width), multiples of 14; None for what the model was made for.
     outputs: which heads stay in the graph, in the model's order.
+    calibration_scenes, validation_scenes: at most so many of each; None for up to eight.
     exclude: regular expressions; a block (or ``block.linear``) that one of them matches stays at 16 bits.
     group_size: input channels that share an int4 scale.
+    sensitivity: how the error of each block and scheme is found: exact ablation, a few backward passes, or by size.
     output: the folder to make. resume: go on from the cached steps of an earlier run.
     """
 
@@ -55,8 +61,11 @@ class ExportRequest(BaseModel):
     frames: _PositiveInt | None = None
     resolution: _PositiveInt | tuple[_PositiveInt, _PositiveInt] | None = None
     outputs: Annotated[tuple[str, ...], Field(min_length=1)] = OUTPUTS
+    calibration_scenes: _SceneCount | None = None
+    validation_scenes: _SceneCount | None = None
     exclude: tuple[str, ...] = ()
     group_size: Literal[32, 64, 128] = 64
+    sensitivity: SensitivityMethod = "auto"
     seed: Annotated[int, Field(ge=0)] = 0
     output: Path = Path("out")
     resume: bool = False
@@ -161,6 +170,13 @@ def _precision(value: object) -> str:
     return name
 
 
+def _sensitivity(value: object) -> str:
+    name = _text(value)
+    if name not in SENSITIVITY_METHODS:
+        raise UnknownNameError("sensitivity method", name, SENSITIVITY_METHODS)
+    return name
+
+
 _PARSERS: Mapping[str, Callable[[object], object]] = MappingProxyType({
     "target": _text,
     "model": _text,
@@ -172,8 +188,11 @@ _PARSERS: Mapping[str, Callable[[object], object]] = MappingProxyType({
     "frames": _integer,
     "resolution": _resolution,
     "outputs": _outputs,
+    "calibration_scenes": _integer,
+    "validation_scenes": _integer,
     "exclude": _patterns,
     "group_size": _integer,
+    "sensitivity": _sensitivity,
     "seed": _integer,
     "output": _path,
     "resume": bool,

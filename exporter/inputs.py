@@ -14,6 +14,7 @@ from vggt_edge.calibration.collect import CalibratedModel, images_of
 from vggt_edge.calibration.readers import open_scenes
 from vggt_edge.calibration.scenes import Scene
 from vggt_edge.calibration.synthetic import render_scene
+from vggt_edge.devices.errors import UsageError
 from vggt_edge.exporter.config import ExportRequest
 from vggt_edge.exporter.models.config import InputShape, VGGTConfig
 
@@ -48,15 +49,18 @@ class SceneSets:
 def choose_scenes(request: ExportRequest, config: VGGTConfig) -> SceneSets:
     """The requested scenes at the requested size; every fourth one (at least one) is held out for validation.
 
-    Without ``--scenes``: synthetic rooms, seeded. Size: the request's, else the model's native long side.
+    Without ``--scenes``: synthetic rooms, seeded. Size: the request's, else the model's native long side. A single
+    scene serves for everything. ``UsageError`` where more are asked for, by number, than there are.
     """
     frames = request.frames or DEFAULT_FRAMES
+    wanted = request.calibration_scenes or CALIBRATION_SCENES
+    judging = request.validation_scenes or VALIDATION_SCENES
     if request.scenes is None:
         height, width = _synthetic_size(request, config)
         return SceneSets(
-            calibration := synthetic(CALIBRATION_SEED, CALIBRATION_SCENES, request.seed, frames, height, width),
+            calibration := synthetic(CALIBRATION_SEED, wanted, request.seed, frames, height, width),
             calibration[:PROBE_SCENES],
-            synthetic(VALIDATION_SEED, VALIDATION_SCENES, request.seed, frames, height, width),
+            synthetic(VALIDATION_SEED, judging, request.seed, frames, height, width),
             held_out=True,
         )
     size = request.resolution or config.native_resolution
@@ -65,12 +69,19 @@ def choose_scenes(request: ExportRequest, config: VGGTConfig) -> SceneSets:
         frames=frames,
         long_side=size if isinstance(size, int) else None,
         shape=size if isinstance(size, tuple) else None,
-        max_scenes=CALIBRATION_SCENES + VALIDATION_SCENES,
+        max_scenes=wanted + judging,
     )
-    if len(scenes) == 1:
+    if len(scenes) == 1 and request.calibration_scenes in (None, 1) and request.validation_scenes in (None, 1):
         return SceneSets(scenes, scenes, scenes, held_out=False)
-    held_out = max(1, len(scenes) // _HELD_OUT_SHARE)
-    calibration = scenes[:-held_out]
+    held_out = request.validation_scenes or min(max(1, len(scenes) // _HELD_OUT_SHARE), judging)
+    calibration = scenes[:-held_out][:wanted]
+    if len(calibration) < (request.calibration_scenes or 1):
+        raise UsageError(
+            f"there are not {request.calibration_scenes or 1} scenes to calibrate on beside {held_out} to validate on",
+            where=str(request.scenes),
+            expected=f"together at most {len(scenes)}: so many scenes of {frames} frames are there",
+            remedy="lower --calibration-scenes or --validation-scenes, lower --frames, or add images",
+        )
     return SceneSets(calibration, calibration[:PROBE_SCENES], scenes[-held_out:], held_out=True)
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from vggt_edge.calibration.assign import checked_group_size
+from vggt_edge.calibration.cost import rest_bytes
 from vggt_edge.calibration.plan import PrecisionPlan
 from vggt_edge.calibration.stats import CalibrationStats
 from vggt_edge.devices.errors import AccuracyGateError, InputError
@@ -20,7 +21,6 @@ from vggt_edge.exporter.assemble import (
     REPORT,
     RESOLVED,
     assemble,
-    fp32_bytes,
     manifest_inputs,
     stored_bytes,
 )
@@ -28,12 +28,16 @@ from vggt_edge.exporter.bundle import verify_bundle, write_bundle
 from vggt_edge.exporter.config import ExportRequest, resolve_request
 from vggt_edge.exporter.inputs import choose_scenes
 from vggt_edge.exporter.models.registry import open_model
-from vggt_edge.exporter.progress import Progress, peak_memory_bytes
+from vggt_edge.exporter.preflight import PROBE_FORWARDS, Estimate, Sizes, check, estimate
+from vggt_edge.exporter.preflight import work_folder as work_folder_of
+from vggt_edge.exporter.progress import Progress
 from vggt_edge.exporter.stages import (
     MODEL,
     SENSITIVITY,
     Job,
+    annotate_step,
     calibrate_step,
+    fp32_bytes,
     judge,
     lower_step,
     make_plan,
@@ -42,13 +46,17 @@ from vggt_edge.exporter.stages import (
     validate_step,
 )
 from vggt_edge.exporter.steps import StepCache, write_folder
+from vggt_edge.exporter.usage import peak_memory_bytes
 from vggt_edge.exporter.validation import Row, Status, ValidationReport
 from vggt_edge.runtimes.registry import backend
 
 
 @dataclass(frozen=True)
 class ExportResult:
-    """What an export made. status: of the validation as a whole. weight_bytes: of the QDQ ONNX, graph included."""
+    """What an export made. status: of the validation as a whole. model_bytes: of the QDQ ONNX, graph included.
+
+    forward_seconds: what the model's own forwards took, in the steps that ran now; other_seconds: everything else.
+    """
 
     output: Path
     report: Path
@@ -58,6 +66,9 @@ class ExportResult:
     fp32_bytes: int
     plan_digest: str
     peak_memory_bytes: int
+    forward_seconds: float
+    other_seconds: float
+    random_weights: str = ""
 
 
 @dataclass(frozen=True)
@@ -71,7 +82,7 @@ class StepResult:
 
 
 def open_job(request: ExportRequest, progress: Progress) -> Job:
-    """Read the inputs; whatever is wrong with them is said here, before any work."""
+    """Read the inputs; whatever is wrong with them, or missing on this machine, is said here, before any work."""
     profile = load_profile(request.target)
     checked_group_size(profile, request.group_size)
     with progress.step("load model and scenes"):
@@ -86,16 +97,57 @@ def open_job(request: ExportRequest, progress: Progress) -> Job:
             progress=progress,
         )
         _ = job.excluded  # builds the model: a checkpoint that does not fit, or a pattern without a match, ends here
+    if checkpoint.random:
+        progress.note(f"random weights ({checkpoint.random}): sizes, times and memory are real, accuracy is not")
     return job
+
+
+def work_folder(request: ExportRequest) -> Path:
+    return work_folder_of(request.output)
+
+
+def dry_run(request: ExportRequest, progress: Progress) -> Estimate:
+    """What ``export`` would need; nothing is written."""
+    return needed_by(open_job(request.model_copy(update={"resume": True}), progress))
+
+
+def needed_by(job: Job) -> Estimate:
+    """Disk, memory and time of the whole export."""
+    pairs = sum(len(job.schemes_of(block)) for block in job.blocks)
+    exact = job.sensitivity_method == "exact"
+    config = job.checkpoint.config
+    return estimate(
+        Sizes(
+            blocks=job.blocks,
+            rest_bytes=rest_bytes(job.model),
+            fp32_bytes=fp32_bytes(job.model),
+            shape=job.scenes.shape,
+            embed_dim=config.embed_dim,
+            heads=config.heads,
+            calibration=len(job.scenes.calibration),
+            # With one block quantized, what lies before it is not computed again: half a forward on average.
+            probe_forwards=len(job.scenes.probes) * pairs / 2 if exact else 1 + PROBE_FORWARDS,
+            validation=len(job.scenes.validation),
+            precision=job.request.precision,
+        )
+    )
+
+
+def admit(job: Job) -> None:
+    """Say what the export will need; ``ResourceError`` where this machine does not have it."""
+    needed = needed_by(job)
+    job.progress.note(f"needs {needed.text}")
+    check(needed, job.request.output, work_folder(job.request))
 
 
 def export(request: ExportRequest, progress: Progress) -> ExportResult:
     """The whole line. ``AccuracyGateError`` when validation fails: the bundle and its report are there all the same."""
     job = open_job(request, progress)
+    admit(job)
     stats = calibrate_step(job)
     sensitivities = sensitivity_step(job, stats)
     plan = make_plan(job, stats, sensitivities)
-    lowered = lower_step(job, stats, plan)
+    lowered = lower_step(job, stats, plan, annotate_step(job, stats, plan))
     judged = validate_step(job, stats, plan, lowered)
     with progress.step("report and bundle"):
         manifest = write_bundle(
@@ -104,6 +156,7 @@ def export(request: ExportRequest, progress: Progress) -> ExportResult:
             manifest_inputs(job, stats, plan),
         )
     job.cache.clear()
+    forward_s = sum(timing.forward_seconds for timing in job.timings)
     if judged.report.status is Status.FAILED:
         raise gate_error(judged.report, request.output / REPORT)
     return ExportResult(
@@ -115,6 +168,9 @@ def export(request: ExportRequest, progress: Progress) -> ExportResult:
         fp32_bytes=fp32_bytes(job.model),
         plan_digest=plan.digest,
         peak_memory_bytes=manifest.peak_memory_bytes,
+        forward_seconds=forward_s,
+        other_seconds=sum(timing.seconds for timing in job.timings) - forward_s,
+        random_weights=job.checkpoint.random,
     )
 
 
@@ -164,7 +220,7 @@ def validate(bundle: Path, progress: Progress, *, scenes: Path | None = None) ->
                 expected=f"a checkpoint with sha256 {manifest.digests['model']}",
                 remedy="put the original checkpoint back, or export again",
             )
-        report = judge(job, stats, chosen, bundle / MODEL).report
+        report = judge(job, stats, chosen, bundle / MODEL, Path(folder) / "state").report
     if report.status is Status.FAILED:
         raise gate_error(report, bundle)
     return report

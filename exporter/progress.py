@@ -6,12 +6,13 @@ otherwise plain lines, few enough for a log file.
 
 from __future__ import annotations
 
-import resource
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from time import perf_counter
 from typing import TYPE_CHECKING, Protocol, TextIO
+
+from vggt_edge.exporter.usage import peak_memory_bytes
 
 if TYPE_CHECKING:
     from rich.progress import Progress as RichBar
@@ -28,7 +29,11 @@ class Step(Protocol):
         ...
 
     def update(self, done: int, total: int) -> None:
-        """Set both figures; fits the ``Callable[[int, int], None]`` callbacks of the lower layers."""
+        """Set both figures; fits the ``Callable[[int, int], None]`` callbacks of the lower layers.
+
+        Where the first call says that several units are done, an earlier run did them: pace and time to go are taken
+        from there on.
+        """
         ...
 
 
@@ -44,17 +49,14 @@ class Progress(Protocol):
         ...
 
 
-def peak_memory_bytes() -> int:
-    """The most memory this process has held so far (resident set)."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
+def eta_seconds(elapsed_s: float, done: int, total: int | None, initial: int = 0) -> float | None:
+    """Time to go at the pace so far; None while nothing is done or the total is unknown.
 
-
-def eta_seconds(elapsed_s: float, done: int, total: int | None) -> float | None:
-    """Time to go at the pace so far; None while nothing is done or the total is unknown."""
-    if not total or done <= 0:
+    initial: of ``done``, what was done before ``elapsed_s`` began: it says nothing of the pace.
+    """
+    if not total or done <= initial:
         return None
-    return elapsed_s / done * max(total - done, 0)
+    return elapsed_s / (done - initial) * max(total - done, 0)
 
 
 def format_duration(seconds: float) -> str:
@@ -83,20 +85,34 @@ class SilentProgress:
 
 
 class _Count:
-    """Counts units and hands itself to ``changed`` after each change."""
+    """Counts units and hands itself to ``changed`` after each change. initial: units of an earlier run."""
 
-    def __init__(self, total: int | None, changed: Callable[[_Count], None]) -> None:
-        self.done = 0
+    def __init__(
+        self, total: int | None, changed: Callable[[_Count], None], clock: Callable[[], float] = perf_counter
+    ) -> None:
+        self.done = self.initial = 0
         self.total = total
         self._changed = changed
+        self._clock = clock
+        self._began = clock()
+        self._is_new = True
 
     def advance(self, count: int = 1) -> None:
         self.done += count
+        self._is_new = False
         self._changed(self)
 
     def update(self, done: int, total: int) -> None:
-        self.done, self.total = done, total
+        if self._is_new and done > 1:
+            self.initial, self._began = done, self._clock()
+        self.done, self.total, self._is_new = done, total, False
         self._changed(self)
+
+    @property
+    def to_go(self) -> str:
+        """``18.0 s to go``; empty while nothing tells."""
+        eta_s = eta_seconds(self._clock() - self._began, self.done, self.total, self.initial)
+        return "" if eta_s is None else f"{format_duration(eta_s)} to go"
 
 
 class PlainProgress:
@@ -126,18 +142,16 @@ class PlainProgress:
             now = self._clock()
             if now - last >= self._interval_s:
                 last = now
-                self.note(_line(name, count, now - start))
+                self.note(_line(name, count))
 
-        yield _Count(total, changed)
+        yield _Count(total, changed, self._clock)
         # Reached only without an error: a step that failed must not read "done".
         self.note(f"{name}: done in {format_duration(self._clock() - start)}, {_peak()}")
 
 
-def _line(name: str, count: _Count, elapsed_s: float) -> str:
+def _line(name: str, count: _Count) -> str:
     of_total = f"{count.done}/{count.total}" if count.total else f"{count.done}"
-    eta_s = eta_seconds(elapsed_s, count.done, count.total)
-    to_go = f", {format_duration(eta_s)} to go" if eta_s is not None else ""
-    return f"{name}: {of_total}{to_go}, {_peak()}"
+    return f"{name}: " + ", ".join(filter(None, (of_total, count.to_go, _peak())))
 
 
 class LiveProgress:
@@ -160,20 +174,20 @@ class LiveProgress:
             bars.BarColumn(),
             bars.MofNCompleteColumn(),
             bars.TimeElapsedColumn(),
-            bars.TextColumn("to go"),
-            bars.TimeRemainingColumn(),
+            # rich forgets what is older than half a minute, which a stage of a large model may take.
+            bars.TextColumn("{task.fields[to_go]}"),
             bars.TextColumn("{task.fields[peak]}"),
         )
         start = perf_counter()
         # redirect_* would send prints of libraries to this console one by one; stdout is not ours to touch.
         with bars.Progress(*columns, console=self._console, transient=True, redirect_stdout=False) as bar:
-            task = bar.add_task(name, total=total, peak=_peak())
+            task = bar.add_task(name, total=total, peak=_peak(), to_go="")
             yield _Count(total, lambda count: _show(bar, task, count))
         self.note(f"{name}: done in {format_duration(perf_counter() - start)}, {_peak()}")
 
 
 def _show(bar: RichBar, task: TaskID, count: _Count) -> None:
-    bar.update(task, completed=count.done, total=count.total, peak=_peak())
+    bar.update(task, completed=count.done, total=count.total, peak=_peak(), to_go=count.to_go)
 
 
 def make_progress(stream: TextIO | None = None, *, quiet: bool = False) -> Progress:

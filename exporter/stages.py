@@ -6,19 +6,20 @@ out beside it.
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
+from time import perf_counter
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import TypeAdapter
 from safetensors.numpy import load_file, save_file
+from torch import nn
 
-from vggt_edge.calibration.apply import apply_plan
 from vggt_edge.calibration.assign import (
     PlanContext,
     candidate_schemes,
@@ -31,18 +32,23 @@ from vggt_edge.calibration.collect import calibrate
 from vggt_edge.calibration.cost import BlockCost, block_scheme, describe_blocks, rest_bytes
 from vggt_edge.calibration.exclude import KEPT, excluded_layers, is_whole, pin, record
 from vggt_edge.calibration.plan import PrecisionPlan
+from vggt_edge.calibration.probes import estimate
 from vggt_edge.calibration.program import Budget
+from vggt_edge.calibration.scenes import Scene
 from vggt_edge.calibration.sensitivity import Sensitivity, measure
 from vggt_edge.calibration.stats import CalibrationStats
+from vggt_edge.calibration.walk import StageTime
 from vggt_edge.devices.profile import DeviceProfile
 from vggt_edge.exporter.bundle import tool_versions
 from vggt_edge.exporter.config import ExportRequest
-from vggt_edge.exporter.graph import build_graph
-from vggt_edge.exporter.inputs import SceneSets, run_model
+from vggt_edge.exporter.graph import annotated_graph, build_graph
+from vggt_edge.exporter.inputs import SceneSets
 from vggt_edge.exporter.models.checkpoint import Checkpoint, build_model
 from vggt_edge.exporter.models.vggt import VGGT
 from vggt_edge.exporter.progress import Progress
+from vggt_edge.exporter.simulate import run_stagewise, simulated
 from vggt_edge.exporter.steps import StepCache
+from vggt_edge.exporter.usage import Timing
 from vggt_edge.exporter.validation import ValidationReport, validate
 from vggt_edge.runtimes.base import Arrays, Backend, Lowered
 from vggt_edge.runtimes.onnxruntime import open_onnx
@@ -51,7 +57,9 @@ MODEL, LOWERED, VALIDATION, GOLDEN = "model.onnx", "lowered.json", "validation.j
 SENSITIVITY = "sensitivity.json"
 TOOLS = ("vggt-edge", "torch", "torchao", "onnx", "onnx-ir", "onnxruntime", "numpy", "scipy")
 INPUT = "images"
-ORT = "onnxruntime"
+ORT, SIMULATION = "onnxruntime", "simulation"
+EXACT_UP_TO_BYTES = 200_000_000  # of FP32 weights, for sensitivities by exact ablation
+PROBED_SCENES = 1
 _SENSITIVITIES = TypeAdapter(tuple[Sensitivity, ...])
 _LOWERED = TypeAdapter(Lowered)
 
@@ -67,6 +75,7 @@ class Job:
     scenes: SceneSets
     cache: StepCache
     progress: Progress
+    timings: list[Timing] = field(default_factory=list)
 
     @cached_property
     def model(self) -> VGGT:
@@ -85,6 +94,31 @@ class Job:
     @cached_property
     def blocks(self) -> tuple[BlockCost, ...]:
         return pin(self.all_blocks, self.excluded)
+
+    @cached_property
+    def stage_count(self) -> int:
+        return len(self.model.stages())
+
+    @property
+    def sensitivity_method(self) -> str:
+        """Exact ablation costs a forward per block and scheme: only small models can afford it."""
+        if self.request.sensitivity != "auto":
+            return self.request.sensitivity
+        return "exact" if fp32_bytes(self.model) <= EXACT_UP_TO_BYTES else "probe"
+
+    @contextmanager
+    def timed(self, name: str, total: int | None = None) -> Iterator[Callable[[StageTime], None]]:
+        """A step that the progress shows, and whose time, with the model's forwards apart, goes into the manifest."""
+        start, forward_s = perf_counter(), 0.0
+
+        def on_stage(time: StageTime) -> None:
+            nonlocal forward_s
+            forward_s += time.forward_s
+            step.update(time.done, time.total)
+
+        with self.progress.step(name, total) as step:
+            yield on_stage
+        self.timings.append(Timing(name, perf_counter() - start, forward_s))
 
     @property
     def identity(self) -> dict[str, object]:
@@ -111,29 +145,56 @@ def calibrate_step(job: Job) -> CalibrationStats:
     """Observe the FP32 model over the calibration scenes."""
 
     def make(folder: Path) -> None:
-        scenes = job.scenes.calibration
-        with job.progress.step("calibrate", len(scenes)) as step:
-            calibrate(job.model, scenes, digest=job.checkpoint.digest, on_progress=step.update).save(folder)
+        state = job.cache.unfinished("calibrate", job.identity)
+        with job.timed("calibrate", job.stage_count) as on_stage:
+            found = calibrate(
+                job.model, job.scenes.calibration, digest=job.checkpoint.digest, folder=state, on_stage=on_stage
+            )
+        found.save(folder)
 
     return CalibrationStats.load(job.cache.run("calibrate", job.identity, make))
 
 
 def sensitivity_step(job: Job, stats: CalibrationStats) -> tuple[Sensitivity, ...]:
-    """The output error of every block under every scheme that it may get, by exact ablation."""
+    """The output error of every block under every scheme that it may get: by exact ablation, or from probes."""
     candidates = {block.name: job.schemes_of(block) for block in job.blocks}
     key = job.identity | {
         "stats": stats.digest,
         "candidates": candidates,
         "group_size": job.request.group_size,
         "probes": [scene.digest for scene in job.scenes.probes],
+        "method": job.sensitivity_method,
+        "seed": job.request.seed,
     }
 
-    def make(folder: Path) -> None:
+    def exact(state: Path) -> tuple[Sensitivity, ...]:
         total = len(job.scenes.probes) * sum(map(len, candidates.values()))
-        with job.progress.step("sensitivity", total) as step:
-            found = measure(
-                job.model, stats, job.scenes.probes, candidates, job.request.group_size, on_progress=step.update
+        with job.timed("sensitivity", total) as on_stage:
+            return measure(
+                job.model,
+                stats,
+                job.scenes.probes,
+                candidates,
+                job.request.group_size,
+                on_progress=lambda done, total: on_stage(StageTime("", done, total, 0.0)),
             )
+
+    def probed(state: Path) -> tuple[Sensitivity, ...]:
+        with job.timed("sensitivity", 2 * job.stage_count) as on_stage:
+            return estimate(
+                job.model,
+                stats,
+                job.scenes.probes[:PROBED_SCENES],
+                candidates,
+                job.request.group_size,
+                seed=job.request.seed,
+                journal_folder=state,
+                on_stage=on_stage,
+            )
+
+    def make(folder: Path) -> None:
+        method = exact if job.sensitivity_method == "exact" else probed
+        found = method(job.cache.unfinished("sensitivity", key))
         (folder / SENSITIVITY).write_bytes(sensitivities_json(found))
 
     return _SENSITIVITIES.validate_json((job.cache.run("sensitivity", key, make) / SENSITIVITY).read_bytes())
@@ -170,32 +231,47 @@ def make_plan(job: Job, stats: CalibrationStats, sensitivities: tuple[Sensitivit
 
 @dataclass(frozen=True)
 class LoweredFolder:
-    """``folder`` holds the QDQ ONNX and the backend's files."""
+    """``graph`` holds the QDQ ONNX, ``folder`` the backend's files."""
 
+    graph: Path
     folder: Path
     lowered: Lowered
 
 
-def lower_step(job: Job, stats: CalibrationStats, plan: PrecisionPlan) -> LoweredFolder:
-    """Annotate, write the QDQ ONNX, and hand both to the target's backend."""
-    key = job.identity | {"plan": plan.digest, "profile": job.profile.to_dict(), "tools": tools()}
+def annotate_step(job: Job, stats: CalibrationStats, plan: PrecisionPlan) -> Path:
+    """The folder with the QDQ ONNX and its weights."""
+    key = job.identity | {"plan": plan.digest, "stats": stats.digest, "tools": tools()}
 
     def make(folder: Path) -> None:
-        with job.progress.step("annotate and export"):
-            graph, _ = build_graph(simulation(job, stats, plan), plan, stats, folder / MODEL)
-        with job.progress.step(f"lower for {job.profile.name} ({job.backend.name})"):
-            lowered = job.backend.lower(graph, plan, job.profile, folder)
+        with job.timed("annotate", job.stage_count) as on_stage:
+            build_graph(
+                job.model,
+                plan,
+                stats,
+                folder / MODEL,
+                on_progress=lambda done, total: on_stage(StageTime("", done, total, 0.0)),
+            )
+
+    return job.cache.run("annotate", key, make)
+
+
+def lower_step(job: Job, stats: CalibrationStats, plan: PrecisionPlan, graph: Path) -> LoweredFolder:
+    """Hand the annotated graph to the target's backend."""
+    key = job.identity | {
+        "plan": plan.digest,
+        "stats": stats.digest,
+        "profile": job.profile.to_dict(),
+        "tools": tools(),
+    }
+
+    def make(folder: Path) -> None:
+        annotated = annotated_graph(job.model, plan, stats, graph / MODEL)
+        with job.timed(f"lower for {job.profile.name} ({job.backend.name})"):
+            lowered = job.backend.lower(annotated, plan, job.profile, folder)
         (folder / LOWERED).write_bytes(_LOWERED.dump_json(lowered, indent=2))
 
     folder = job.cache.run("lower", key, make)
-    return LoweredFolder(folder, _LOWERED.validate_json((folder / LOWERED).read_bytes()))
-
-
-def simulation(job: Job, stats: CalibrationStats, plan: PrecisionPlan) -> VGGT:
-    """A copy of the model that computes with the plan's quantized weights and activations."""
-    model = copy.deepcopy(job.model)
-    apply_plan(model, plan, stats)
-    return model
+    return LoweredFolder(graph, folder, _LOWERED.validate_json((folder / LOWERED).read_bytes()))
 
 
 @dataclass(frozen=True)
@@ -220,7 +296,7 @@ def validate_step(job: Job, stats: CalibrationStats, plan: PrecisionPlan, lowere
     }
 
     def make(folder: Path) -> None:
-        judged = judge(job, stats, plan, lowered.folder / MODEL)
+        judged = judge(job, stats, plan, lowered.graph / MODEL, job.cache.unfinished("validate", key))
         (folder / VALIDATION).write_text(judged.report.to_json())
         save_file(dict(judged.golden), folder / GOLDEN)
 
@@ -228,24 +304,34 @@ def validate_step(job: Job, stats: CalibrationStats, plan: PrecisionPlan, lowere
     return Judged(ValidationReport.from_json((folder / VALIDATION).read_text()), load_file(folder / GOLDEN))
 
 
-def judge(job: Job, stats: CalibrationStats, plan: PrecisionPlan, onnx_path: Path) -> Judged:
-    """Run FP32, the simulation and the QDQ ONNX over the validation scenes and compare their outputs."""
+def judge(job: Job, stats: CalibrationStats, plan: PrecisionPlan, onnx_path: Path, state: Path) -> Judged:
+    """Run FP32, the simulation and the QDQ ONNX over the validation scenes and compare their outputs.
+
+    state: a folder for what is done so far; a killed validation goes on there.
+    """
     scenes = job.scenes.validation
-    models = {"fp32": job.model, "simulation": simulation(job, stats, plan)}
-    session = open_onnx(onnx_path)
-    ran: dict[str, list[Arrays]] = {name: [] for name in (*models, ORT)}
-    with job.progress.step("validate", len(ran) * len(scenes)) as step:
-        for scene in scenes:
-            for name, model in models.items():
-                ran[name].append(run_model(model, scene))
-                step.advance()
-            ran[ORT].append(session.run({INPUT: scene.images[None]}))
-            step.advance()
-    subjects = {name: ran[name] for name in ("simulation", ORT)}
+    ran: dict[str, Sequence[Arrays]] = {}
+    with job.timed("validate: FP32", job.stage_count) as on_stage:
+        ran["fp32"] = run_stagewise(job.model, scenes, state / "fp32", on_stage)
+    with job.timed("validate: simulation", job.stage_count) as on_stage:
+        around = simulated(job.model, plan, stats)
+        ran[SIMULATION] = run_stagewise(job.model, scenes, state / SIMULATION, on_stage, around)
+    with job.timed("validate: ONNX Runtime", len(scenes)) as on_stage:
+        ran[ORT] = list(run_onnx(onnx_path, scenes, on_stage))
+    subjects = {name: ran[name] for name in (SIMULATION, ORT)}
     report = validate(scenes, ran["fp32"], subjects, job.profile.tolerances, not_run=not_run(job))
     golden = {f"input/{INPUT}": scenes[0].images[None]}
-    golden |= {f"{name}/{key}": value for name in models for key, value in ran[name][0].items()}
+    golden |= {f"{name}/{key}": value for name in ("fp32", SIMULATION) for key, value in ran[name][0].items()}
     return Judged(report, {key: np.ascontiguousarray(golden[key]) for key in sorted(golden)})
+
+
+def run_onnx(path: Path, scenes: Sequence[Scene], on_stage: Callable[[StageTime], None]) -> Iterator[Arrays]:
+    """The QDQ ONNX in ONNX Runtime's oracle mode, scene by scene."""
+    session = open_onnx(path)
+    for index, scene in enumerate(scenes):
+        start = perf_counter()
+        yield session.run({INPUT: scene.images[None]})
+        on_stage(StageTime(ORT, index + 1, len(scenes), perf_counter() - start))
 
 
 def not_run(job: Job) -> dict[str, str]:
@@ -253,6 +339,11 @@ def not_run(job: Job) -> dict[str, str]:
     if job.backend.name == ORT:
         return {}
     return {job.backend.name: f"runs on the device only: use the kit in {job.backend.name}/ on a {job.profile.title}"}
+
+
+def fp32_bytes(model: nn.Module) -> int:
+    """What the model's parameters take in FP32."""
+    return 4 * sum(parameter.numel() for parameter in model.parameters())
 
 
 def tools() -> dict[str, str]:

@@ -32,6 +32,18 @@ def write_folder(out: Path, fill: Callable[[Path], None]) -> None:
         raise
 
 
+def place_tree(source: Path, target: Path) -> None:
+    """Put the files of ``source`` into ``target`` without writing them again: hard links, copies where links fail."""
+    shutil.copytree(source, target, dirs_exist_ok=True, copy_function=_link_or_copy)
+
+
+def _link_or_copy(source: str, target: str) -> None:
+    try:
+        Path(target).hardlink_to(source)
+    except OSError:
+        shutil.copy2(source, target)
+
+
 class StepCache:
     """The folder ``<output>.work`` beside the output; one sub-folder per finished step.
 
@@ -54,12 +66,30 @@ class StepCache:
 
     def run(self, name: str, inputs: Mapping[str, object], make: Callable[[Path], None]) -> Path:
         """The folder that ``make`` fills for these inputs; an earlier, finished one is taken as it is."""
-        folder = self.root / f"{name}-{digest_of(inputs)[:_SHOWN_DIGITS]}"
+        folder = self._folder(name, inputs)
         if not folder.is_dir():
-            self.root.mkdir(parents=True, exist_ok=True)
-            (self.root / _MARKER).touch()
+            self._open()
             write_folder(folder, make)
+            shutil.rmtree(self._unfinished(folder), ignore_errors=True)
         return folder
+
+    def unfinished(self, name: str, inputs: Mapping[str, object]) -> Path:
+        """Where a long step keeps what it has done so far, to go on there after a kill; gone once ``run`` is done."""
+        self._open()
+        folder = self._unfinished(self._folder(name, inputs))
+        folder.mkdir(exist_ok=True)
+        return folder
+
+    def _folder(self, name: str, inputs: Mapping[str, object]) -> Path:
+        return self.root / f"{name}-{digest_of(inputs)[:_SHOWN_DIGITS]}"
+
+    @staticmethod
+    def _unfinished(folder: Path) -> Path:
+        return folder.with_name(f"{folder.name}.unfinished")
+
+    def _open(self) -> None:
+        self.root.mkdir(parents=True, exist_ok=True)
+        (self.root / _MARKER).touch()
 
     def clear(self) -> None:
         """Forget every step."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeAlias
@@ -32,13 +32,14 @@ class Availability:
 class AnnotatedGraph:
     """The one QDQ-annotated graph that every backend lowers.
 
-    program: the annotated ExportedProgram (quantized_decomposed and torchao ops).
+    program: makes the annotated ExportedProgram of the whole model (quantized_decomposed and torchao ops), which holds
+    all its quantized weights: call it once, and only where the ONNX form will not do.
     onnx_path: its QDQ ONNX form; weights in ``<name>.data`` beside it. Compute type FP32.
     blocks: names of the blocks; ONNX nodes are named ``<block>/<module path in block>/<op type>[_n]``.
     fp32_blocks: blocks and other module names which the headroom scan wants computed in FP32 on an FP16 device.
     """
 
-    program: torch.export.ExportedProgram
+    program: Callable[[], torch.export.ExportedProgram]
     onnx_path: Path
     input_names: tuple[str, ...]
     output_names: tuple[str, ...]

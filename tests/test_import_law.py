@@ -146,7 +146,7 @@ def test_what_is_allowed_passes(path: str, source: str) -> None:
     assert violations(Path(path), source) == []
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["export", "--help"], ["targets"], ["export", "--dry-run"]])
+@pytest.mark.parametrize("arguments", [["--help"], ["export", "--help"], ["targets"]])
 def test_light_commands_stay_light(arguments: list[str], tmp_path: Path) -> None:
     """Help and lists must answer at once, so nothing on their way may import a heavy library."""
     heavy = ("torch", "numpy", "onnx", "onnxruntime", "scipy", "plotly")

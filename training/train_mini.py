@@ -20,8 +20,9 @@ from losses import Probes, auc, confidence_loss, dense_loss, pose_loss, relative
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from vggt_edge.calibration.walk import IMAGES, run_stages
 from vggt_edge.exporter.models import layers
-from vggt_edge.exporter.models.config import InputShape
+from vggt_edge.exporter.models.config import SPECIAL_TOKENS, InputShape
 from vggt_edge.exporter.models.dpt_head import activate_depth, activate_points
 from vggt_edge.exporter.models.mini import CONFIG
 from vggt_edge.exporter.models.vggt import VGGT
@@ -89,16 +90,17 @@ def compile_blocks() -> None:
 def forward_loss(model: VGGT, probes: Probes, batch: Batch, dense: bool) -> tuple[Tensor, Tensor, dict[str, float]]:
     """The whole objective; also the final pose, for the running accuracy."""
     inner: dict[str, Tensor] = {}
-    hook = model.aggregator.patch_embed.register_forward_hook(lambda _m, _i, out: inner.__setitem__("patches", out))
+    hook = model.aggregator.patch_embed.norm.register_forward_hook(lambda _m, _i, out: inner.__setitem__("dino", out))
     with half_precision(batch["images"]):
-        entries = [entry.float() for entry in model.aggregator(batch["images"])]
+        entries = [entry.float() for entry in tapped_entries(model, batch["images"])]
     hook.remove()
-    poses = model.camera_head(entries[-1])
-    pose, probe = pose_loss(poses, batch["pose"]), probes(inner["patches"].float(), entries, batch)
+    poses = model.camera_head(entries[-1][:, :, 0].flatten(0, 1))
+    pose, probe = pose_loss(poses, batch["pose"]), probes(inner["dino"].float(), entries, batch)
     loss, parts = pose + probe, {"pose": pose.item(), "probe": probe.item()}
     if dense:
         with half_precision(batch["images"]):
-            raw_depth, raw_points = model.depth_head(entries), model.point_head(entries)
+            patches = [entry[:, :, SPECIAL_TOKENS:].flatten(0, 1) for entry in entries]
+            raw_depth, raw_points = model.depth_head(patches), model.point_head(patches)
         depth, depth_conf = activate_depth(raw_depth.float())
         points, points_conf = activate_points(raw_points.float())
         maps = dense_loss(depth, points, batch)
@@ -108,6 +110,17 @@ def forward_loss(model: VGGT, probes: Probes, batch: Batch, dense: bool) -> tupl
         loss = loss + 2 * maps + 0.1 * certain
         parts |= {"dense": maps.item(), "abs_rel": relative.mean().item(), "points": distance.median().item()}
     return loss, poses[-1].detach(), parts
+
+
+def tapped_entries(model: VGGT, images: Tensor) -> list[Tensor]:
+    """What the heads read, special tokens included: (B, S, tokens, 2C) each."""
+    names = [stage.name for stage in model.stages()]
+    trunk = model.stages()[: names.index("entries")]
+    pairs = [(f"local.{tap}", f"x.{tap + 1}") for tap in model.config.taps]
+    kept = [name for pair in pairs for name in pair]
+    found = run_stages(trunk, {IMAGES: images, **model.constants()}, kept)
+    joined = [model.aggregator.entry(found[local], found[every]) for local, every in pairs]
+    return [entry.unflatten(0, images.shape[:2]) for entry in joined]
 
 
 def save_atomically(path: Path, payload: object) -> None:

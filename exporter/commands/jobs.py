@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 import typer
 
 from vggt_edge.exporter.commands import options
-from vggt_edge.exporter.commands.output import print_document, print_result, stdout_to_stderr
+from vggt_edge.exporter.commands.output import print_document, print_error, print_result, stdout_to_stderr
 
 if TYPE_CHECKING:
+    from vggt_edge.devices.errors import VggtEdgeError
     from vggt_edge.exporter.config import ExportRequest
     from vggt_edge.exporter.progress import Progress
 
@@ -52,12 +53,15 @@ def _add(app: typer.Typer, name: str, job: Job, summary: str) -> None:
         scenes: options.Scenes = None,
         frames: options.Frames = None,
         resolution: options.Resolution = None,
+        calibration_scenes: options.CalibrationScenes = None,
+        validation_scenes: options.ValidationScenes = None,
         outputs: options.Outputs = None,
         precision: options.Precision = None,
         max_memory: options.MaxMemory = None,
         max_latency: options.MaxLatency = None,
         max_accuracy_drop: options.MaxAccuracyDrop = None,
         exclude: options.Exclude = None,
+        sensitivity: options.Sensitivity = None,
         seed: options.Seed = None,
         config: options.Config = None,
         set_: options.Set = None,
@@ -73,19 +77,22 @@ def _add(app: typer.Typer, name: str, job: Job, summary: str) -> None:
             "scenes": scenes,
             "frames": frames,
             "resolution": resolution,
+            "calibration_scenes": calibration_scenes,
+            "validation_scenes": validation_scenes,
             "outputs": outputs,
             "precision": precision,
             "max_memory": max_memory,
             "max_latency": max_latency,
             "max_accuracy_drop": max_accuracy_drop,
             "exclude": tuple(exclude or ()),
+            "sensitivity": sensitivity,
             "seed": seed,
             "output": output,
             "resume": resume or None,
         }
         request = _resolve(values, set_ or (), config)
         if dry_run:
-            _print_request(request, as_json=json)
+            _print_dry_run(request, as_json=json, quiet=log_level is options.LogLevel.ERROR)
             return
         _run(job, request, as_json=json, quiet=log_level is options.LogLevel.ERROR)
 
@@ -137,13 +144,41 @@ def _check_writable(output: Path) -> None:
         ) from error
 
 
-def _print_request(request: ExportRequest, *, as_json: bool) -> None:
-    from vggt_edge.exporter.config import to_settings, to_toml
+def _print_dry_run(request: ExportRequest, *, as_json: bool, quiet: bool) -> None:
+    """The configuration, what the export would need, and whether it would be refused; exit code 7 if so.
 
+    As text it stays a file for ``--config``.
+    """
+    from vggt_edge.exporter import job
+    from vggt_edge.exporter.config import to_settings, to_toml
+    from vggt_edge.exporter.preflight import check, shares
+    from vggt_edge.exporter.progress import make_progress
+
+    with stdout_to_stderr():
+        needed = job.dry_run(request, make_progress(quiet=quiet))
+    refused = _refusal(lambda: check(needed, request.output, job.work_folder(request)))
+    exit_code = refused.exit_code if refused else 0
     if as_json:
-        print_document({"dry_run": True, "request": to_settings(request), "exit_code": 0})
+        document = {"dry_run": True, "request": to_settings(request), "estimate": needed.to_dict()}
+        print_document({**document, "would_be_refused": str(refused) if refused else None, "exit_code": exit_code})
     else:
         print(to_toml(request), end="")
+        lines = ["Estimate for this machine, within about a factor of two", *map(": ".join, shares(needed))]
+        lines += f"would be refused: {refused}".splitlines() if refused else []
+        print("\n".join(["", *(f"# {line}" for line in lines)]))
+    if refused:
+        print_error(refused)
+    raise typer.Exit(exit_code)
+
+
+def _refusal(check: Callable[[], None]) -> VggtEdgeError | None:
+    from vggt_edge.devices.errors import ResourceError
+
+    try:
+        check()
+    except ResourceError as error:
+        return error
+    return None
 
 
 def _run(job: Job, request: ExportRequest, *, as_json: bool, quiet: bool) -> None:

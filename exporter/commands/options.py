@@ -47,6 +47,19 @@ Outputs: TypeAlias = Annotated[
     str | None,
     _option("--outputs", metavar="LIST", help="Of camera,depth,points; the other heads leave the graph.", panel=_WHAT),
 ]
+CalibrationScenes: TypeAlias = Annotated[
+    int | None, _option("--calibration-scenes", help="How many to calibrate on. Default: up to 8.", panel=_WHAT)
+]
+ValidationScenes: TypeAlias = Annotated[
+    int | None, _option("--validation-scenes", help="How many to hold out and judge by. Default: up to 8.", panel=_WHAT)
+]
+Sensitivity: TypeAlias = Annotated[
+    str | None,
+    _option(
+        "--sensitivity", metavar="METHOD", help="exact, probe, or auto: exact for small models. Default: auto.",
+        panel=_BUDGET,
+    ),
+]
 Precision: TypeAlias = Annotated[
     str | None,
     _option("--precision", metavar="NAME", help="fp16, w8a16, w8a8, w4a16 or mixed. Default: mixed.", panel=_BUDGET),

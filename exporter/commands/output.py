@@ -13,6 +13,10 @@ from enum import Enum
 from pathlib import Path
 
 from vggt_edge.devices.errors import VggtEdgeError
+from vggt_edge.exporter.progress import format_duration
+
+RANDOM_WARNING = "WARNING: random weights ({}): sizes, times and memory are real, accuracy figures mean nothing"
+_SECONDS = "_seconds"
 
 
 def to_document(value: object) -> object:
@@ -43,16 +47,26 @@ def print_document(document: object) -> None:
 
 
 def print_result(result: object, *, as_json: bool, exit_code: int = 0) -> None:
-    """A command's result: a document, or one ``name  value`` line per plain field."""
+    """A command's result: a document, or one ``name  value`` line per plain field; random weights are warned of."""
     if as_json:
         print_document({"result": result, "exit_code": exit_code})
         return
     document = to_document(result)
     entries = document if isinstance(document, dict) else {"result": document}
+    if random := entries.pop("random_weights", ""):
+        print(RANDOM_WARNING.format(random))
     plain = {name: value for name, value in entries.items() if value is not None and not isinstance(value, dict | list)}
-    width = max((len(name) for name in plain), default=0)
-    for name, value in plain.items():
-        print(f"{name.replace('_', ' '):<{width}}  {value}")
+    lines = [_line(name, value) for name, value in plain.items()]
+    width = max((len(name) for name, _ in lines), default=0)
+    for name, text in lines:
+        print(f"{name:<{width}}  {text}")
+
+
+def _line(name: str, value: object) -> tuple[str, str]:
+    """``forward_seconds`` of 243.2 reads ``forward time  4 min 03 s``."""
+    if name.endswith(_SECONDS) and isinstance(value, int | float):
+        return f"{name.removesuffix(_SECONDS)} time".replace("_", " "), format_duration(value)
+    return name.replace("_", " "), str(value)
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:

@@ -1,7 +1,6 @@
-"""The one annotated graph: ``annotate`` a quantized model, ``to_onnx`` it, or both with ``build_graph``."""
+"""The one annotated graph: ``build_graph`` of a model and a plan, ``write_onnx`` of a model as it is."""
 
 from vggt_edge.exporter.graph.annotate import annotate
-from vggt_edge.exporter.graph.build import build_graph
-from vggt_edge.exporter.graph.onnx_export import OnnxFile, to_onnx
+from vggt_edge.exporter.graph.build import OnnxFile, annotated_graph, build_graph, write_onnx
 
-__all__ = ["OnnxFile", "annotate", "build_graph", "to_onnx"]
+__all__ = ["OnnxFile", "annotate", "annotated_graph", "build_graph", "write_onnx"]

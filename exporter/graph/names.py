@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable
+from dataclasses import dataclass
 from functools import cached_property
 
 from torch.fx import Node
@@ -15,8 +16,8 @@ TOP = "model"  # scope of what the model's own forward does, outside any submodu
 class Namer:
     """Knows the blocks, and hands out each name once. The order of the calls decides the suffixes.
 
-    Block names may leave out outer modules (``frame_blocks.0`` for ``aggregator.frame_blocks.0``): such a wrapper is
-    left out of the names of everything else inside it as well.
+    paths: of the model's modules. Block names may leave out outer modules (``frame_blocks.0`` for
+    ``aggregator.frame_blocks.0``): such a wrapper is left out of the names of everything else inside it as well.
     """
 
     def __init__(self, blocks: Iterable[str], paths: Iterable[str]) -> None:
@@ -57,6 +58,28 @@ class Namer:
         count = self._used[name]
         self._used[name] += 1
         return f"{name}_{count}" if count else name
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where one stage stands in the model. module: path of its module; the stage's program calls it ``module``."""
+
+    stage: str
+    module: str
+    namer: Namer
+
+    def path(self, inner: str) -> str:
+        """The path in the model of what the stage's program calls ``inner``; empty for the stage's own code."""
+        _, _, rest = inner.partition(".")
+        return ".".join(part for part in (self.module, rest) if part) if inner else ""
+
+    def name(self, inner: str) -> str:
+        """The name of a stored tensor."""
+        return self.namer.local(self.path(inner))
+
+    def scope(self, inner: str) -> str:
+        """What the names of nodes begin with."""
+        return self.namer.scope(self.path(inner))
 
 
 def module_path(node: Node) -> str:

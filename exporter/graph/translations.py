@@ -1,8 +1,7 @@
-"""One function per torch operator: how it becomes ONNX (opset 21). All shapes are static.
+"""One function per torch operator: how it becomes ONNX (opset 23). All shapes are static.
 
-A new operator is one function with ``@translates``; ``to_onnx`` names the operator that lacks one. Attention is written
-out as Mul, MatMul, Softmax, MatMul, with the scale on q, which TensorRT fuses; LayerNormalization and Gelu stay whole,
-because decomposed ones overflow in FP16.
+A new operator is one function with ``@translates``; ``translate`` names the operator that lacks one. Attention,
+LayerNormalization and Gelu stay whole: a runtime that wants them written out can do that, the reverse is guesswork.
 """
 
 from __future__ import annotations
@@ -14,7 +13,9 @@ from typing import Any
 import torch
 from torch.fx import Node
 
-from vggt_edge.exporter.graph.builder import ONNX_TYPES, Constant, GraphBuilder, Operand, Value, Weight
+import vggt_edge.calibration.linear  # noqa: F401  registers the operators below
+from vggt_edge.exporter.graph.builder import ONNX_TYPES, Constant, Operand, TemplateBuilder, Weight
+from vggt_edge.exporter.graph.template import Value
 
 aten = torch.ops.aten
 decomposed = torch.ops.quantized_decomposed
@@ -23,7 +24,7 @@ decomposed = torch.ops.quantized_decomposed
 class Call:
     """One operator call: its arguments by schema name, tensors as operands, and the shape of the result."""
 
-    def __init__(self, builder: GraphBuilder, node: Node, arguments: Mapping[str, Any]) -> None:
+    def __init__(self, builder: TemplateBuilder, node: Node, arguments: Mapping[str, Any]) -> None:
         self.builder = builder
         self.node = node
         self.arguments = arguments
@@ -58,12 +59,16 @@ def translates(*targets: Any) -> Callable[[Translation], Translation]:
     return register
 
 
-def shape_of(operand: Operand) -> tuple[int, ...]:
+def shape_and_type(operand: Operand) -> tuple[tuple[int, ...], torch.dtype]:
     if isinstance(operand, Value):
-        return operand.shape
+        return operand.shape, operand.dtype
     if isinstance(operand, Constant):
-        return tuple(operand.tensor.shape)
+        return tuple(operand.tensor.shape), operand.tensor.dtype
     raise TypeError(f"no shape of {type(operand).__name__}")
+
+
+def shape_of(operand: Operand) -> tuple[int, ...]:
+    return shape_and_type(operand)[0]
 
 
 def _elementwise(op: str) -> Translation:
@@ -108,6 +113,10 @@ def dropout(call: Call) -> Operand:
 
 @translates(aten.linear.default)
 def linear(call: Call) -> Operand:
+    """Gemm where it says the same in one node; MatMul and Add for quantized weights, whose fusions look for those."""
+    if len(call.shape) == 2 and isinstance(call["weight"], Constant) and call["bias"] is not None:
+        weight = call.builder.weight(call["weight"], transposed=True)
+        return call.emit("Gemm", [call["input"], weight, call["bias"]])
     product = call.emit("MatMul", [call["input"], call.builder.weight(call["weight"], transposed=True)])
     return product if call["bias"] is None else call.emit("Add", [product, call["bias"]])
 
@@ -141,15 +150,9 @@ def softmax(call: Call) -> Operand:
 def attention(call: Call) -> Operand:
     if call["attn_mask"] is not None or call["is_causal"] or call["dropout_p"]:
         raise NotImplementedError("mask, causality or dropout")
-    builder, query, key = call.builder, call["query"], call["key"]
-    q_shape, k_shape = shape_of(query), shape_of(key)
-    scale = q_shape[-1] ** -0.5 if call["scale"] is None else call["scale"]
-    axes = [*range(len(k_shape) - 2), len(k_shape) - 1, len(k_shape) - 2]
-    scaled = builder.emit("Mul", [query, builder.scalar(scale)], q_shape)
-    turned = builder.emit("Transpose", [key], [k_shape[axis] for axis in axes], perm=axes)
-    logits = builder.emit("MatMul", [scaled, turned], [*q_shape[:-1], k_shape[-2]])
-    shares = builder.emit("Softmax", [logits], logits.shape, axis=-1)
-    return call.emit("MatMul", [shares, call["value"]])
+    query = shape_of(call["query"])
+    scale = query[-1] ** -0.5 if call["scale"] is None else call["scale"]
+    return call.emit("Attention", [call["query"], call["key"], call["value"]], scale=float(scale))
 
 
 @translates(aten.matmul.default)
@@ -287,12 +290,10 @@ def dequantize_per_tensor(call: Call) -> Operand:
     return call.emit("DequantizeLinear", [call["input"], *_static_scale(call)])
 
 
-def _static_scale(call: Call) -> tuple[Operand | str, str]:
+def _static_scale(call: Call) -> tuple[Operand, str]:
     if call["zero_point"] != 0 or (call["quant_min"], call["quant_max"]) != (-128, 127):
         raise NotImplementedError("an asymmetric or narrow activation")
-    layer = call.builder.scope.replace("/", ".")
-    scale = Constant(f"{layer}.input_scale", torch.tensor(call["scale"], dtype=torch.float32))
-    return scale, call.builder.scalar(0, torch.int8)
+    return call.builder.input_scale(call["scale"]), call.builder.scalar(0, torch.int8)
 
 
 @translates(decomposed.dequantize_per_channel.default)
@@ -309,7 +310,9 @@ def dequantize_affine(call: Call) -> Operand:
     return Weight(call["input"], bits=bits, scale=call["scale"], group_size=group_size)
 
 
-#: Never folded, although all their inputs are constants: folding would store the weight in full precision.
+#: Never folded, although all their inputs are constants: restoring a weight would store it in full precision, and what
+#: does not change a weight would hide where it comes from.
 KEPT = frozenset(
     {decomposed.dequantize_per_channel.default, torch.ops.torchao.dequantize_affine.default, aten.to.dtype}
+    | {target for target, translation in TRANSLATIONS.items() if translation in (same, dropout)}
 )

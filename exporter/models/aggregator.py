@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vggt_edge.exporter.models.config import PATCH, SPECIAL_TOKENS, InputShape, VGGTConfig
-from vggt_edge.exporter.models.layers import Block, RopeTables, repeat_frames, rope_tables
+from vggt_edge.exporter.models.layers import Block, repeat_frames, rope_tables
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -24,7 +24,7 @@ class PatchProjection(nn.Module):
 
 
 class DinoPatchEmbed(nn.Module):
-    """DINOv2 ViT with registers: images (N, 3, H, W) to normalised patch tokens (N, patches, C)."""
+    """DINOv2 ViT with registers: ``embed``, then every block, then ``patches``."""
 
     fixed_position: Tensor | None
 
@@ -56,19 +56,23 @@ class DinoPatchEmbed(nn.Module):
         resized = functional.interpolate(square, size=self.grid, mode="bicubic", antialias=True)
         return torch.cat([cls, resized.flatten(2).transpose(1, 2)], dim=1)
 
-    def forward(self, images: Tensor) -> Tensor:
+    def embed(self, images: Tensor) -> Tensor:
+        """Normalised images (N, 3, H, W) to tokens (N * tokens, C): class token, registers, patches."""
         frames = images.shape[0]
         position = self._position_table() if self.fixed_position is None else self.fixed_position
-        x = self.patch_embed(images) + position[:, 1:]
-        cls = (self.cls_token + position[:, :1]).expand(frames, -1, -1)
-        x = torch.cat([cls, self.register_tokens.expand(frames, -1, -1), x], dim=1)
-        for block in self.blocks:
-            x = block(x)
+        patches = self.patch_embed(images) + position[:, 1:]
+        first = torch.cat([self.cls_token + position[:, :1], self.register_tokens], dim=1)
+        return torch.cat([first.expand(frames, -1, -1), patches], dim=1).flatten(0, 1)
+
+    def patches(self, x: Tensor) -> Tensor:
+        """What leaves the last block, (N * tokens, C), to normalised patch tokens (N, patches, C)."""
+        rows, columns = self.grid
+        x = x.view(-1, SPECIAL_TOKENS + rows * columns, x.shape[1])
         return self.norm(x[:, SPECIAL_TOKENS:])  # type: ignore[no-any-return]
 
 
 class Aggregator(nn.Module):
-    """Images (B, S, 3, H, W) to the tapped entries, each (B, S, tokens, 2C): cat(frame block, global block)."""
+    """DINO and the alternating attention; what runs in which order is said by ``VGGT.stages``."""
 
     mean: Tensor
     std: Tensor
@@ -81,7 +85,7 @@ class Aggregator(nn.Module):
     def __init__(self, config: VGGTConfig, shape: InputShape) -> None:
         super().__init__()
         dim = config.embed_dim
-        self.taps = config.taps
+        self.shape = shape
         self.camera_token = nn.Parameter(torch.zeros(1, 2, 1, dim))
         self.register_token = nn.Parameter(torch.zeros(1, 2, REGISTERS, dim))
         self.patch_embed = DinoPatchEmbed(config, shape)
@@ -100,25 +104,24 @@ class Aggregator(nn.Module):
         ):
             self.register_buffer(name, table, persistent=False)
 
+    def embed(self, images: Tensor) -> Tensor:
+        """Images (B, S, 3, H, W) to DINO's tokens (B * S * tokens, C)."""
+        return self.patch_embed.embed((images.flatten(0, 1) - self.mean) / self.std)
+
     def special_tokens(self, batch: int, frames: int) -> Tensor:
         """Camera and register tokens, (B, S, 5, C): slot 0 for the reference frame, slot 1 for every other."""
         slots = torch.cat([self.camera_token, self.register_token], dim=2)
         others = slots[:, 1:].expand(-1, frames - 1, -1, -1)
         return torch.cat([slots[:, :1], others], dim=1).expand(batch, -1, -1, -1)
 
-    def forward(self, images: Tensor) -> list[Tensor]:
-        batch, frames = images.shape[:2]
-        patches = self.patch_embed((images.flatten(0, 1) - self.mean) / self.std)
-        patches = patches.view(batch, frames, *patches.shape[1:])
-        x = torch.cat([self.special_tokens(batch, frames), patches], dim=2)
-        tokens, dim = x.shape[2:]
-        frame_rope = RopeTables(self.frame_cos, self.frame_sin, self.rope_order)
-        global_rope = RopeTables(self.global_cos, self.global_sin, self.rope_order)
-        entries = []
-        for index, (frame_block, global_block) in enumerate(zip(self.frame_blocks, self.global_blocks, strict=True)):
-            local = frame_block(x.reshape(batch * frames, tokens, dim), frame_rope)
-            x = global_block(local.reshape(batch, frames * tokens, dim), global_rope)
-            if index in self.taps:
-                shape = (batch, frames, tokens, dim)
-                entries.append(torch.cat([local.reshape(shape), x.reshape(shape)], dim=3))
-        return entries
+    def tokens(self, x: Tensor) -> Tensor:
+        """What leaves DINO to what enters the alternating blocks: its own special tokens give way to VGGT's."""
+        patches = self.patch_embed.patches(x)
+        patches = patches.view(-1, self.shape.frames, *patches.shape[1:])
+        batch, frames = patches.shape[:2]
+        return torch.cat([self.special_tokens(batch, frames), patches], dim=2).flatten(0, 2)
+
+    def entry(self, local: Tensor, every: Tensor) -> Tensor:
+        """Outputs of a frame block and the global block after it, joined: (B * S, tokens, 2C)."""
+        joined = torch.cat([local, every], dim=1)
+        return joined.view(-1, self.shape.tokens, joined.shape[1])

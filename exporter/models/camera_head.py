@@ -13,10 +13,11 @@ POSE_DIM = 9
 
 
 class CameraHead(nn.Module):
-    """Last aggregator entry (B, S, tokens, 2C) to one pose encoding (B, S, 9) per refinement; the last one counts."""
+    """Camera tokens (B * S, 2C) to one pose encoding (B, S, 9) per refinement; the last one counts."""
 
-    def __init__(self, config: VGGTConfig) -> None:
+    def __init__(self, config: VGGTConfig, frames: int) -> None:
         super().__init__()
+        self.frames = frames
         dim = 2 * config.embed_dim
         self.iterations = config.camera_iterations
         self.token_norm = nn.LayerNorm(dim)
@@ -29,20 +30,20 @@ class CameraHead(nn.Module):
         self.pose_branch = Mlp(dim, dim // 2, POSE_DIM)
 
     def forward(self, tokens: Tensor) -> list[Tensor]:
-        camera = self.token_norm(tokens[:, :, 0])
+        camera = self.token_norm(tokens)
         normalised = self.adaln_norm(camera)
-        pose = seen = self.empty_pose_tokens.expand(*camera.shape[:2], -1)
+        pose = seen = self.empty_pose_tokens[0].expand(len(camera), -1)
         predictions: list[Tensor] = []
         for _ in range(self.iterations):
             shift, scale, gate = self.poseLN_modulation(self.embed_pose(seen)).chunk(3, dim=-1)
             x = gate * (normalised * (1 + scale) + shift) + camera
             for block in self.trunk:
-                x = block(x)
+                x = block(x, len(x) // self.frames)
             delta = self.pose_branch(self.trunk_norm(x))
             pose = pose + delta if predictions else delta
             seen = pose.detach()  # a refinement learns from its own error, not through those before it
             predictions.append(pose)
-        return [activate_pose(prediction) for prediction in predictions]
+        return [activate_pose(prediction).view(-1, self.frames, POSE_DIM) for prediction in predictions]
 
 
 def activate_pose(raw: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from vggt_edge.exporter.models.config import SPECIAL_TOKENS, InputShape, VGGTConfig
+from vggt_edge.exporter.models.config import InputShape, VGGTConfig
 
 UV_WEIGHT = 0.1
 UV_OMEGA = 100.0
@@ -97,7 +97,7 @@ class Scratch(nn.Module):
 
 
 class DPTHead(nn.Module):
-    """Four entries (B, S, tokens, 2C) to raw maps (B, S, outputs, H, W); the last channel is the confidence."""
+    """Four levels of patch tokens (B * S, patches, 2C) to raw maps (B, S, outputs, H, W), confidence last."""
 
     def __init__(self, config: VGGTConfig, shape: InputShape, outputs: int) -> None:
         super().__init__()
@@ -118,15 +118,11 @@ class DPTHead(nn.Module):
         self.uv_levels = nn.ModuleList(UVEmbedding(width, *shape.grid, aspect) for width in channels)
         self.uv_out = UVEmbedding(config.dpt_features // 2, shape.height, shape.width, aspect)
 
-    def _level(self, index: int, entry: Tensor) -> Tensor:
-        batch, frames, _, dim = entry.shape
-        x = self.norm(entry[:, :, SPECIAL_TOKENS:])
-        x = x.reshape(batch * frames, self.shape.patches, dim).transpose(1, 2)
-        x = self.projects[index](x.reshape(batch * frames, dim, *self.shape.grid))
-        return self.resize_layers[index](self.uv_levels[index](x))  # type: ignore[no-any-return]
+    def _level(self, index: int, tokens: Tensor) -> Tensor:
+        x = self.norm(tokens).transpose(1, 2).unflatten(2, self.shape.grid)
+        return self.resize_layers[index](self.uv_levels[index](self.projects[index](x)))  # type: ignore[no-any-return]
 
     def forward(self, entries: Sequence[Tensor]) -> Tensor:
-        batch, frames = entries[0].shape[:2]
         levels = [self._level(index, entry) for index, entry in enumerate(entries)]
         scratch = self.scratch
         one, two = scratch.layer1_rn(levels[0]), scratch.layer2_rn(levels[1])
@@ -138,7 +134,7 @@ class DPTHead(nn.Module):
         full = [self.shape.height, self.shape.width]
         x = functional.interpolate(scratch.output_conv1(x), size=full, mode="bilinear", align_corners=True)
         maps = scratch.output_conv2(self.uv_out(x))
-        return maps.view(batch, frames, *maps.shape[1:])  # type: ignore[no-any-return]
+        return maps.view(-1, self.shape.frames, *maps.shape[1:])  # type: ignore[no-any-return]
 
 
 def activate_depth(maps: Tensor) -> tuple[Tensor, Tensor]:

@@ -49,12 +49,15 @@ def repeat_frames(tables: RopeTables, frames: int) -> RopeTables:
 
 
 def rotate(x: Tensor, rope: RopeTables) -> Tensor:
-    """Rotary embedding of q or k, (B, heads, tokens, head_dim)."""
+    """Rotary embedding of q or k or both, (B, heads, tokens, head_dim)."""
     return x * rope.cos + torch.index_select(x, 3, rope.order) * rope.sin
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention, (B, tokens, dim) to the same; q/k norm and RoPE in the alternating blocks only."""
+    """Multi-head self-attention within each of ``sequences`` equally long runs of tokens; (tokens, dim) to the same.
+
+    q/k norm and RoPE in the alternating blocks only.
+    """
 
     def __init__(self, dim: int, heads: int, qk_norm: bool) -> None:
         super().__init__()
@@ -64,14 +67,16 @@ class Attention(nn.Module):
         self.q_norm: nn.Module = nn.LayerNorm(dim // heads) if qk_norm else nn.Identity()
         self.k_norm: nn.Module = nn.LayerNorm(dim // heads) if qk_norm else nn.Identity()
 
-    def forward(self, x: Tensor, rope: RopeTables | None = None) -> Tensor:
-        batch, tokens, dim = x.shape
-        qkv = self.qkv(x).view(batch, tokens, 3, self.heads, dim // self.heads).permute(2, 0, 3, 1, 4)
-        q, k, v = self.q_norm(qkv[0]), self.k_norm(qkv[1]), qkv[2]
+    def forward(self, x: Tensor, sequences: int, rope: RopeTables | None = None) -> Tensor:
+        tokens, dim = x.shape
+        heads = self.qkv(x).view(sequences, tokens // sequences, 3 * self.heads, dim // self.heads).transpose(1, 2)
+        q, k, v = heads.chunk(3, dim=1)
+        q, k = self.q_norm(q), self.k_norm(k)
         if rope is not None:
-            q, k = rotate(q, rope), rotate(k, rope)
+            # Both at once: half the graph nodes.
+            q, k = rotate(torch.cat([q, k], dim=1), rope).chunk(2, dim=1)
         mixed = functional.scaled_dot_product_attention(q, k, v)
-        return self.proj(mixed.transpose(1, 2).reshape(batch, tokens, dim))  # type: ignore[no-any-return]
+        return self.proj(mixed.transpose(1, 2).reshape(tokens, dim))  # type: ignore[no-any-return]
 
 
 class Mlp(nn.Module):
@@ -94,7 +99,10 @@ class LayerScale(nn.Module):
 
 
 class Block(nn.Module):
-    """Pre-norm transformer block with LayerScale; (B, tokens, dim) to the same."""
+    """Pre-norm transformer block with LayerScale; ``sequences`` runs of tokens, (tokens, dim) to the same.
+
+    Tokens of all frames lie in one matrix, so that a linear is one Gemm node and nothing is reshaped between blocks.
+    """
 
     def __init__(
         self, dim: int, heads: int, *, qk_norm: bool = False, eps: float = 1e-5, layer_scale: float = 0.01
@@ -102,11 +110,11 @@ class Block(nn.Module):
         super().__init__()
         self.norm1 = nn.LayerNorm(dim, eps=eps)
         self.attn = Attention(dim, heads, qk_norm)
-        self.ls1 = LayerScale(dim, layer_scale)
+        self.ls1: nn.Module = LayerScale(dim, layer_scale)
         self.norm2 = nn.LayerNorm(dim, eps=eps)
         self.mlp = Mlp(dim, 4 * dim, dim)
-        self.ls2 = LayerScale(dim, layer_scale)
+        self.ls2: nn.Module = LayerScale(dim, layer_scale)
 
-    def forward(self, x: Tensor, rope: RopeTables | None = None) -> Tensor:
-        x = x + self.ls1(self.attn(self.norm1(x), rope))
+    def forward(self, x: Tensor, sequences: int, rope: RopeTables | None = None) -> Tensor:
+        x = x + self.ls1(self.attn(self.norm1(x), sequences, rope))
         return x + self.ls2(self.mlp(self.norm2(x)))  # type: ignore[no-any-return]

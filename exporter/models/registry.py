@@ -10,7 +10,8 @@ import re
 from pathlib import Path
 
 from vggt_edge.devices.errors import InputError, UnknownNameError
-from vggt_edge.exporter.models.checkpoint import Checkpoint, read_checkpoint
+from vggt_edge.exporter.models.checkpoint import Checkpoint, OnProgress, read_checkpoint
+from vggt_edge.exporter.models.shards import INDEX_SUFFIX, first_shard
 
 MINI = "vggt-mini"
 MINI_WEIGHTS = Path(__file__).with_name("vggt_mini.safetensors")
@@ -25,19 +26,20 @@ def embedded_models() -> dict[str, Path]:
     return {file.stem.replace("_", "-"): file for file in files}
 
 
-def open_model(name: str) -> Checkpoint:
-    """An embedded model, a file, a folder that holds ``model.safetensors`` or ``model.pt``, or a hub id.
+def open_model(name: str, on_progress: OnProgress | None = None) -> Checkpoint:
+    """An embedded model, a file, a folder that holds ``model.safetensors``, ``model.pt`` or shards, or a hub id.
 
-    ``UnknownNameError`` lists the embedded models; ``InputError`` for a checkpoint that cannot be had or read.
+    ``on_progress`` gets bytes read and in all. ``UnknownNameError`` lists the embedded models; ``InputError`` for a
+    checkpoint that cannot be had or read.
     """
     embedded = embedded_models()
     if name in embedded:
-        return read_checkpoint(embedded[name], source=name)
+        return read_checkpoint(embedded[name], source=name, on_progress=on_progress)
     path = _local(name)
     if path is not None:
-        return read_checkpoint(path)
+        return read_checkpoint(path, on_progress=on_progress)
     if _HUB_ID.fullmatch(name):
-        return read_checkpoint(_from_hub(name), source=name)
+        return read_checkpoint(_from_hub(name), source=name, on_progress=on_progress)
     raise UnknownNameError(
         "model", name, (*embedded, "a .safetensors or .pt file", "a folder", "a hub id such as org/name")
     )
@@ -49,7 +51,7 @@ def _local(name: str) -> Path | None:
         path = Path(name).expanduser()
         if name and path.is_dir():
             return _inside(path)
-        return path if path.suffix in _SUFFIXES or (name and path.exists()) else None
+        return path if name.endswith((*_SUFFIXES, INDEX_SUFFIX)) or (name and path.exists()) else None
     except (OSError, RuntimeError):  # too long for a path, or the home of nobody
         return None
 
@@ -58,10 +60,12 @@ def _inside(folder: Path) -> Path:
     for file in _HUB_FILES:
         if (folder / file).is_file():
             return folder / file
+    if (sharded := first_shard(folder)) is not None:
+        return sharded
     raise InputError(
         f"no checkpoint in folder {folder}",
         where=str(folder),
-        expected=f"one of: {', '.join(_HUB_FILES)}",
+        expected=f"one of: {', '.join(_HUB_FILES)}, model{INDEX_SUFFIX}",
         remedy="give the path of the checkpoint itself to --model",
     )
 

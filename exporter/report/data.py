@@ -50,7 +50,10 @@ class SceneView:
 
 @dataclass(frozen=True)
 class ReportData:
-    """device_title: the profile's. input_shape: (frames, height, width). digests, tools: name to value."""
+    """device_title: the profile's. input_shape: (frames, height, width). digests, tools: name to value.
+
+    random_weights: how random weights were drawn; empty for a trained model.
+    """
 
     model: str
     target: str
@@ -67,6 +70,7 @@ class ReportData:
     digests: Mapping[str, str] = field(default_factory=dict)
     tools: Mapping[str, str] = field(default_factory=dict)
     command: tuple[str, ...] = ()
+    random_weights: str = ""
 
 
 def component_of(block: str) -> str:

@@ -1,6 +1,8 @@
 """The process that runs the compiler of TensorRT for RTX: ``_rtx_worker MODEL FOLDER CAPABILITY``.
 
-Writes ``result.json`` into FOLDER: errors, figures, and the quantized constants that were not found in the plan.
+Writes ``result.json`` into FOLDER: errors, figures, and the quantized constants that were not found in the plan. What
+keeps its memory small beside a plan of gigabytes: the plan goes to a file as it is made, the parser reads weights from
+our mapping of their file, and the pages of that mapping are given back all the time.
 """
 
 from __future__ import annotations
@@ -9,20 +11,25 @@ import ctypes
 import importlib.util
 import json
 import mmap
+import resource
 import sys
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import onnx_ir as ir
 
+from vggt_edge.runtimes.tensorrt._plan_search import give_back, search_plan
+
 _LIBRARIES = ("libcudart.so.*", "libtensorrt_rtx.so.*", "libtensorrt_onnxparser_rtx.so.*")
-# Below this a constant may occur in the plan by chance, or be folded away.
-SOUGHT_FROM_BYTES = 4096
-# Each search reads the plan up to the constant: of large plans a sample has to do.
-SEARCH_BUDGET_BYTES = 64 << 30
+# The compiler reads a gigabyte of weights in less than a second; this is when to give pages back.
+_GIVE_BACK_EVERY_S = 0.05
+
+Figures = dict[str, float | int | str]
 
 
 def load_bindings() -> Any:
@@ -53,86 +60,109 @@ def make_logger(trt: Any, messages: list[str]) -> Any:
     return Collector()
 
 
-def compile_model(model: Path, capability: str) -> tuple[Any, list[str], dict[str, float | int | str]]:
-    """(plan or None, errors, figures)."""
+def make_writer(trt: Any, stream: BinaryIO) -> Any:
+    """Where the compiler puts the plan, piece by piece."""
+
+    class Writer(trt.IStreamWriter):  # type: ignore[misc,name-defined,unused-ignore]
+        def __init__(self) -> None:
+            trt.IStreamWriter.__init__(self)
+
+        def write(self, data: bytes) -> int:
+            return stream.write(data)
+
+    return Writer()
+
+
+def compile_model(model: Path, capability: str, plan: Path) -> tuple[list[str], Figures]:
+    """Write the compiled ``plan``; (errors, figures)."""
     trt = load_bindings()
     messages: list[str] = []
     logger = make_logger(trt, messages)
     builder = trt.Builder(logger)
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     parser = trt.OnnxParser(network, logger)
-    figures: dict[str, float | int | str] = {"version": str(trt.__version__)}
-    if not parser.parse_from_file(str(model)):
+    figures: Figures = {"version": str(trt.__version__)}
+    mapped: list[mmap.mmap] = []
+    if not parse(parser, model, mapped):
         errors = [parser.get_error(index) for index in range(parser.num_errors)]
-        return (
-            None,
-            [f"{error.node_name() or 'graph'}: {error.desc().strip()}" for error in errors] or messages,
-            figures,
-        )
+        described = [f"{error.node_name() or 'graph'}: {error.desc().strip()}" for error in errors]
+        return described or messages or ["not an ONNX model"], figures
     config = builder.create_builder_config()
     config.num_compute_capabilities = 1
     config.set_compute_capability(getattr(trt.ComputeCapability, capability), 0)
     began = time.perf_counter()
-    plan = builder.build_serialized_network(network, config)
+    with plan.open("wb") as stream, giving_back(mapped):
+        built = builder.build_serialized_network_to_stream(network, config, make_writer(trt, stream))
     figures |= {"seconds": round(time.perf_counter() - began, 3), "layers": network.num_layers}
-    if plan is None:
-        return None, messages or ["the network was not compiled, without a message"], figures
-    return plan, [], figures | {"plan_bytes": plan.nbytes}
+    if not built:
+        return messages or ["the network was not compiled, without a message"], figures
+    return [], figures | {"plan_bytes": plan.stat().st_size}
 
 
-def quantized_constants(model: Path) -> Iterator[tuple[str, ir.TensorProtocol]]:
-    """The int8 and int4 constants that are worth looking for."""
+def parse(parser: Any, model: Path, mapped: list[mmap.mmap]) -> bool:
+    """Parse ``model`` with its weights lent from mappings that are ours, which are added to ``mapped``."""
+    if not parser.load_model_proto(model.read_bytes(), str(model)):
+        return False
+    bases: dict[str, int] = {}
     for value in ir.load(model).graph.initializers.values():
         tensor = value.const_value
-        if tensor is None or tensor.dtype not in (ir.DataType.INT8, ir.DataType.INT4):
-            continue
-        if tensor.nbytes >= SOUGHT_FROM_BYTES:
-            yield str(value.name), tensor
+        if isinstance(tensor, ir.ExternalTensor) and tensor.nbytes:
+            if tensor.path not in bases:
+                mapped.append(_mapped(Path(tensor.path)))
+                bases[tensor.path] = np.frombuffer(mapped[-1], np.uint8).ctypes.data
+            if not parser.load_initializer(value.name, bases[tensor.path] + (tensor.offset or 0), tensor.nbytes):
+                return False
+    return bool(parser.parse_model_proto())
 
 
-def stored_forms(tensor: ir.TensorProtocol) -> Iterator[bytes]:
-    """The bytes of a constant in the layouts that the compiler was seen to use: as it is, transposed, channels last."""
-    yield tensor.tobytes()
-    rank = len(tensor.shape)
-    if rank in (2, 4):
-        order = (1, 0) if rank == 2 else (0, 2, 3, 1)
-        moved = np.ascontiguousarray(tensor.numpy().transpose(order))
-        yield ir.tensor(moved, dtype=tensor.dtype).tobytes()
+def _mapped(path: Path) -> mmap.mmap:
+    with path.open("rb") as file:
+        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
 
 
-def search_plan(plan: Any, model: Path, folder: Path) -> tuple[dict[str, float | int | str], list[str]]:
-    """(figures, names of the constants that were not found).
+@contextmanager
+def giving_back(mapped: Sequence[mmap.mmap]) -> Iterator[None]:
+    """What is read of the mappings meanwhile does not stay in memory: at full size that would be gigabytes."""
+    stop = threading.Event()
 
-    weights_packed is "yes" if all of them were found, or if the plan is too small to hold the others in FP16;
-    otherwise "unknown".
+    def loop() -> None:
+        while not stop.wait(_GIVE_BACK_EVERY_S):
+            for content in mapped:
+                give_back(content)
+
+    thread = threading.Thread(target=loop, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+        for content in mapped:
+            give_back(content)
+
+
+def peak_memory_bytes() -> int:
+    """The most memory that this process had.
+
+    From /proc, since a child's ``ru_maxrss`` starts at what its parent had when it started it.
     """
-    path = folder / "plan"
-    path.write_bytes(memoryview(plan))
-    constants = list(quantized_constants(model))
-    plan_bytes = path.stat().st_size
-    sought = constants[:: max(1, len(constants) * plan_bytes // SEARCH_BUDGET_BYTES)]
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        missing = [
-            (name, tensor) for name, tensor in sought if all(content.find(form) < 0 for form in stored_forms(tensor))
-        ]
-    wider = sum(2 * tensor.size - tensor.nbytes for _, tensor in missing)
-    least_unpacked = sum(tensor.nbytes for _, tensor in constants) + wider
-    packed = "yes" if not missing or plan_bytes < least_unpacked else "unknown"
-    figures: dict[str, float | int | str] = {
-        "constants_sought": len(sought),
-        "constants_found": len(sought) - len(missing),
-        "weights_packed": packed if sought else "nothing to pack",
-    }
-    return figures, [name for name, _ in missing]
+    status = Path("/proc/self/status")
+    if status.is_file():
+        for line in status.read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def main(arguments: list[str]) -> int:
     model, folder, capability = Path(arguments[0]), Path(arguments[1]), arguments[2]
-    plan, errors, figures = compile_model(model, capability)
+    began = time.perf_counter()
+    errors, figures = compile_model(model, capability, folder / "plan")
     missing: list[str] = []
-    if plan is not None:
-        found, missing = search_plan(plan, model, folder)
+    if not errors:
+        found, missing = search_plan(folder / "plan", model)
         figures |= found
+    figures |= {"peak_memory_bytes": peak_memory_bytes(), "total_seconds": round(time.perf_counter() - began, 3)}
     result = {"errors": errors, "figures": figures, "missing": missing}
     (folder / "result.json").write_text(json.dumps(result, sort_keys=True))
     return 0

@@ -11,6 +11,7 @@ FP16_MAX = 65504.0
 FP16_TINY = float(np.finfo(np.float16).smallest_subnormal)
 # FP16 keeps a constant of normal size to 2**-12 of its norm. Four times that much means that most of it was subnormal.
 NORM_ERROR_MAX = 2.0**-10
+_PIECE = 1 << 18
 _REMEDY = "compute the block that this constant belongs to in FP32: name it in the graph's fp32_blocks"
 
 
@@ -24,8 +25,8 @@ def to_half(name: str, values: npt.NDArray[np.floating]) -> npt.NDArray[np.float
         half = values.astype(np.float16)
     if bool(np.isnan(values).any()):
         raise LoweringError(f"constant {name} holds NaN", where=name, expected="finite values")
-    overflow = np.isinf(half) & np.isfinite(values)
-    if bool(overflow.any()):
+    infinite = np.isinf(half)
+    if bool(infinite.any()) and bool(np.isfinite(values[infinite]).any()):
         largest = float(np.abs(values[np.isfinite(values)]).max())
         raise LoweringError(
             f"constant {name} overflows FP16: its largest magnitude is {largest:g}",
@@ -54,7 +55,24 @@ def scale_to_half(name: str, values: npt.NDArray[np.floating]) -> npt.NDArray[np
 
 def norm_error(values: npt.NDArray[np.floating], half: npt.NDArray[np.float16]) -> float:
     """|half - values| / |values| over the finite entries; 0 for a tensor of zeros."""
-    finite = np.isfinite(values)
-    exact = values[finite].astype(np.float64)
-    norm = float(np.linalg.norm(exact))
-    return float(np.linalg.norm(half[finite].astype(np.float64) - exact)) / norm if norm else 0.0
+    flat, flat_half = values.reshape(-1), half.reshape(-1)
+    peak = _magnitude(flat)
+    if not np.isfinite(peak):
+        finite = np.isfinite(flat)
+        flat, flat_half = flat[finite], flat_half[finite]
+        peak = _magnitude(flat)
+    if peak == 0:
+        return 0.0
+    squares = [0.0, 0.0]
+    # In pieces that stay in the cache, and relative to the largest entry, so that no square underflows.
+    for start in range(0, flat.size, _PIECE):
+        exact = flat[start : start + _PIECE]
+        error = flat_half[start : start + _PIECE].astype(exact.dtype) - exact
+        for index, part in enumerate((error, exact)):
+            squares[index] += float(np.square(part / peak).sum(dtype=np.float64))
+    return float(np.sqrt(squares[0] / squares[1]))
+
+
+def _magnitude(flat: npt.NDArray[np.floating]) -> np.floating:
+    """The largest absolute value, in the type of the entries; NaN where there is one."""
+    return np.maximum(flat.max(), -flat.min()) if flat.size else flat.dtype.type(0)

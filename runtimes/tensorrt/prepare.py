@@ -1,4 +1,4 @@
-"""From the QDQ graph with FP32 compute to a strongly typed one with FP16 compute.
+"""From the QDQ graph with FP32 compute, opset 23, to a strongly typed one with FP16 compute, opset 21.
 
 A strongly typed network computes each operator in the type of its inputs, so the file itself has to carry every
 precision. Every float operator becomes FP16, apart from the islands that stay FP32: the blocks and modules that the
@@ -8,7 +8,7 @@ the dense heads, the pose accumulator). Graph inputs and outputs stay FP32.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +19,7 @@ import onnx_ir.passes.common as passes
 from vggt_edge.devices.errors import LoweringError
 from vggt_edge.runtimes._audit import load_onnx
 from vggt_edge.runtimes.tensorrt.halves import scale_to_half, to_half
+from vggt_edge.runtimes.tensorrt.opset import lower_opset
 
 FLOATS = frozenset({ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.DOUBLE})
 FLOAT, FLOAT16 = ir.DataType.FLOAT, ir.DataType.FLOAT16
@@ -37,6 +38,7 @@ _BOOL_OUTPUT = frozenset(_COMPARISONS | {"And", "Not", "Or", "Xor"})
 _TYPE_INPUT = {"CastLike": 1, "DequantizeLinear": 1, "OneHot": 2, "Where": 1}
 _ALIGNMENT = 4096
 _EXTERNAL_FROM_BYTES = 256
+_LARGE_BYTES = 1 << 18
 
 
 @dataclass(frozen=True)
@@ -61,8 +63,9 @@ class Prepared:
 def prepare(source: Path, target: Path, fp32: Iterable[str] = ()) -> Prepared:
     """Write the strongly typed FP16 form of ``source`` to ``target`` (data in ``<target>.data``).
 
-    fp32: names of blocks or modules to compute in FP32. The same input gives the same bytes. ``LoweringError`` names a
-    constant that FP16 cannot hold, or an fp32 name that no node has.
+    fp32: names of blocks or modules to compute in FP32. The same input gives the same bytes. Weights go from file to
+    file one at a time. ``LoweringError`` names a constant that FP16 cannot hold, an operator that opset 21 lacks, or an
+    fp32 name that no node has.
     """
     model = load_onnx(source)
     islands = type_graph(model, tuple(sorted(fp32)))
@@ -84,14 +87,25 @@ def type_graph(model: ir.Model, fp32: tuple[str, ...] = ()) -> tuple[str, ...]:
     """Type ``model`` in place; the names of the nodes that stay FP32, sorted."""
     if any(attribute.type == ir.AttributeType.GRAPH for node in model.graph for attribute in node.attributes.values()):
         raise LoweringError("the graph holds control flow", expected="a flat graph", remedy="export with fixed shapes")
+    lower_opset(model)
     passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
     passes.TopologicalSortPass()(model)
+    _uncast_scales(model.graph)
     islands = _named(model.graph, fp32) | tail(model.graph)
     _Typing(model.graph, islands).run()
     passes.RemoveUnusedNodesPass()(model)
     passes.ClearMetadataAndDocStringPass()(model)
     model.producer_name, model.producer_version = "vggt-edge", None
     return tuple(sorted(node.name or "" for node in islands if node.graph is not None))
+
+
+def _uncast_scales(graph: ir.Graph) -> None:
+    """Scales stored narrow behind a Cast are read directly: their type becomes that of the compute around them."""
+    for node in graph:
+        scale = node.inputs[1] if node.op_type in QDQ else None
+        cast = None if scale is None else scale.producer()
+        if cast is not None and cast.op_type == "Cast" and cast.inputs[0] is not None:
+            node.replace_input_with(1, cast.inputs[0])
 
 
 def tail(graph: ir.Graph) -> set[ir.Node]:
@@ -125,6 +139,26 @@ def weight_bytes(graph: ir.Graph) -> WeightBytes:
     stored = [tensor for tensor in tensors if tensor.dtype in FLOATS | {ir.DataType.INT8, ir.DataType.INT4}]
     elements = sum(tensor.size for tensor in stored)
     return WeightBytes(sum(tensor.nbytes for tensor in stored), 2 * elements, 4 * elements)
+
+
+def _converted(
+    source: str, name: str, stored: ir.TensorProtocol, wanted: ir.DataType, scale: bool
+) -> ir.TensorProtocol:
+    """``stored`` in FP16 or FP32; if it is large, its bytes are in memory only while it is written."""
+
+    def make() -> ir.TensorProtocol:
+        values: np.ndarray
+        if wanted == FLOAT:
+            values = stored.numpy().astype(np.float32)
+        else:
+            values = (scale_to_half if scale else to_half)(source, stored.numpy())
+        if isinstance(stored, ir.ExternalTensor):
+            stored.release()
+        return ir.tensor(values, name=name)
+
+    if stored.nbytes < _LARGE_BYTES:
+        return make()
+    return ir.LazyTensor(make, wanted, ir.Shape(stored.shape.numpy()), name=name)
 
 
 class _Typing:
@@ -195,24 +229,20 @@ class _Typing:
             return value
         key = (value, wanted)
         if key not in self.converted:
-            # An FP16 constant that is wanted in FP32 is cast in the graph: the file must not grow.
-            stored_wider = value.const_value is not None and wanted == FLOAT16
-            new = (
-                self._halved(value, scale_to_half if scale else to_half)
-                if stored_wider
-                else self._cast(value, wanted, before)
-            )
+            # An FP16 constant that is wanted in FP32 is cast in the graph, where the file must not grow; not a scale,
+            # since TensorRT wants those constant.
+            stored = value.const_value is not None and (wanted == FLOAT16 or scale)
+            new = self._restored(value, wanted, scale) if stored else self._cast(value, wanted, before)
             self.types[new] = wanted
             self.converted[key] = new
         return self.converted[key]
 
-    def _halved(self, value: ir.Value, convert: Callable[..., np.ndarray]) -> ir.Value:
+    def _restored(self, value: ir.Value, wanted: ir.DataType, scale: bool) -> ir.Value:
+        """A constant in another type, converted when it is written: a big graph would not fit otherwise."""
         assert value.const_value is not None
-        name = f"{value.name}.fp16"
-        half = convert(str(value.name), value.const_value.numpy())
-        new = ir.Value(
-            name=name, shape=value.shape, type=ir.TensorType(FLOAT16), const_value=ir.tensor(half, name=name)
-        )
+        name = f"{value.name}.{'fp16' if wanted == FLOAT16 else 'fp32'}"
+        tensor = _converted(str(value.name), name, value.const_value, wanted, scale)
+        new = ir.Value(name=name, shape=value.shape, type=ir.TensorType(wanted), const_value=tensor)
         self.graph.register_initializer(new)
         return new
 

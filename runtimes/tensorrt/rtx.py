@@ -23,7 +23,8 @@ PACKAGES = ("tensorrt_rtx_bindings", "onnxruntime_ep_nv_tensorrt_rtx")
 # What the compiler offers; an Orin is 8.7.
 CAPABILITIES = ((7, 5), (8, 0), (8, 6), (8, 9), (12, 0), (12, 1))
 DEFAULT_CAPABILITY = "SM86"
-DEFAULT_TIMEOUT_S = 1800.0
+# 1.2 GB of FP16 weights took 25 to 50 s on two shared cores: some twenty times that is a hang, or a machine too slow.
+TIMEOUT_S, TIMEOUT_S_PER_GB = 600.0, 900.0
 _REMEDY = "pip install 'vggt-edge[jetson]' (Linux on x86-64)"
 _WORKER = "vggt_edge.runtimes.tensorrt._rtx_worker"
 
@@ -45,20 +46,31 @@ def offered_capability(wanted: str | None) -> str:
     return f"SM{major}{minor}"
 
 
-def compile_check(model: Path, *, capability: str = DEFAULT_CAPABILITY, timeout_s: float = DEFAULT_TIMEOUT_S) -> Check:
+def time_limit_s(model: Path) -> float:
+    """How long the compiler may take: ten minutes, and fifteen more for each gigabyte of weights."""
+    data = model.with_name(model.name + ".data")
+    size = data.stat().st_size if data.is_file() else 0
+    return TIMEOUT_S + TIMEOUT_S_PER_GB * size / 1e9
+
+
+def compile_check(model: Path, *, capability: str = DEFAULT_CAPABILITY, timeout_s: float | None = None) -> Check:
     """Parse and compile ``model`` as a strongly typed network for ``capability``.
 
-    failed: the graph was refused, or the compiler crashed on it; the detail quotes it. not_run: the packages are not
-    there, or time or memory did not suffice. Figures: plan_bytes, seconds, layers, how many of the quantized constants
-    the plan holds unchanged (constants_found of constants_sought), and weights_packed ("yes", "unknown").
+    timeout_s: ``time_limit_s`` by default. The plan, as large as the weights, lies in a folder beside the model
+    meanwhile. failed: the graph was refused, or the compiler crashed on it; the detail quotes it. not_run: the packages
+    are not there, or time or memory did not suffice. Figures: plan_bytes, seconds (compiling) and total_seconds,
+    peak_memory_bytes of the compiling process, layers, how many of the quantized constants the plan holds unchanged
+    (constants_found of constants_sought), and weights_packed ("yes", "unknown").
     """
     ready = availability()
     if not ready.ok:
         return Check(NAME, "not_run", f"{ready.reason}; {ready.remedy}", {})
-    with tempfile.TemporaryDirectory(prefix="vggt-edge-rtx-") as scratch:
+    limit_s = time_limit_s(model) if timeout_s is None else timeout_s
+    # Beside the model and not in /tmp, which may be memory.
+    with tempfile.TemporaryDirectory(prefix=".rtx-", dir=model.parent) as scratch:
         # -P: modules of the current folder must not be taken for installed ones.
         command = [sys.executable, "-P", "-m", _WORKER, str(model), scratch, capability]
-        return run_worker(command, Path(scratch) / "result.json", capability, timeout_s)
+        return run_worker(command, Path(scratch) / "result.json", capability, limit_s)
 
 
 def run_worker(command: Sequence[str], result_path: Path, capability: str, timeout_s: float) -> Check:
@@ -84,7 +96,9 @@ def _judge(result: dict[str, Any], capability: str) -> Check:
     if result["errors"]:
         return Check(NAME, "failed", "\n".join(result["errors"][:20]), figures)
     found, sought = figures["constants_found"], figures["constants_sought"]
-    detail = f"compiled for {capability}; {found} of {sought} quantized constants are in the plan unchanged"
+    memory_gb = int(figures["peak_memory_bytes"]) / 1e9
+    detail = f"compiled for {capability} in {memory_gb:.1f} GB of memory; "
+    detail += f"{found} of {sought} quantized constants are in the plan unchanged"
     if result["missing"]:
         detail += f", not found: {', '.join(result['missing'][:5])}"
     return Check(NAME, "passed", detail, figures)

@@ -65,7 +65,13 @@ def _nodes(model: ir.Model, *operators: str) -> Iterator[tuple[ir.Node, str]]:
 
 
 def _array(value: ir.Value | None) -> np.ndarray | None:
-    return None if value is None or value.const_value is None else value.const_value.numpy()
+    """A small constant; of a stored one a copy, so that not every scale holds its file open."""
+    tensor = None if value is None else value.const_value
+    if not isinstance(tensor, ir.ExternalTensor):
+        return None if tensor is None else tensor.numpy()
+    array = tensor.numpy().copy()
+    tensor.release()
+    return array
 
 
 def _opset(model: ir.Model) -> Iterator[tuple[str, str]]:

@@ -9,12 +9,14 @@ import pytest
 import torch
 from torch import nn
 
-from vggt_edge.calibration.apply import apply_plan, input_scale, realised_scheme
+from vggt_edge.calibration.activations import MemoryJournal
+from vggt_edge.calibration.apply import apply_plan, input_scale, quantized_stage, realised_scheme
 from vggt_edge.calibration.collect import images_of, layers_of
 from vggt_edge.calibration.linear import HalfConv2d, HalfLinear, HalfWeight, QuantConv2d, QuantLinear, QuantWeight
 from vggt_edge.calibration.plan import PrecisionPlan
 from vggt_edge.calibration.scenes import Scene
 from vggt_edge.calibration.stats import CalibrationStats
+from vggt_edge.calibration.walk import walk
 from vggt_edge.devices.errors import InputError, UsageError
 from vggt_edge.exporter.models.vggt import VGGT
 
@@ -108,3 +110,24 @@ def test_schemes_without_a_form_are_refused(model: VGGT, stats: CalibrationStats
 def test_the_rest_cannot_quantize_activations(model: VGGT, stats: CalibrationStats, uniform_plan: Plans) -> None:
     with pytest.raises(InputError, match="rest_scheme"):
         apply_plan(model, uniform_plan(model, "fp16", rest_scheme="w8a8"), stats)
+
+
+@pytest.mark.parametrize("scheme", ["fp16", "w8a8", "w4a16"])
+def test_one_stage_at_a_time_computes_the_same_as_all_at_once(
+    model: VGGT, scenes: tuple[Scene, ...], stats: CalibrationStats, uniform_plan: Plans, scheme: str
+) -> None:
+    plan = uniform_plan(model, scheme)
+    journal = MemoryJournal()
+    images = images_of(scenes[0])
+    list(walk(model, [images], journal, around=lambda stage: quantized_stage(model, stage, plan, stats)))
+    apply_plan(model, plan, stats)
+    for name, expected in zip(model.output_names, model(images), strict=True):
+        assert torch.equal(journal.get(0, name), expected), name
+
+
+def test_a_stage_gets_its_own_layers_back(model: VGGT, stats: CalibrationStats, uniform_plan: Plans) -> None:
+    before = dict(model.named_modules())
+    for stage in model.stages():
+        with quantized_stage(model, stage, uniform_plan(model, "w8a8"), stats):
+            pass
+    assert all(module is before[name] for name, module in model.named_modules())

@@ -60,13 +60,13 @@ def test_values_that_are_not_finite_are_refused(bad: float) -> None:
 
 
 def test_special_tokens_are_the_first_of_every_frame() -> None:
-    x = torch.arange(2 * 7).reshape(1, 14, 1).float()
+    x = torch.arange(2 * 7).reshape(14, 1).float()
     groups = dict(split_tokens(x, tokens_per_frame=7, special_tokens=5))
     assert groups[PATCH].flatten().tolist() == [5, 6, 12, 13]
     assert groups[SPECIAL].flatten().tolist() == [0, 1, 2, 3, 4, 7, 8, 9, 10, 11]
 
 
 def test_camera_tokens_are_special_and_maps_are_not() -> None:
-    assert [group for group, _ in split_tokens(torch.zeros(1, 4, 8), 7, 5)] == [SPECIAL]
+    assert [group for group, _ in split_tokens(torch.zeros(4, 8), 7, 5)] == [SPECIAL]
     ((group, values),) = split_tokens(torch.zeros(2, 3, 4, 5), 7, 5)
     assert (group, values.shape[-1]) == (PATCH, 3)

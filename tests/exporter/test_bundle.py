@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vggt_edge.devices.errors import InputError, ResourceError, UsageError
+from vggt_edge.exporter import usage
 from vggt_edge.exporter.bundle import (
     FileEntry,
     Manifest,
@@ -23,6 +25,8 @@ from vggt_edge.exporter.bundle import (
     verify_bundle,
     write_bundle,
 )
+from vggt_edge.exporter.steps import place_tree
+from vggt_edge.exporter.usage import Timing
 
 INPUTS = ManifestInputs(
     model="vggt-mini",
@@ -30,6 +34,8 @@ INPUTS = ManifestInputs(
     digests={"model": "aa", "scenes": "bb", "plan": "cc", "stats": "dd"},
     tools={"torch": "2.13.0"},
     command=("vggt-edge", "export", "-o", "out"),
+    random_weights="seed 0",
+    timings=(Timing("calibrate", 12.5, 9.25), Timing("annotate", 3.0, 0.0)),
 )
 
 
@@ -53,9 +59,20 @@ class TestWriting:
             FileEntry("tensorrt/model.onnx.data", 1000, hashlib.sha256(b"\0" * 1000).hexdigest()),
         )
         assert manifest.size_bytes == 1003
-        assert manifest.peak_memory_bytes > 1 << 20
+        assert 1 << 20 < manifest.peak_memory_bytes <= usage.peak_memory_bytes()
+        assert (manifest.random_weights, manifest.timings) == ("seed 0", INPUTS.timings)
         assert (manifest.digests, manifest.command) == (INPUTS.digests, INPUTS.command)
         assert sorted(path.name for path in bundle.parent.iterdir()) == ["out"]
+
+    def test_finished_files_are_linked_and_outlive_the_work_folder(self, tmp_path: Path) -> None:
+        work = tmp_path / "out.work" / "lower"
+        work.mkdir(parents=True)
+        assemble(work)
+        write_bundle(tmp_path / "out", lambda folder: place_tree(work, folder), INPUTS)
+        weights = "tensorrt/model.onnx.data"
+        assert (tmp_path / "out" / weights).samefile(work / weights)
+        shutil.rmtree(work.parent)
+        assert bundle_problems(tmp_path / "out") == []
 
     def test_parents_are_made(self, tmp_path: Path) -> None:
         write_bundle(tmp_path / "runs" / "first" / "out", assemble, INPUTS)
@@ -189,6 +206,14 @@ class TestVerifying:
             lambda raw: raw["files"][0].update(size_bytes=-1),
             lambda raw: raw.update(tools=["torch"]),
             lambda raw: raw.update(command=None),
+            lambda raw: raw.update(random_weights=None),
+            lambda raw: raw.update(timings=3),
+            lambda raw: raw.update(timings={"calibrate": 3}),
+            lambda raw: raw["timings"][0].pop("seconds"),
+            lambda raw: raw["timings"][0].update(surprise=1),
+            lambda raw: raw["timings"][0].update(seconds=-1),
+            lambda raw: raw["timings"][0].update(seconds=float("nan")),
+            lambda raw: raw["timings"][0].update(forward_seconds="2"),
         ],
     )
     def test_a_wrong_manifest_names_its_file(self, bundle: Path, damage: Callable[[dict[str, object]], object]) -> None:
@@ -196,6 +221,11 @@ class TestVerifying:
         with pytest.raises(InputError) as caught:
             bundle_problems(bundle)
         assert caught.value.where == str(bundle / "manifest.json")
+
+    def test_a_manifest_from_before_times_were_kept_is_still_read(self, bundle: Path) -> None:
+        rewrite(bundle, lambda raw: [raw.pop(name) for name in ("random_weights", "timings")])
+        manifest = verify_bundle(bundle)
+        assert (manifest.random_weights, manifest.timings) == ("", ())
 
     @pytest.mark.parametrize("content", [None, b"\xff\xfe", b"[", b"[]", b"null"])
     def test_no_manifest_or_none_worth_the_name(self, bundle: Path, content: bytes | None) -> None:
@@ -219,7 +249,7 @@ def rewrite(bundle: Path, damage: Callable[[dict[str, object]], object]) -> None
 )
 def test_manifests_round_trip_or_are_refused(names: list[str], tools: dict[str, str]) -> None:
     files = tuple(FileEntry(name, 1, "0" * 64) for name in names)
-    manifest = Manifest("m", "t", {}, tools, (), 5, files)
+    manifest = Manifest("m", "t", {}, tools, (), 5, files, timings=(Timing("lower", 0.1, 0.0),))
     try:
         back = Manifest.from_json(manifest.to_json())
     except InputError:

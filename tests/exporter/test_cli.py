@@ -7,7 +7,9 @@ import json
 import os
 import subprocess
 import sys
+import tomllib
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,7 @@ from vggt_edge.calibration.plan import Assignment, PrecisionPlan
 from vggt_edge.calibration.stats import BlockRange, CalibrationStats, Sample, TensorStats
 from vggt_edge.devices import errors
 from vggt_edge.exporter.cli import app, explain, main
-from vggt_edge.exporter.commands.output import stdout_to_stderr, to_document
+from vggt_edge.exporter.commands.output import print_result, stdout_to_stderr, to_document
 
 Run = Callable[..., Any]
 VERBS = ("export", "calibrate", "plan", "validate", "inspect", "bench", "targets", "doctor", "verify")
@@ -79,6 +81,8 @@ def test_version(vggt_edge: Run) -> None:
         (["export", "--max-memory", "12"], "--max-memory"),
         (["export", "--set", "colour=red"], "max_memory"),
         (["export", "--exclude", "("], "--exclude"),
+        (["export", "--sensitivity", "guess"], "--sensitivity"),
+        (["export", "--calibration-scenes", "0"], "--calibration-scenes"),
         (["inspect", "no-such.json"], "no-such.json"),
     ],
 )
@@ -122,11 +126,47 @@ def test_dry_run_prints_a_configuration_and_writes_nothing(
     assert "frames = 2\n" in finished.out
     assert "seed = 9\n" in finished.out
     assert list(tmp_path.iterdir()) == []
+    assert tomllib.loads(finished.out)["frames"] == 2
+    lines = ("# Estimate", "# calibrate: ", "# memory at most: ", "# disk at most: ")
+    assert all(line in finished.out for line in lines)
+
+
+def test_what_a_dry_run_prints_is_a_configuration_file(vggt_edge: Run, tmp_path: Path) -> None:
+    settings = ("--calibration-scenes", "1", "--validation-scenes", "2", "--sensitivity", "probe", "--frames", "1")
+    first = vggt_edge("export", *settings, "--resolution", "28", "--dry-run", "-o", tmp_path / "new")
+    (tmp_path / "again.toml").write_text(first.out)
+    again = vggt_edge("export", "--config", tmp_path / "again.toml", "--dry-run", "--json", "-o", tmp_path / "new")
+    assert again.document["request"] == tomllib.loads(first.out)
+    assert again.document["request"]["validation_scenes"] == 2
+    assert again.document["request"]["sensitivity"] == "probe"
 
 
 def test_dry_run_as_json(vggt_edge: Run, tmp_path: Path) -> None:
     finished = vggt_edge("plan", "--max-memory", "12MB", "--dry-run", "--json", "-o", tmp_path / "new")
     assert finished.document["request"]["max_memory"] == 12_000_000
+    assert finished.document["would_be_refused"] is None
+    assert finished.document["exit_code"] == finished.code == 0
+    needed = finished.document["estimate"]
+    assert needed["seconds"] >= needed["forward_seconds"] > 0
+    assert needed["memory_bytes"] == max(step["memory_bytes"] for step in needed["steps"])
+
+
+def test_a_result_splits_the_time_and_warns_of_random_weights(capsys: pytest.CaptureFixture[str]) -> None:
+    @dataclass(frozen=True)
+    class Result:
+        output: Path
+        forward_seconds: float
+        other_seconds: float
+        random_weights: str
+
+    print_result(Result(Path("out"), 243.2, 7.25, "seed 0"), as_json=False)
+    first, *lines = capsys.readouterr().out.splitlines()
+    assert first.startswith("WARNING: random weights (seed 0)")
+    assert lines == ["output        out", "forward time  4 min 03 s", "other time    7.2 s"]
+    print_result(Result(Path("out"), 1, 2, ""), as_json=False)
+    assert "random" not in capsys.readouterr().out
+    print_result(Result(Path("out"), 1, 2, "seed 0"), as_json=True)
+    assert json.loads(capsys.readouterr().out)["result"]["random_weights"] == "seed 0"
 
 
 @pytest.mark.parametrize(

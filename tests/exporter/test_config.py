@@ -16,6 +16,7 @@ from vggt_edge.exporter.config import (
     KEYS,
     OUTPUTS,
     PRECISIONS,
+    SENSITIVITY_METHODS,
     ExportRequest,
     resolve_request,
     settings_of_profile,
@@ -40,8 +41,11 @@ REQUESTS = st.builds(
     | st.integers(1, 40).map(lambda side: 14 * side)
     | st.tuples(st.integers(1, 40), st.integers(1, 40)).map(lambda sides: (14 * sides[0], 14 * sides[1])),
     outputs=st.sets(st.sampled_from(OUTPUTS), min_size=1).map(lambda some: tuple(n for n in OUTPUTS if n in some)),
+    calibration_scenes=st.none() | st.integers(1, 10_000),
+    validation_scenes=st.none() | st.integers(1, 10_000),
     exclude=st.lists(st.sampled_from([r"^camera_head\.", "a\"b", "\t", r"fc2$", "ü|é"])).map(tuple),
     group_size=st.sampled_from([32, 64, 128]),
+    sensitivity=st.sampled_from(SENSITIVITY_METHODS),
     seed=st.integers(0, 2**63),
 )
 
@@ -124,6 +128,13 @@ def test_numbers_in_a_file_are_bytes_and_milliseconds(tmp_path: Path) -> None:
     assert (request.max_memory_bytes, request.max_latency_ms) == (5000, 7.5)
 
 
+def test_numbers_of_scenes_and_the_method_of_sensitivity() -> None:
+    request = resolve_request({"calibration_scenes": 3, "sensitivity": "probe"}, ["validation-scenes=2"])
+    assert (request.calibration_scenes, request.validation_scenes, request.sensitivity) == (3, 2, "probe")
+    assert ExportRequest().sensitivity == "auto"
+    assert ExportRequest().calibration_scenes is ExportRequest().validation_scenes is None
+
+
 def test_outputs_are_in_the_order_of_the_model() -> None:
     assert resolve_request({"outputs": "points, camera"}).outputs == ("camera", "points")
 
@@ -154,6 +165,11 @@ def test_resolutions(text: str, wanted: object) -> None:
         ("exclude=(", "not a regular expression"),
         ("group_size=48", "32, 64 or 128"),
         ("precision=int8", "one of: fp16"),
+        ("sensitivity=guess", "one of: auto, exact, probe"),
+        ("calibration_scenes=0", "greater than 0"),
+        ("validation_scenes=-3", "greater than 0"),
+        ("validation_scenes=20000", "less than or equal to 10000"),
+        ("calibration_scenes=many", "not a whole number"),
         ("outputs=normals", "one of: camera, depth, points"),
         ("outputs=,", "no outputs"),
         ("target=", "at least 1 character"),

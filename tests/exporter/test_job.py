@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -53,22 +54,47 @@ def test_two_exports_are_the_same_sound_bundle(vggt_edge: Run, tmp_path: Path) -
     assert (tmp_path / "one" / "report.html").stat().st_size > 100_000
 
 
-def test_a_killed_export_goes_on(vggt_edge: Run, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "vggt_edge.exporter.cli", "export", *SMALL, *LAX, "-o", str(tmp_path / "out")]
+def killed_when(command: list[str], reached: Callable[[], bool], seconds: float = 120) -> None:
+    """Start the command and kill it the hard way as soon as ``reached``."""
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-    work = tmp_path / "out.work"
-    deadline = time.monotonic() + 120
-    while not list(work.glob("calibrate-*")) and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.01)
+    deadline = time.monotonic() + seconds
+    while not reached() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.002)
+    assert process.poll() is None, "it ended before it could be killed"
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    assert list(work.glob("calibrate-*"))
-    assert not (tmp_path / "out").exists()
-    resumed = vggt_edge("export", *SMALL, *LAX, "--resume", "-o", tmp_path / "out")
+
+
+def stages_done(work: Path, step: str, journal: str) -> int:
+    """How far the journal of an unfinished step has come."""
+    try:
+        (path,) = work.glob(f"{step}-*.unfinished/{journal}/journal.json")
+        return int(json.loads(path.read_text())["stages_done"])
+    except (ValueError, OSError):
+        return 0
+
+
+def test_an_export_killed_again_and_again_goes_on_each_time(vggt_edge: Run, tmp_path: Path) -> None:
+    """In the middle of a calibration, of the probes and of both walks of the validation: always the same bundle."""
+    options = (*SMALL, *LAX, "--sensitivity", "probe", "--seed", "1")
+    command = [sys.executable, "-m", "vggt_edge.exporter.cli", "export", *options, "-o", str(tmp_path / "out")]
+    work = tmp_path / "out.work"
+    for step, journal, stages in (
+        ("calibrate", "values", 7),
+        ("sensitivity", "*", 9),
+        ("validate", "fp32", 5),
+        ("validate", "simulation", 11),
+    ):
+        killed_when(command, lambda: stages_done(work, step, journal) >= stages)  # noqa: B023
+        assert not (tmp_path / "out").exists()
+        command = [*command, "--resume"]
+    resumed = vggt_edge("export", *options, "--resume", "-o", tmp_path / "out")
     assert resumed.code == 0, resumed.err
     assert "calibrate ..." not in resumed.err
-    assert vggt_edge("export", *SMALL, *LAX, "-o", tmp_path / "clean").code == 0
+    assert "annotate ..." not in resumed.err
+    assert vggt_edge("export", *options, "-o", tmp_path / "clean").code == 0
     assert digests(tmp_path / "out") == digests(tmp_path / "clean")
+    assert not work.exists()
 
 
 def test_photographs_are_split_into_calibration_and_validation(vggt_edge: Run, tmp_path: Path) -> None:

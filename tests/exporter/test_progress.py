@@ -79,6 +79,25 @@ def test_update_serves_as_a_callback() -> None:
     assert "observe: 1/4, 3.0 s to go" in stream.getvalue()
 
 
+def test_a_resumed_step_takes_its_pace_from_what_is_left() -> None:
+    stream, clock = io.StringIO(), Clock()
+    with PlainProgress(stream, interval_s=0, clock=clock).step("calibrate", 78) as step:
+        clock.now += 2
+        step.update(41, 78)  # forty of them were done before
+        clock.now += 3
+        step.update(42, 78)
+    _, first, second, _ = stream.getvalue().splitlines()
+    assert "41/78, peak memory" in first
+    assert "42/78, 1 min 48 s to go" in second
+
+
+def test_a_step_that_was_all_done_before_ends_well() -> None:
+    stream = io.StringIO()
+    with PlainProgress(stream, interval_s=0).step("calibrate", 78) as step:
+        step.update(78, 78)
+    assert "calibrate: 78/78, peak memory" in stream.getvalue()
+
+
 def test_a_step_that_fails_is_not_done() -> None:
     stream = io.StringIO()
 
@@ -107,6 +126,7 @@ def test_the_live_bar_ends_in_one_line() -> None:
         step.update(2, 2)
     shown = read_all(controller)
     assert "2/2" in shown
+    assert "0.0 s to go" in shown
     assert "[plan]: done in" in shown
 
 
@@ -124,9 +144,14 @@ def test_silence() -> None:
         step.update(3, 3)
 
 
-@given(elapsed_s=st.floats(1e-3, 1e6), done=st.integers(1, 10**6), total=st.integers(1, 10**6))
-def test_eta_is_never_negative_and_ends_at_zero(elapsed_s: float, done: int, total: int) -> None:
-    eta_s = eta_seconds(elapsed_s, done, total)
+@given(
+    elapsed_s=st.floats(1e-3, 1e6),
+    done=st.integers(1, 10**6),
+    total=st.integers(1, 10**6),
+    initial=st.integers(0, 10**6),
+)
+def test_eta_is_never_negative_and_ends_at_zero(elapsed_s: float, done: int, total: int, initial: int) -> None:
+    eta_s = eta_seconds(elapsed_s, done, total, initial % done)
     assert eta_s is not None
     assert eta_s >= 0
     assert (eta_s == 0) == (done >= total)
@@ -135,6 +160,7 @@ def test_eta_is_never_negative_and_ends_at_zero(elapsed_s: float, done: int, tot
 def test_eta_is_open_before_the_first_unit() -> None:
     assert eta_seconds(3, 0, 10) is None
     assert eta_seconds(3, 2, None) is None
+    assert eta_seconds(3, 7, 10, initial=7) is None
 
 
 @pytest.mark.parametrize(

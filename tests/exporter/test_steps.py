@@ -52,3 +52,33 @@ def test_a_folder_that_is_not_ours_is_refused(tmp_path: Path) -> None:
 
 def test_digests_do_not_depend_on_the_order_of_keys() -> None:
     assert digest_of({"a": 1, "b": 2}) == digest_of({"b": 2, "a": 1}) != digest_of({"a": 2, "b": 1})
+
+
+def test_what_a_killed_step_had_done_is_there_for_the_next_run_alone(tmp_path: Path) -> None:
+    class KilledError(Exception):
+        pass
+
+    def work(cache: StepCache, until: int) -> list[int]:
+        """Counts in files, from what is there already."""
+        found: list[int] = []
+
+        def make(folder: Path) -> None:
+            state = cache.unfinished("count", {"key": 1})
+            found.extend(sorted(int(path.name) for path in state.iterdir()))
+            for number in range(len(found), until):
+                (state / str(number)).touch()
+            if until < 4:
+                raise KilledError
+            (folder / "result").touch()
+
+        cache.run("count", {"key": 1}, make)
+        return found
+
+    with pytest.raises(KilledError):
+        work(StepCache(tmp_path / "out", resume=False), 2)
+    resumed = StepCache(tmp_path / "out", resume=True)
+    assert work(resumed, 4) == [0, 1]
+    assert not list(resumed.root.glob("*.unfinished"))
+    with pytest.raises(KilledError):
+        work(StepCache(tmp_path / "out", resume=False), 2)
+    assert work(StepCache(tmp_path / "out", resume=False), 4) == []

@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from onnx.reference import ReferenceEvaluator
 
 from vggt_edge.devices.errors import InputError, LoweringError
-from vggt_edge.runtimes.onnxruntime import BACKEND, open_onnx
+from vggt_edge.runtimes.onnxruntime import BACKEND, open_onnx, session_options
 
 Array = np.ndarray
 MIXED = ("w8a8", "w4a16", "w8a8")
@@ -61,6 +62,28 @@ def test_the_same_input_gives_the_same_bits(write_mini: Callable[..., Path], tok
     path = write_mini(*MIXED)
     first, second = (open_onnx(path, "fast", threads=2).run({"tokens": tokens}) for _ in range(2))
     assert all(np.array_equal(first[name], second[name]) for name in first)
+
+
+def test_the_number_of_threads_changes_the_last_bits_at_most(
+    write_mini: Callable[..., Path], tokens: Array
+) -> None:
+    path = write_mini("fp16", "w4a16", "w8a16")
+    one, two = (open_onnx(path, threads=threads).run({"tokens": tokens}) for threads in (1, 2))
+    assert all(sqnr_db(two[name], one[name]) > 110 for name in one)
+
+
+@pytest.mark.parametrize(
+    ("scheme", "fused"), [("w8a8", "MatMulIntegerToFloat"), ("w4a16", "MatMulNBits"), ("fp32", "MatMul")]
+)
+def test_fast_mode_fuses_in_opset_23(scheme: str, fused: str, builder: Any, tmp_path: Path, save: Any) -> None:
+    """Else its int8 figure would be that of fake quantization."""
+    model = builder.model({"x": (16, 256)}, {"y": (builder.linear("b/fc", "x", 256, 256, scheme), (16, 256))})
+    model.opset_import[0].version, model.ir_version = 23, 11
+    path = save(model, tmp_path / "model.onnx")
+    options, disabled = session_options(path, "fast")
+    options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
+    onnxruntime.InferenceSession(str(path), options, disabled_optimizers=disabled)
+    assert fused in {node.op_type for node in onnx.load(tmp_path / "optimized.onnx").graph.node}
 
 
 @pytest.mark.parametrize(

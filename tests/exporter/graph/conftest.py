@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import copy
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import onnx
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from vggt_edge.calibration.apply import apply_plan
 from vggt_edge.calibration.collect import calibrate
 from vggt_edge.calibration.plan import Assignment, PrecisionPlan
 from vggt_edge.calibration.scenes import Scene
-from vggt_edge.exporter.graph.build import build_graph
-from vggt_edge.exporter.graph.onnx_export import OnnxFile
+from vggt_edge.calibration.stats import CalibrationStats
+from vggt_edge.calibration.walk import IMAGES, Stage
+from vggt_edge.exporter.graph.build import OnnxFile, build_graph
 from vggt_edge.exporter.models.config import InputShape, VGGTConfig
 from vggt_edge.exporter.models.vggt import VGGT
 from vggt_edge.runtimes.base import AnnotatedGraph
@@ -69,9 +72,11 @@ def schemes_of(model: VGGT, kind: str) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Exported:
-    """A quantized model with its graph and file; outputs of FP32 and of the simulation on one scene."""
+    """A model with its plan, graph and file; its quantized copy; outputs of FP32 and of the copy on one scene."""
 
     model: VGGT
+    quantized: VGGT
+    stats: CalibrationStats
     plan: PrecisionPlan
     graph: AnnotatedGraph
     file: OnnxFile
@@ -101,9 +106,73 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Export
         )
         rest = "fp32" if kind in ("fp32", "camera") else "fp16"
         plan = PrecisionPlan("model", stats.digest, "none", 64, assignments, rest_scheme=rest)
-        apply_plan(model, plan, stats)
+        quantized = copy.deepcopy(model)
+        apply_plan(quantized, plan, stats)
         graph, file = build_graph(model, plan, stats, tmp_path_factory.mktemp(kind) / "model.onnx")
         proto = onnx.load(str(file.path), load_external_data=True)
-        return Exported(model, plan, graph, file, proto, images, fp32, run_torch(model, images))
+        return Exported(model, quantized, stats, plan, graph, file, proto, images, fp32, run_torch(quantized, images))
 
     return make
+
+
+class StagesOf(nn.Module):
+    """A staged model of given stages, for graphs of a layer or two; it reads one input and has no constants."""
+
+    special_tokens = 0
+    shape = InputShape(FRAMES, SIDE, SIDE)
+
+    def __init__(self, example: Tensor, outputs: Sequence[str], stages: Sequence[Stage]) -> None:
+        super().__init__()
+        self.example = example
+        self.output_names = tuple(outputs)
+        self._stages = tuple(stages)
+        self._blocks = {stage.name: stage.module for stage in stages if stage.blocks}
+        for stage in stages:
+            self.add_module(stage.name, stage.module)
+
+    def blocks(self) -> dict[str, nn.Module]:
+        return dict(self._blocks)
+
+    def stages(self) -> tuple[Stage, ...]:
+        return self._stages
+
+    def constants(self) -> dict[str, Tensor]:
+        return {}
+
+    def release(self, stage: Stage) -> None:
+        pass
+
+    def example_input(self) -> Tensor:
+        return self.example
+
+
+@pytest.fixture
+def chain() -> Callable[..., StagesOf]:
+    """``chain(x, *modules)``: a model that runs ``modules`` in a row, each a block and a twin of the others."""
+
+    def run(module: nn.Module, x: Tensor) -> tuple[Tensor]:
+        return (module(x),)
+
+    def make(example: Tensor, *modules: nn.Module) -> StagesOf:
+        values = [IMAGES, *(f"y{index}" for index in range(len(modules)))]
+        names = [f"layer{index}" for index in range(len(modules))]
+        stages = [
+            Stage(name, "layer", (read,), (written,), module.eval(), run, (name,))
+            for name, read, written, module in zip(names, values[:-1], values[1:], modules, strict=True)
+        ]
+        return StagesOf(example, values[-1:], stages)
+
+    return make
+
+
+@pytest.fixture
+def stages_of() -> type[StagesOf]:
+    return StagesOf
+
+
+@pytest.fixture
+def run_onnx() -> Callable[[Path, Array], dict[str, Array]]:
+    """Runs a file in ONNX Runtime as it stands: nothing is fused."""
+    from vggt_edge.runtimes.onnxruntime import open_onnx
+
+    return lambda path, images: open_onnx(path).run({IMAGES: images})

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
 import json
 import os
 import pickle
@@ -21,7 +23,16 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from vggt_edge.devices.errors import InputError, ResourceError
-from vggt_edge.exporter.models.checkpoint import CONFIG_KEY, Checkpoint, build_model, read_checkpoint, save_checkpoint
+from vggt_edge.exporter.models.checkpoint import (
+    CONFIG_KEY,
+    RANDOM_KEY,
+    Checkpoint,
+    build_model,
+    check_values,
+    file_digest,
+    read_checkpoint,
+    save_checkpoint,
+)
 from vggt_edge.exporter.models.config import OUTPUTS, InputShape, VGGTConfig, config_to_json
 from vggt_edge.exporter.models.vggt import VGGT
 
@@ -146,6 +157,29 @@ def test_a_long_list_of_names_is_cut(tiny_config: VGGTConfig) -> None:
     assert len(text) < 1500
 
 
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"embed_dim": 64, "dino_depth": 1}, "it has embed dim 64 and 1 DINO blocks, expected 32 and 2;"),
+        ({"embed_dim": 64}, "it has embed dim 64, expected 32;"),
+        ({"depth": 5, "taps": (0, 1, 2, 4)}, "it has 5 frame blocks and 5 global blocks, expected 4 and 4;"),
+        ({"camera_trunk_depth": 1}, "it has 1 camera trunk blocks, expected 2;"),
+    ],
+)
+def test_another_width_or_depth_is_said_first(tiny_config: VGGTConfig, change: dict[str, Any], said: str) -> None:
+    """A thousand misshapen tensors tell less than the one number that they share."""
+    other = VGGT(dataclasses.replace(tiny_config, **change), SHAPE, OUTPUTS).state_dict()
+    text = str(refusal(other, tiny_config))
+    assert f"does not fit tiny: {said}" in text
+    assert ("misshapen (aggregator.camera_token is" in text) == ("embed_dim" in change)
+    assert len(text) < 2000
+
+
+def test_one_misshapen_tensor_is_no_other_width(state: State, tiny_config: VGGTConfig) -> None:
+    wrong = state | {"aggregator.frame_blocks.0.norm1.weight": torch.zeros(7)}
+    assert "it has" not in str(refusal(wrong, tiny_config))
+
+
 def test_a_head_that_was_asked_for_must_be_there(state: State, tiny_config: VGGTConfig) -> None:
     headless = {name: tensor for name, tensor in state.items() if not name.startswith("point_head.")}
     build_model(tiny_checkpoint(headless, tiny_config), SHAPE, ("camera", "depth"))
@@ -173,6 +207,14 @@ def test_large_finite_weights_are_no_overflow(state: State, tiny_config: VGGTCon
 def test_weights_that_are_no_floats_are_named(state: State, tiny_config: VGGTConfig, dtype: torch.dtype) -> None:
     wrong = state | {"aggregator.camera_token": torch.zeros(1, 2, 1, 32, dtype=dtype)}
     assert f"aggregator.camera_token is {dtype}" in str(refusal(wrong, tiny_config))
+
+
+def test_checking_values_reports_progress_in_bytes(state: State) -> None:
+    calls: list[tuple[int, int]] = []
+    check_values(state, "here", lambda done, total: calls.append((done, total)))
+    total = sum(tensor.nbytes for tensor in state.values())
+    assert calls == sorted(calls)
+    assert (len(calls), calls[-1]) == (len(state), (total, total))
 
 
 # --- files that cannot be read
@@ -226,6 +268,30 @@ def test_damaged_bytes_are_an_input_error_or_still_a_state_dict(
     except InputError:
         return
     assert all(isinstance(tensor, Tensor) for tensor in checkpoint.tensors.values())
+
+
+def test_a_download_that_broke_off_says_both_sizes(tiny_file: Path) -> None:
+    content = tiny_file.read_bytes()
+    tiny_file.write_bytes(content[: len(content) // 4])
+    error = unreadable(tiny_file)
+    assert error.exit_code == 2
+    assert "tiny.safetensors is incomplete" in str(error)
+    assert "(24.9 %)" in str(error) or "(25.0 %)" in str(error)
+    assert error.expected == f"{len(content)} bytes as its header says, found {len(content) // 4}"
+    tiny_file.write_bytes(content[:-1])
+    assert "(99.9 %)" in str(unreadable(tiny_file)), "what is incomplete never reads 100 %"
+
+
+def test_a_header_that_broke_off(tiny_file: Path) -> None:
+    tiny_file.write_bytes(tiny_file.read_bytes()[:1000])
+    assert "is incomplete: 1000 B of at least " in str(unreadable(tiny_file))
+
+
+def test_a_pytorch_archive_that_broke_off(tmp_path: Path) -> None:
+    path = tmp_path / "half.pt"
+    torch.save({"a": torch.zeros(1000)}, path)
+    path.write_bytes(path.read_bytes()[:2000])
+    assert "incomplete, its end is missing" in str(unreadable(path))
 
 
 class _Payload:
@@ -323,6 +389,45 @@ def test_hostile_metadata_names_the_file_and_the_key(tmp_path: Path, text: str) 
     assert CONFIG_KEY in error.where
 
 
+def test_the_metadata_of_random_weights_is_not_shown_unseen(tmp_path: Path) -> None:
+    for said, shown in (("seed 12", "seed 12"), ("seed <b>", "seed unknown"), ("", ""), ("seed -1", "seed -1")):
+        path = tmp_path / "random.safetensors"
+        save_file({"a": torch.zeros(1)}, path, metadata={RANDOM_KEY: said})
+        assert read_checkpoint(path).random == shown
+
+
+# --- what is read, and where it lies
+
+
+def test_a_digest_is_that_of_the_files_in_order(tmp_path: Path) -> None:
+    parts = [tmp_path / name for name in ("a", "b")]
+    for part, content in zip(parts, (b"x" * 3_000_000, b"yz"), strict=True):
+        part.write_bytes(content)
+    calls: list[tuple[int, int]] = []
+    digest = file_digest(*parts, on_progress=lambda done, total: calls.append((done, total)))
+    assert digest == hashlib.sha256(b"x" * 3_000_000 + b"yz").hexdigest()
+    assert calls[-1] == (3_000_002, 3_000_002)
+    assert calls == sorted(calls)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("suffix", [".safetensors", ".pt"])
+def test_tensors_keep_their_type_and_are_views_of_the_file(tmp_path: Path, suffix: str, dtype: torch.dtype) -> None:
+    """Not a copy: were it one, what is written into the file afterwards would not be seen."""
+    path, ones = tmp_path / f"x{suffix}", torch.ones(100_000, dtype=dtype)
+    if suffix == ".pt":
+        torch.save({"a": ones}, path)
+    else:
+        save_file({"a": ones}, path)
+    mapped = read_checkpoint(path).tensors["a"]
+    assert mapped.dtype == dtype
+    content, pattern = path.read_bytes(), ones[:1000].view(torch.uint8).numpy().tobytes()
+    with path.open("r+b") as stream:
+        stream.seek(content.index(pattern) + 50_000)
+        stream.write(bytes(4))
+    assert int((mapped == 0).sum()) == 4 // dtype.itemsize
+
+
 # --- memory
 
 _PEAK = """
@@ -334,9 +439,13 @@ def anonymous_kib():
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("RssAnon"))
 before = anonymous_kib()
+lines = dict(line.split(":") for line in Path("/proc/self/status").read_text().splitlines())
+file_backed = int(lines["RssFile"].split()[0])
 checkpoint = dataclasses.replace(read_checkpoint(Path(sys.argv[1])), config=config_from_json(sys.argv[2]))
 model = build_model(checkpoint, InputShape(1, 28, 28), ("camera",))
-print(json.dumps([before, anonymous_kib(), sum(p.nbytes for p in model.parameters()) // 1024]))
+lines = dict(line.split(":") for line in Path("/proc/self/status").read_text().splitlines())
+resident = int(lines["RssFile"].split()[0]) - file_backed
+print(json.dumps([before, anonymous_kib(), sum(p.nbytes for p in model.parameters()) // 1024, resident]))
 """
 
 
@@ -353,6 +462,7 @@ def test_loading_holds_the_weights_once(tmp_path: Path, suffix: str) -> None:
         save_checkpoint(model.state_dict(), config, path)
     command = [sys.executable, "-c", _PEAK, str(path), config_to_json(config)]
     finished = subprocess.run(command, capture_output=True, text=True, check=True)
-    before, after, weights = json.loads(finished.stdout)
+    before, after, weights, resident = json.loads(finished.stdout)
     assert weights > 200_000
     assert after - before < weights / 4
+    assert resident < weights / 3, "the scan for NaN gives back what it has read"

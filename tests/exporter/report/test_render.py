@@ -99,6 +99,22 @@ def test_the_page_says_what_was_exported_and_how_it_fared(page: Page, full: Repo
     assert "no NVIDIA GPU on this machine" in page.text
 
 
+def test_random_weights_are_told_before_anything_else(full: ReportData) -> None:
+    html = render_report(replace(bare(full), random_weights="seed 0"))
+    text = Page(html).text
+    assert "Random weights (seed 0)" in text
+    assert "accuracy figures and pictures mean nothing" in text
+    assert html.index("Random weights (seed 0)") < html.index('class="verdict"')
+    assert "Random weights" not in render_report(bare(full))
+
+
+def test_a_hostile_origin_of_the_weights_stays_text(full: ReportData) -> None:
+    evil = "</p><script>alert(1)</script>"
+    html = render_report(replace(bare(full), random_weights=evil))
+    assert evil not in html
+    assert evil in Page(html).text
+
+
 @pytest.mark.parametrize(
     ("status", "words"), [(Status.PASSED, "Passed"), (Status.FAILED, "Failed"), (Status.NOT_RUN, "Not validated")]
 )

@@ -149,3 +149,13 @@ def test_an_fp32_name_does_not_take_in_names_that_begin_alike(builder: Any, tmp_
     model = ir.load(prepare(source, tmp_path / "out.onnx", ["blocks.1"]).path)
     assert node(model, "MatMul", "blocks.1/").outputs[0].dtype == FLOAT
     assert node(model, "MatMul", "blocks.10/").outputs[0].dtype == HALF
+
+
+def test_a_large_constant_that_overflows_is_refused_too(builder: Any, tmp_path: Path, save: Any) -> None:
+    """Large constants are converted when they are written; a refusal there leaves no file behind."""
+    weight = builder.constant(np.full((512, 512), 1e6, np.float32))
+    y = builder.norm("blocks.0/norm", builder.op("blocks.0/fc", "MatMul", "x", weight), 512)
+    source = save(builder.model({"x": (4, 512)}, {"y": (y, (4, 512))}), tmp_path / "model.onnx")
+    with pytest.raises(LoweringError, match=f"constant {weight} overflows FP16"):
+        prepare(source, tmp_path / "out" / "model.onnx")
+    assert list((tmp_path / "out").iterdir()) == []

@@ -63,6 +63,38 @@ def test_convolutions_compile_in_every_scheme(
     assert check.figures["weights_packed"] == ("nothing to pack" if scheme == "fp16" else "yes")
 
 
+@needs_rtx
+@pytest.mark.parametrize("scheme", ["fp32", "w8a8", "w4a16"])
+def test_an_opset_23_block_with_gemm_and_attention_compiles(
+    scheme: str, builder: Any, tmp_path: Path, save: Any
+) -> None:
+    """As the exporter writes it: Gemm where nothing is quantized, Attention as one node, tokens in one matrix."""
+    shape = builder.constant(np.array([1, 64, 6, 64]))
+    weight, bias = builder.constant(builder.normal(128, 384)), builder.constant(builder.normal(384))
+    qkv = builder.op("b/attn.qkv", "Gemm", "x", weight, bias)
+    heads = builder.op("b/attn", "Transpose", builder.op("b/attn", "Reshape", qkv, shape), perm=[0, 2, 1, 3])
+    parts = [builder.constant(np.array(two)) for two in ([0, 1], [2, 3], [4, 5])]
+    q, k, v = (builder.op("b/attn", "Gather", heads, part, axis=1) for part in parts)
+    mixed = builder.op("b/attn", "Attention", q, k, v, scale=0.125)
+    mixed = builder.op("b/attn", "Transpose", mixed, perm=[0, 2, 1, 3])
+    mixed = builder.op("b/attn", "Reshape", mixed, builder.constant(np.array([64, 128])))
+    model = builder.model({"x": (64, 128)}, {"y": (builder.linear("b/attn.proj", mixed, 128, 128, scheme), (64, 128))})
+    model.opset_import[0].version, model.ir_version = 23, 11
+    check = compile_source(save(model, tmp_path / "model.onnx"), tmp_path)
+    assert check.status == "passed", check.detail
+    assert check.figures["weights_packed"] == ("nothing to pack" if scheme == "fp32" else "yes")
+    assert 0 < check.figures["peak_memory_bytes"] < 2e9
+    assert sorted(path.name for path in (tmp_path / "trt").iterdir()) == ["model.onnx", "model.onnx.data"]
+
+
+def test_the_time_limit_grows_with_the_weights(tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    assert rtx.time_limit_s(path) == 600
+    with (tmp_path / "model.onnx.data").open("wb") as file:
+        file.truncate(2_000_000_000)
+    assert rtx.time_limit_s(path) == 2400
+
+
 def broken_type(b: Any) -> str:
     return str(b.op("n", "MatMul", b.op("n", "Cast", "x", to=TensorProto.FLOAT16), b.constant(b.normal(128, 128))))
 

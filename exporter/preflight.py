@@ -1,0 +1,352 @@
+"""Before minutes of work: what an export will need of disk, memory and time, and whether this machine has it.
+
+Rough by intent (within a factor of two): arithmetic is counted exactly from the blocks, the machine's speed is measured
+for a fifth of a second, everything else is bytes over the rates below.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from time import perf_counter
+
+import psutil
+import torch
+
+from vggt_edge.calibration.activations import MEMORY_BYTES
+from vggt_edge.calibration.cost import BlockCost, peak_activation_bytes, weight_bytes
+from vggt_edge.devices.errors import ResourceError
+from vggt_edge.exporter.models.config import InputShape
+from vggt_edge.exporter.progress import format_duration
+
+# Measured on two shared x86-64 cores with VGGT-1B (docs/benchmarks.md, "Full size"); they set the scale of an estimate.
+HASH_BYTES_PER_S = 0.5e9  # of a checkpoint: digested, and scanned for NaN
+PIXELS_PER_S = 0.5e6  # of a scene: rendered, or read and resized
+OBSERVED_SHARE = 0.5  # of a forward's time: what observers and the headroom scan add
+PROBE_FORWARDS = 2.5  # a probe's pull-back: recomputation, gradients, and rounding in every scheme
+QUANTIZE_BYTES_PER_S = 0.5e9  # of FP32 weights, quantized and written, or put in place for a simulation
+TRANSLATE_S = 0.7  # tracing and translating one stage of each kind
+LOWER_BYTES_PER_S = 0.02e9  # of stored weights: prepared, audited, compiled once as a check
+BUNDLE_S = 3.0  # the report
+BASE_BYTES = 450_000_000  # the interpreter and its libraries
+ARENA_SHARE = 2.7  # what ONNX Runtime reserves, of the memory that its largest tensors need
+COMPILER_BYTES = 1_000_000_000  # of TensorRT for RTX, beside a copy of its plan; it is a process of its own
+# Walking forward: the tapped values, 4 x 2 of them, what the heads read of them (as much again), and the running one.
+_LIVE_VALUES = 17
+_OUTPUT_MAPS = 6  # depth, its confidence, points in three coordinates, their confidence
+_SPEED_SHAPES = ((1374, 1024, 1024), (1374, 1024, 4096))  # (rows, inner, columns)
+_MODEL_SHARE = 0.8  # of a plain product's speed: what a whole forward comes to
+_CONTROL_GROUP = Path("/sys/fs/cgroup")
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What an export works on; all that an estimate needs to know.
+
+    rest_bytes: stored outside the blocks. calibration, validation: numbers of scenes. probe_forwards: what sensitivity
+    costs, in forwards of one scene. whole_forward: whether sensitivity holds a whole forward (exact ablation) or one
+    stage at a time. heads: of an attention. max_memory_bytes: the budget of a mix, None for none.
+    """
+
+    blocks: tuple[BlockCost, ...]
+    rest_bytes: int
+    fp32_bytes: int
+    shape: InputShape
+    embed_dim: int
+    heads: int
+    calibration: int
+    probe_forwards: float
+    validation: int
+    precision: str
+    whole_forward: bool = False
+    max_memory_bytes: int | None = None
+
+    @property
+    def value_bytes(self) -> int:
+        """Of one running value of one scene, FP32 (frames * tokens, embed_dim)."""
+        return 4 * self.shape.frames * self.shape.tokens * self.embed_dim
+
+    @property
+    def output_bytes(self) -> int:
+        """Of the outputs of one scene."""
+        return 4 * _OUTPUT_MAPS * self.shape.frames * self.shape.height * self.shape.width
+
+    @property
+    def image_bytes(self) -> int:
+        """Of the images of all scenes, which stay in memory."""
+        pixels = self.shape.frames * self.shape.height * self.shape.width
+        return 4 * 3 * pixels * (self.calibration + self.validation)
+
+    @property
+    def walk_bytes(self) -> int:
+        """Of what a walk keeps of one scene, at its most."""
+        return _LIVE_VALUES * self.value_bytes + self.output_bytes
+
+    @property
+    def stage_bytes(self) -> int:
+        """Of the largest block's weights in FP32."""
+        return max(4 * (block.other_count + sum(layer.weight_count for layer in block.layers)) for block in self.blocks)
+
+    @property
+    def calls_bytes(self) -> int:
+        """Of what enters and leaves every block of one scene."""
+        return 4 * sum(block.input_count + block.output_count for block in self.blocks)
+
+    @property
+    def graph_bytes(self) -> int:
+        """Of what autograd keeps of the largest block."""
+        return max(4 * sum(layer.input_count + layer.output_count for layer in block.layers) for block in self.blocks)
+
+    @property
+    def stored_bytes(self) -> int:
+        """Of the weights in the graph; a mix may keep everything at 16 bits unless a budget forbids it."""
+        scheme = "fp16" if self.precision == "mixed" else self.precision
+        stored = self.rest_bytes + sum(weight_bytes(block, scheme) for block in self.blocks)
+        return stored if self.max_memory_bytes is None else min(stored, self.max_memory_bytes)
+
+
+@dataclass(frozen=True)
+class StepEstimate:
+    """One step. forward_seconds: of ``seconds``, the model's own forwards.
+
+    memory_bytes: the most that is held during the step. disk_bytes: of all that is there by then, at its most.
+    """
+
+    step: str
+    seconds: float
+    forward_seconds: float
+    memory_bytes: int = 0
+    disk_bytes: int = 0
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """For the whole export. memory_bytes, disk_bytes: of the largest step; disk of work folder and bundle together."""
+
+    steps: tuple[StepEstimate, ...]
+    memory_bytes: int
+    disk_bytes: int
+
+    @property
+    def seconds(self) -> float:
+        return sum(step.seconds for step in self.steps)
+
+    @property
+    def forward_seconds(self) -> float:
+        return sum(step.forward_seconds for step in self.steps)
+
+    def to_dict(self) -> dict[str, object]:
+        """All figures, the sums included."""
+        return asdict(self) | {"seconds": self.seconds, "forward_seconds": self.forward_seconds}
+
+    @property
+    def text(self) -> str:
+        """``about 12 min, 4.1 GB memory, 5.3 GB disk``."""
+        size, disk = format_gigabytes(self.memory_bytes), format_gigabytes(self.disk_bytes)
+        return f"about {_roughly(self.seconds)}, {size} memory, {disk} disk"
+
+
+def estimate(sizes: Sizes, macs_per_s: float | None = None) -> Estimate:
+    """Time, memory and disk by step. macs_per_s: of a forward on this machine; measured if not given."""
+    forward_s = sum(block.macs for block in sizes.blocks) / (macs_per_s or measured_macs_per_s())
+    steps = (
+        _load(sizes),
+        *_calibration(sizes, forward_s),
+        *_lowering(sizes),
+        _validation(sizes, forward_s),
+        _bundling(sizes),
+    )
+    memory, disk = max(step.memory_bytes for step in steps), max(step.disk_bytes for step in steps)
+    return Estimate(steps, memory, disk)
+
+
+def _load(sizes: Sizes) -> StepEstimate:
+    pixels = sizes.image_bytes / (4 * 3)
+    seconds = sizes.fp32_bytes / HASH_BYTES_PER_S + pixels / PIXELS_PER_S
+    return StepEstimate("load model and scenes", seconds, 0.0, BASE_BYTES + sizes.image_bytes)
+
+
+def _calibration(sizes: Sizes, forward_s: float) -> tuple[StepEstimate, StepEstimate]:
+    """Calibration, and sensitivity: one forward of its own where it pulls back, all of them extra where it ablates."""
+    held = BASE_BYTES + sizes.image_bytes
+    live = peak_activation_bytes(sizes.blocks, 4)
+    observed = StepEstimate(
+        "calibrate",
+        (1 + OBSERVED_SHARE) * sizes.calibration * forward_s,
+        sizes.calibration * forward_s,
+        # Twice: observers make absolute values of what they see.
+        held + _cached(sizes, sizes.calibration) + sizes.stage_bytes + 2 * live,
+        sizes.calibration * sizes.walk_bytes,
+    )
+    every_value = (len(sizes.blocks) + 2 * _LIVE_VALUES) * sizes.value_bytes + sizes.output_bytes
+    probed = StepEstimate(
+        "sensitivity",
+        sizes.probe_forwards * forward_s,
+        0.0 if sizes.whole_forward else forward_s,
+        held + 2 * (sizes.stage_bytes + live) + (sizes.calls_bytes if sizes.whole_forward else sizes.graph_bytes),
+        0 if sizes.whole_forward else every_value,
+    )
+    return observed, probed
+
+
+def _lowering(sizes: Sizes) -> tuple[StepEstimate, StepEstimate]:
+    """The graph, and the backend's own form of it, which it may compile as a check."""
+    stored = sizes.stored_bytes
+    kinds = len({block.name.split(".")[0] for block in sizes.blocks}) + 2
+    held = BASE_BYTES + sizes.image_bytes
+    quantize_s = sizes.fp32_bytes / QUANTIZE_BYTES_PER_S
+    return (
+        StepEstimate("annotate", quantize_s + kinds * TRANSLATE_S, 0.0, held + 3 * sizes.stage_bytes, stored),
+        StepEstimate(
+            "lower",
+            stored / LOWER_BYTES_PER_S,
+            0.0,
+            held + COMPILER_BYTES + stored,
+            3 * stored,  # the graph, the backend's form, and the plan that is compiled from it
+        ),
+    )
+
+
+def _validation(sizes: Sizes, forward_s: float) -> StepEstimate:
+    """FP32, the simulation, and ONNX Runtime, which writes attention out and holds the whole graph."""
+    tokens = sizes.shape.frames * sizes.shape.tokens
+    scores = 2 * 4 * sizes.heads * tokens * tokens
+    live = peak_activation_bytes(sizes.blocks, 4)
+    outputs = 3 * sizes.validation * sizes.output_bytes
+    walk = _cached(sizes, sizes.validation) + 2 * sizes.stage_bytes + live
+    session = sizes.stored_bytes + int(ARENA_SHARE * (scores + 2 * live))
+    forwards_s = 3 * sizes.validation * forward_s
+    return StepEstimate(
+        "validate",
+        forwards_s + sizes.fp32_bytes / QUANTIZE_BYTES_PER_S,
+        forwards_s,
+        BASE_BYTES + sizes.image_bytes + outputs + max(walk, session),
+        2 * sizes.stored_bytes + sizes.validation * (sizes.walk_bytes + sizes.output_bytes),
+    )
+
+
+def _bundling(sizes: Sizes) -> StepEstimate:
+    """Files are linked, not copied, and digested once."""
+    stored = 2 * sizes.stored_bytes
+    disk = stored + 2 * (2 * sizes.output_bytes + sizes.image_bytes)
+    return StepEstimate(
+        "report and bundle", BUNDLE_S + stored / HASH_BYTES_PER_S, 0.0, BASE_BYTES + sizes.image_bytes, disk
+    )
+
+
+def _cached(sizes: Sizes, scenes: int) -> int:
+    """What a journal holds in memory beside its files."""
+    return min(MEMORY_BYTES, scenes * sizes.walk_bytes)
+
+
+def check(found: Estimate, output: Path, work: Path) -> None:
+    """``ResourceError`` that says how much of what is missing; what an earlier run left in ``work`` counts as free."""
+    parent = next(folder for folder in output.absolute().parents if folder.exists())
+    disk, memory = shutil.disk_usage(parent).free + _stored(work), available_memory_bytes() + _held_bytes()
+    problems = {
+        "disk": _shortage("disk", found.disk_bytes, disk),
+        "memory": _shortage("memory", found.memory_bytes, memory),
+    }
+    missing = [kind for kind, problem in problems.items() if problem]
+    if missing:
+        raise ResourceError(
+            f"not enough {' and '.join(missing)}: {'; '.join(filter(None, problems.values()))}",
+            where=str(parent) if problems["disk"] else "",
+            expected=found.text,
+            remedy="; ".join(_REMEDIES[kind] for kind in missing),
+        )
+
+
+_REMEDIES = {
+    "disk": "free some space or choose an -o on a larger disk, or lower --calibration-scenes and --validation-scenes",
+    "memory": "close other programs or use a larger machine, or lower --frames or --resolution",
+}
+
+
+def _shortage(kind: str, needed: int, available: int) -> str:
+    """``the export needs about 5.3 GB of disk and 1.0 GB are available``; empty if that suffices."""
+    if needed <= available:
+        return ""
+    needs, has = format_gigabytes(needed), format_gigabytes(available)
+    return f"the export needs about {needs} of {kind}, and {has} are available"
+
+
+def _stored(work: Path) -> int:
+    if not work.is_dir():
+        return 0
+    return sum(path.stat().st_size for path in work.rglob("*") if path.is_file())
+
+
+def _held_bytes() -> int:
+    """What this process holds already, and the estimate counts as well: without pages of files, which are not lost."""
+    memory = psutil.Process().memory_info()
+    return int(memory.rss - getattr(memory, "shared", 0))
+
+
+def available_memory_bytes(group: Path = _CONTROL_GROUP) -> int:
+    """What a process can still take: of the machine, or of its control group (v2) where that is less."""
+    available = int(psutil.virtual_memory().available)
+    left = _left_in_group(group)
+    return available if left is None else min(available, left)
+
+
+def _left_in_group(group: Path) -> int | None:
+    """None without a control group, and for one without a limit ("max")."""
+    try:
+        limit, used = (int((group / name).read_text()) for name in ("memory.max", "memory.current"))
+        counts = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+    except (OSError, ValueError):
+        return None
+    # Cached files count as used, but make room for whoever asks.
+    cached = sum(int(counts.get(name, 0)) for name in ("active_file", "inactive_file"))
+    return max(limit - used + cached, 0)
+
+
+def measured_macs_per_s() -> float:
+    """Multiply-accumulates per second of a forward, from a few FP32 products of a transformer's size."""
+    return _MODEL_SHARE * max(_product_macs_per_s(*shape) for shape in (*_SPEED_SHAPES[:1], *_SPEED_SHAPES))
+
+
+def _product_macs_per_s(rows: int, inner: int, columns: int) -> float:
+    left, right = torch.ones(rows, inner), torch.ones(inner, columns)
+    start = perf_counter()
+    torch.mm(left, right)
+    return rows * inner * columns / (perf_counter() - start)
+
+
+def work_folder(output: Path) -> Path:
+    return output.with_name(output.name + ".work")
+
+
+def format_gigabytes(count: int) -> str:
+    """``4.1 GB``; ``620 MB`` below one."""
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"
+
+
+def _roughly(seconds: float) -> str:
+    """No more digits than an estimate has: seconds up to a minute, then whole minutes."""
+    if seconds < 60:
+        return f"{max(round(seconds), 1)} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def shares(found: Estimate) -> Sequence[tuple[str, str]]:
+    """(what, how much) lines for people."""
+    steps = [(step.step, _needs(step)) for step in found.steps]
+    return (
+        *steps,
+        ("time in all", format_duration(found.seconds)),
+        ("of it the model's own forwards", format_duration(found.forward_seconds)),
+        ("memory at most", format_gigabytes(found.memory_bytes)),
+        ("disk at most", format_gigabytes(found.disk_bytes)),
+        ("processors", str(os.cpu_count())),
+    )
+
+
+def _needs(step: StepEstimate) -> str:
+    memory, disk = format_gigabytes(step.memory_bytes), format_gigabytes(step.disk_bytes)
+    return f"{format_duration(step.seconds)}, {memory} memory, {disk} disk"
