@@ -34,7 +34,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from time import perf_counter
 from typing import Any
 
 import torch
@@ -210,14 +209,12 @@ class _Backward:
         for done in range(self.journals.backward.stages_done, count):
             index = count - 1 - done
             stage = self.stages[index]
-            start = perf_counter()
             if self.moved & set(stage.writes):
                 self._stage(index, stage)
-            taken = perf_counter() - start
             self.model.release(stage)
             used = [f"{name}@{reader}" for name in stage.writes for reader in self.readers.get(name, ())]
             self.journals.backward.finish(done + 1, used)
-            yield StageTime(stage.name, count + done + 1, 2 * count, taken)
+            yield StageTime(stage.name, count + done + 1, 2 * count, 0.0)  # no forward of the model's own
 
     def _stage(self, index: int, stage: Stage) -> None:
         total: Errors = {}

@@ -20,6 +20,7 @@ from vggt_edge.exporter.assemble import (
     PLAN,
     REPORT,
     RESOLVED,
+    TENSORRT,
     assemble,
     manifest_inputs,
     stored_bytes,
@@ -129,6 +130,9 @@ def needed_by(job: Job) -> Estimate:
             probe_forwards=len(job.scenes.probes) * pairs / 2 if exact else 1 + PROBE_FORWARDS,
             validation=len(job.scenes.validation),
             precision=job.request.precision,
+            whole_forward=exact,
+            max_memory_bytes=job.request.max_memory_bytes,
+            compiles=job.backend.name == TENSORRT,
         )
     )
 
@@ -209,6 +213,8 @@ def validate(bundle: Path, progress: Progress, *, scenes: Path | None = None) ->
     manifest = verify_bundle(bundle)
     given: dict[str, object] = {"scenes": scenes} if scenes else {}
     request = resolve_request(given, (), bundle / RESOLVED)
+    if scenes:  # the bundle's numbers are of its own scenes
+        request = request.model_copy(update={"calibration_scenes": None, "validation_scenes": None})
     stats = CalibrationStats.load(bundle)
     chosen = PrecisionPlan.from_json((bundle / PLAN).read_text(), where=str(bundle / PLAN))
     with TemporaryDirectory() as folder:

@@ -48,7 +48,8 @@ class Sizes:
 
     rest_bytes: stored outside the blocks. calibration, validation: numbers of scenes. probe_forwards: what sensitivity
     costs, in forwards of one scene. whole_forward: whether sensitivity holds a whole forward (exact ablation) or one
-    stage at a time. heads: of an attention. max_memory_bytes: the budget of a mix, None for none.
+    stage at a time. heads: of an attention. max_memory_bytes: the budget of a mix, None for none. compiles: whether the
+    backend makes a form of its own and compiles it, as TensorRT does, or runs the graph as it is, as ONNX Runtime does.
     """
 
     blocks: tuple[BlockCost, ...]
@@ -63,6 +64,7 @@ class Sizes:
     precision: str
     whole_forward: bool = False
     max_memory_bytes: int | None = None
+    compiles: bool = True
 
     @property
     def value_bytes(self) -> int:
@@ -155,7 +157,8 @@ def estimate(sizes: Sizes, macs_per_s: float | None = None) -> Estimate:
     steps = (
         _load(sizes),
         *_calibration(sizes, forward_s),
-        *_lowering(sizes),
+        _annotating(sizes),
+        _lowering(sizes, forward_s),
         _validation(sizes, forward_s),
         _bundling(sizes),
     )
@@ -192,45 +195,51 @@ def _calibration(sizes: Sizes, forward_s: float) -> tuple[StepEstimate, StepEsti
     return observed, probed
 
 
-def _lowering(sizes: Sizes) -> tuple[StepEstimate, StepEstimate]:
-    """The graph, and the backend's own form of it, which it may compile as a check."""
-    stored = sizes.stored_bytes
+def _annotating(sizes: Sizes) -> StepEstimate:
     kinds = len({block.name.split(".")[0] for block in sizes.blocks}) + 2
-    held = BASE_BYTES + sizes.image_bytes
-    quantize_s = sizes.fp32_bytes / QUANTIZE_BYTES_PER_S
-    return (
-        StepEstimate("annotate", quantize_s + kinds * TRANSLATE_S, 0.0, held + 3 * sizes.stage_bytes, stored),
-        StepEstimate(
-            "lower",
-            stored / LOWER_BYTES_PER_S,
-            0.0,
-            held + COMPILER_BYTES + stored,
-            3 * stored,  # the graph, the backend's form, and the plan that is compiled from it
-        ),
-    )
+    seconds = sizes.fp32_bytes / QUANTIZE_BYTES_PER_S + kinds * TRANSLATE_S
+    memory = BASE_BYTES + sizes.image_bytes + 3 * sizes.stage_bytes
+    return StepEstimate("annotate", seconds, 0.0, memory, sizes.stored_bytes)
+
+
+def _lowering(sizes: Sizes, forward_s: float) -> StepEstimate:
+    """The backend's own form of the graph and a plan compiled from it as a check, or two runs of the graph itself."""
+    held, stored = BASE_BYTES + sizes.image_bytes, sizes.stored_bytes
+    if sizes.compiles:
+        memory = held + COMPILER_BYTES + stored
+        return StepEstimate("lower", stored / LOWER_BYTES_PER_S, 0.0, memory, 3 * stored)
+    return StepEstimate("lower", 2 * forward_s, 0.0, held + stored + _session_bytes(sizes), stored)
 
 
 def _validation(sizes: Sizes, forward_s: float) -> StepEstimate:
-    """FP32, the simulation, and ONNX Runtime, which writes attention out and holds the whole graph."""
-    tokens = sizes.shape.frames * sizes.shape.tokens
-    scores = 2 * 4 * sizes.heads * tokens * tokens
-    live = peak_activation_bytes(sizes.blocks, 4)
+    """FP32, the simulation, and ONNX Runtime."""
+    walk = _cached(sizes, sizes.validation) + 2 * sizes.stage_bytes + peak_activation_bytes(sizes.blocks, 4)
     outputs = 3 * sizes.validation * sizes.output_bytes
-    walk = _cached(sizes, sizes.validation) + 2 * sizes.stage_bytes + live
-    session = sizes.stored_bytes + int(ARENA_SHARE * (scores + 2 * live))
     forwards_s = 3 * sizes.validation * forward_s
     return StepEstimate(
         "validate",
         forwards_s + sizes.fp32_bytes / QUANTIZE_BYTES_PER_S,
         forwards_s,
-        BASE_BYTES + sizes.image_bytes + outputs + max(walk, session),
-        2 * sizes.stored_bytes + sizes.validation * (sizes.walk_bytes + sizes.output_bytes),
+        BASE_BYTES + sizes.image_bytes + outputs + max(walk, _session_bytes(sizes)),
+        _lowered_bytes(sizes) + sizes.validation * (sizes.walk_bytes + sizes.output_bytes),
     )
+
+
+def _session_bytes(sizes: Sizes) -> int:
+    """Of ONNX Runtime, which holds the whole graph and writes attention out."""
+    tokens = sizes.shape.frames * sizes.shape.tokens
+    scores = 2 * 4 * sizes.heads * tokens * tokens
+    return sizes.stored_bytes + int(ARENA_SHARE * (scores + 2 * peak_activation_bytes(sizes.blocks, 4)))
+
+
+def _lowered_bytes(sizes: Sizes) -> int:
+    """Of the graph, and of the backend's own form where it makes one."""
+    return (2 if sizes.compiles else 1) * sizes.stored_bytes
 
 
 def _bundling(sizes: Sizes) -> StepEstimate:
     """Files are linked, not copied, and digested once."""
-    stored = 2 * sizes.stored_bytes
+    stored = _lowered_bytes(sizes)
     disk = stored + 2 * (2 * sizes.output_bytes + sizes.image_bytes)
     return StepEstimate(
         "report and bundle", BUNDLE_S + stored / HASH_BYTES_PER_S, 0.0, BASE_BYTES + sizes.image_bytes, disk

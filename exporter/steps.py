@@ -59,16 +59,14 @@ class StepCache:
                 expected="that name to be free, or left by an interrupted export",
                 remedy="remove it, or choose another -o",
             )
-        if not resume:
-            self.clear()
-        for scratch in self.root.glob(".*.partial"):  # what a killed run was in the middle of
-            shutil.rmtree(scratch, ignore_errors=True)
+        self._resume = resume
+        self._is_open = False
 
     def run(self, name: str, inputs: Mapping[str, object], make: Callable[[Path], None]) -> Path:
         """The folder that ``make`` fills for these inputs; an earlier, finished one is taken as it is."""
+        self._open()
         folder = self._folder(name, inputs)
         if not folder.is_dir():
-            self._open()
             write_folder(folder, make)
             shutil.rmtree(self._unfinished(folder), ignore_errors=True)
         return folder
@@ -88,6 +86,14 @@ class StepCache:
         return folder.with_name(f"{folder.name}.unfinished")
 
     def _open(self) -> None:
+        """Sweep what is not to be used, once, before the first step: looking alone changes nothing."""
+        if self._is_open:
+            return
+        self._is_open = True
+        if not self._resume:
+            self.clear()
+        for scratch in self.root.glob(".*.partial"):  # what a killed run was in the middle of
+            shutil.rmtree(scratch, ignore_errors=True)
         self.root.mkdir(parents=True, exist_ok=True)
         (self.root / _MARKER).touch()
 

@@ -147,7 +147,9 @@ def _as_keywords(arrays: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:
-    path.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
+    scratch = path.with_name(f".{path.name}.partial")
+    scratch.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
+    scratch.replace(path)  # not written over: the file may be linked from elsewhere
 
 
 def _sha256(path: Path) -> str:

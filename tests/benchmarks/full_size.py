@@ -40,6 +40,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--warmups", type=int, default=1, help="forwards before the timed one, for the latency")
     parser.add_argument("--kills", type=int, default=4, help="of the killed export")
     parser.add_argument("--seed", type=int, default=0, help="of the moments at which it is killed")
+    parser.add_argument("--export", type=shlex.split, default=[], help="more arguments of every export, in quotes")
     parser.add_argument("--mixed", type=shlex.split, default=[], help="more arguments of the mixed export, in quotes")
     return parser.parse_args(arguments)
 
@@ -73,6 +74,7 @@ def bench_of(given: argparse.Namespace) -> Bench:
         kills=given.kills,
         seed=given.seed,
         mixed=tuple(given.mixed),
+        export=tuple(given.export),
     )
 
 

@@ -32,7 +32,10 @@ Figures = dict[str, Any]
 
 @dataclass(frozen=True)
 class Bench:
-    """What all measurements share. ``work``: everything that they write. mixed: more arguments of ``ours-mixed``."""
+    """What all measurements share. ``work``: everything that they write.
+
+    mixed, export: more arguments of ``ours-mixed``, and of every export.
+    """
 
     checkpoint: Path
     work: Path
@@ -47,6 +50,7 @@ class Bench:
     kills: int = 4
     seed: int = 0
     mixed: tuple[str, ...] = ()
+    export: tuple[str, ...] = ()
 
     def result_path(self, name: str) -> Path:
         return self.work / "results" / f"{name}.json"
@@ -124,6 +128,7 @@ def export_command(bench: Bench, precision: str, out: Path, *, resume: bool = Fa
     command = [str(program_path("vggt-edge")), "export", "--model", str(bench.checkpoint), "--target", bench.target]
     command += ["--frames", str(bench.frames), "--resolution", str(bench.resolution), "--precision", precision]
     command += ["--scenes", str(bench.scenes), "-o", str(out), "--json"]
+    command += bench.export
     command += bench.mixed if precision == "mixed" else ()
     return [*command, "--resume"] if resume else command
 

@@ -85,9 +85,9 @@ def _stages(results: Results, titles: Mapping[str, str]) -> str:
 def _stage_cells(figures: Mapping[str, Any]) -> dict[str, str]:
     """The manifest's timings, or else what the progress lines said."""
     timings = figures.get("timings") or [
-        {"stage": stage, "seconds": seconds} for stage, seconds in figures.get("stage_seconds", {}).items()
+        {"step": stage, "seconds": seconds} for stage, seconds in figures.get("stage_seconds", {}).items()
     ]
-    seconds = {one["stage"]: (one["seconds"], one.get("forward_seconds") or 0.0) for one in timings}
+    seconds = {one["step"]: (one["seconds"], one.get("forward_seconds") or 0.0) for one in timings}
     seconds |= {"sum": (sum(all_of for all_of, _ in seconds.values()), sum(own for _, own in seconds.values()))}
     return {stage: f"{both[0]:.1f}" + (f" ({both[1]:.1f})" if both[1] else "") for stage, both in seconds.items()}
 

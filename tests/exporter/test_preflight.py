@@ -92,6 +92,19 @@ def test_a_budget_bounds_what_a_mix_can_take(sizes: Sizes) -> None:
     assert bound.stored_bytes == 1000 < free.stored_bytes
 
 
+def test_a_backend_that_compiles_nothing_needs_less(sizes: Sizes) -> None:
+    compiled, plain = estimate(sizes, 1e12), estimate(replace(sizes, compiles=False), 1e12)
+    assert plain.memory_bytes < compiled.memory_bytes
+    assert plain.disk_bytes < compiled.disk_bytes
+
+
+def test_exact_ablation_holds_a_forward_and_leaves_nothing_on_disk(sizes: Sizes) -> None:
+    pulled, ablated = (estimate(replace(sizes, whole_forward=whole), 1e9).steps[2] for whole in (False, True))
+    assert (ablated.forward_seconds, ablated.disk_bytes) == (0, 0)
+    assert pulled.forward_seconds > 0
+    assert pulled.disk_bytes > 0
+
+
 def test_the_full_size_is_estimated_from_shapes_alone() -> None:
     """Against peaks measured with VGGT-1B on two photographs, w8a8, one scene to calibrate on and one to judge by."""
     config, shape = VGGTConfig(), InputShape(2, 518, 420)

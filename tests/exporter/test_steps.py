@@ -40,7 +40,9 @@ def test_a_failed_step_leaves_nothing_and_a_killed_one_is_swept_up(tmp_path: Pat
         cache.run("step", {}, fail)
     assert [path.name for path in cache.root.iterdir()] == ["vggt-edge-work"]
     (cache.root / ".step.dead.partial").mkdir()
-    StepCache(tmp_path / "out", resume=True)
+    again = StepCache(tmp_path / "out", resume=True)
+    assert (cache.root / ".step.dead.partial").exists()  # a dry run looks, and changes nothing
+    again.unfinished("step", {})
     assert not (cache.root / ".step.dead.partial").exists()
 
 
