@@ -26,10 +26,7 @@ from vggt_edge.devices.errors import InputError
 LAYERS = (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)
 
 
-CalibratedModel = StagedModel
-
-
-def model_digest(model: CalibratedModel) -> str:
+def model_digest(model: StagedModel) -> str:
     """sha256 over the names, shapes and bytes of the weights."""
     content = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):

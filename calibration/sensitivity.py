@@ -29,10 +29,11 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from vggt_edge.calibration.apply import block_replacements, swapped
-from vggt_edge.calibration.collect import CalibratedModel, images_of
+from vggt_edge.calibration.collect import images_of
 from vggt_edge.calibration.scenes import Scene
 from vggt_edge.calibration.scheme import scheme
 from vggt_edge.calibration.stats import CalibrationStats
+from vggt_edge.calibration.walk import StagedModel
 from vggt_edge.devices.errors import InputError, UnknownNameError
 
 HUBER_DELTA = 0.1
@@ -170,7 +171,7 @@ def _identical(new: Any, old: Any) -> bool:
 
 
 def measure(
-    model: CalibratedModel,
+    model: StagedModel,
     stats: CalibrationStats,
     scenes: Sequence[Scene],
     candidates: Mapping[str, Sequence[str]],
@@ -209,7 +210,7 @@ def measure(
 class _Probe:
     """One scene with its FP32 outputs and the memory of its block calls."""
 
-    def __init__(self, model: CalibratedModel, scene: Scene) -> None:
+    def __init__(self, model: StagedModel, scene: Scene) -> None:
         self.model = model
         self.images = images_of(scene)
         self.blocks = model.blocks()

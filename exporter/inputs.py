@@ -10,10 +10,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from vggt_edge.calibration.collect import CalibratedModel, images_of
+from vggt_edge.calibration.collect import images_of
 from vggt_edge.calibration.readers import open_scenes
 from vggt_edge.calibration.scenes import Scene
 from vggt_edge.calibration.synthetic import render_scene
+from vggt_edge.calibration.walk import StagedModel
 from vggt_edge.devices.errors import UsageError
 from vggt_edge.exporter.config import ExportRequest
 from vggt_edge.exporter.models.config import InputShape, VGGTConfig
@@ -96,7 +97,7 @@ def _synthetic_size(request: ExportRequest, config: VGGTConfig) -> tuple[int, in
     return (size, size) if isinstance(size, int) else size
 
 
-def run_model(model: CalibratedModel, scene: Scene) -> dict[str, npt.NDArray[np.float32]]:
+def run_model(model: StagedModel, scene: Scene) -> dict[str, npt.NDArray[np.float32]]:
     """The model's outputs for one scene, by name, each (1, S, ...)."""
     with torch.inference_mode():
         values = model(images_of(scene))
