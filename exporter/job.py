@@ -107,13 +107,16 @@ def work_folder(request: ExportRequest) -> Path:
     return work_folder_of(request.output)
 
 
-def dry_run(request: ExportRequest, progress: Progress) -> Estimate:
-    """What ``export`` would need; nothing is written."""
-    return needed_by(open_job(request.model_copy(update={"resume": True}), progress))
+LAST_STEP = {"calibrate": "calibrate", "plan": "sensitivity", "export": "report and bundle"}
 
 
-def needed_by(job: Job) -> Estimate:
-    """Disk, memory and time of the whole export."""
+def dry_run(verb: str, request: ExportRequest, progress: Progress) -> Estimate:
+    """What ``export``, ``calibrate`` or ``plan`` would need; nothing is written."""
+    return needed_by(open_job(request.model_copy(update={"resume": True}), progress), verb)
+
+
+def needed_by(job: Job, verb: str) -> Estimate:
+    """Disk, memory and time."""
     pairs = sum(len(job.schemes_of(block)) for block in job.blocks)
     exact = job.sensitivity_method == "exact"
     config = job.checkpoint.config
@@ -134,12 +137,12 @@ def needed_by(job: Job) -> Estimate:
             max_memory_bytes=job.request.max_memory_bytes,
             compiles=job.backend.name == TENSORRT,
         )
-    )
+    ).up_to(LAST_STEP[verb])
 
 
-def admit(job: Job) -> None:
-    """Say what the export will need; ``ResourceError`` where this machine does not have it."""
-    needed = needed_by(job)
+def admit(job: Job, verb: str) -> None:
+    """Say what ``verb`` will need; ``ResourceError`` where this machine does not have it."""
+    needed = needed_by(job, verb)
     job.progress.note(f"needs {needed.text}")
     check(needed, job.request.output, work_folder(job.request))
 
@@ -147,7 +150,7 @@ def admit(job: Job) -> None:
 def export(request: ExportRequest, progress: Progress) -> ExportResult:
     """The whole line. ``AccuracyGateError`` when validation fails: the bundle and its report are there all the same."""
     job = open_job(request, progress)
-    admit(job)
+    admit(job, "export")
     stats = calibrate_step(job)
     sensitivities = sensitivity_step(job, stats)
     plan = make_plan(job, stats, sensitivities)
@@ -181,6 +184,7 @@ def export(request: ExportRequest, progress: Progress) -> ExportResult:
 def calibrate(request: ExportRequest, progress: Progress) -> StepResult:
     """Up to the statistics: ``stats.json`` and ``stats.safetensors`` in the output folder."""
     job = open_job(request, progress)
+    admit(job, "calibrate")
     stats = calibrate_step(job)
     write_folder(request.output, stats.save)
     job.cache.clear()
@@ -190,6 +194,7 @@ def calibrate(request: ExportRequest, progress: Progress) -> StepResult:
 def plan(request: ExportRequest, progress: Progress) -> StepResult:
     """Up to the plan: ``plan.json``, ``sensitivity.json`` and the statistics in the output folder."""
     job = open_job(request, progress)
+    admit(job, "plan")
     stats = calibrate_step(job)
     sensitivities = sensitivity_step(job, stats)
     chosen = make_plan(job, stats, sensitivities)

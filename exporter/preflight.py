@@ -126,11 +126,21 @@ class StepEstimate:
 
 @dataclass(frozen=True)
 class Estimate:
-    """For the whole export. memory_bytes, disk_bytes: of the largest step; disk of work folder and bundle together."""
+    """memory_bytes, disk_bytes: of the largest step; disk of work folder and bundle together."""
 
     steps: tuple[StepEstimate, ...]
     memory_bytes: int
     disk_bytes: int
+
+    @classmethod
+    def of(cls, steps: Sequence[StepEstimate]) -> Estimate:
+        memory, disk = max(step.memory_bytes for step in steps), max(step.disk_bytes for step in steps)
+        return cls(tuple(steps), memory, disk)
+
+    def up_to(self, last: str) -> Estimate:
+        """Without the steps after ``last``."""
+        names = [step.step for step in self.steps]
+        return Estimate.of(self.steps[: names.index(last) + 1])
 
     @property
     def seconds(self) -> float:
@@ -154,16 +164,14 @@ class Estimate:
 def estimate(sizes: Sizes, macs_per_s: float | None = None) -> Estimate:
     """Time, memory and disk by step. macs_per_s: of a forward on this machine; measured if not given."""
     forward_s = sum(block.macs for block in sizes.blocks) / (macs_per_s or measured_macs_per_s())
-    steps = (
+    return Estimate.of((
         _load(sizes),
         *_calibration(sizes, forward_s),
         _annotating(sizes),
         _lowering(sizes, forward_s),
         _validation(sizes, forward_s),
         _bundling(sizes),
-    )
-    memory, disk = max(step.memory_bytes for step in steps), max(step.disk_bytes for step in steps)
-    return Estimate(steps, memory, disk)
+    ))
 
 
 def _load(sizes: Sizes) -> StepEstimate:

@@ -92,7 +92,7 @@ def _add(app: typer.Typer, name: str, job: Job, summary: str) -> None:
         }
         request = _resolve(values, set_ or (), config)
         if dry_run:
-            _print_dry_run(request, as_json=json, quiet=log_level is options.LogLevel.ERROR)
+            _print_dry_run(name, request, as_json=json, quiet=log_level is options.LogLevel.ERROR)
             return
         _run(job, request, as_json=json, quiet=log_level is options.LogLevel.ERROR)
 
@@ -144,8 +144,8 @@ def _check_writable(output: Path) -> None:
         ) from error
 
 
-def _print_dry_run(request: ExportRequest, *, as_json: bool, quiet: bool) -> None:
-    """The configuration, what the export would need, and whether it would be refused; exit code 7 if so.
+def _print_dry_run(verb: str, request: ExportRequest, *, as_json: bool, quiet: bool) -> None:
+    """The configuration, what the command would need, and whether it would be refused; exit code 7 if so.
 
     As text it stays a file for ``--config``.
     """
@@ -155,7 +155,7 @@ def _print_dry_run(request: ExportRequest, *, as_json: bool, quiet: bool) -> Non
     from vggt_edge.exporter.progress import make_progress
 
     with stdout_to_stderr():
-        needed = job.dry_run(request, make_progress(quiet=quiet))
+        needed = job.dry_run(verb, request, make_progress(quiet=quiet))
     refused = _refusal(lambda: check(needed, request.output, job.work_folder(request)))
     exit_code = refused.exit_code if refused else 0
     if as_json:

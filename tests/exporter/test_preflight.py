@@ -206,3 +206,12 @@ def test_an_export_is_refused_before_work(
     assert document["exit_code"] == 7
     assert "not enough disk" in document["would_be_refused"]
     assert not list(tmp_path.iterdir())
+
+
+def test_a_part_of_the_line_needs_its_own_steps_alone(vggt_edge: Run, tmp_path: Path) -> None:
+    options = ("--target", "host-cpu", "--frames", "2", "--resolution", "42", "-o", tmp_path / "out")
+    needed = {verb: vggt_edge(verb, *options, "--dry-run", "--json").document["estimate"] for verb in ("plan", "export")}
+    names = {verb: [step["step"] for step in found["steps"]] for verb, found in needed.items()}
+    assert names["plan"] == ["load model and scenes", "calibrate", "sensitivity"]
+    assert names["export"][:3] == names["plan"]
+    assert needed["plan"]["disk_bytes"] < needed["export"]["disk_bytes"]
