@@ -210,7 +210,8 @@ def test_an_export_is_refused_before_work(
 
 def test_a_part_of_the_line_needs_its_own_steps_alone(vggt_edge: Run, tmp_path: Path) -> None:
     options = ("--target", "host-cpu", "--frames", "2", "--resolution", "42", "-o", tmp_path / "out")
-    needed = {verb: vggt_edge(verb, *options, "--dry-run", "--json").document["estimate"] for verb in ("plan", "export")}
+    documents = {verb: vggt_edge(verb, *options, "--dry-run", "--json").document for verb in ("plan", "export")}
+    needed = {verb: document["estimate"] for verb, document in documents.items()}
     names = {verb: [step["step"] for step in found["steps"]] for verb, found in needed.items()}
     assert names["plan"] == ["load model and scenes", "calibrate", "sensitivity"]
     assert names["export"][:3] == names["plan"]
