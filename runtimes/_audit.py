@@ -85,12 +85,21 @@ def weight_and_data(node: ir.Node) -> tuple[ir.TensorProtocol, ir.Value | None] 
     return None
 
 
+def _is_table(weight: ir.Value | None, block: str) -> bool:
+    """Whether another block reads the same constant: a layer's weight belongs to one."""
+    readers = () if weight is None else weight.uses()
+    return any(not (use.node.name or "").startswith(f"{block}/") for use in readers)
+
+
 def linears(model: ir.Model, block: str) -> Iterator[LinearPrecision]:
-    """The linears and convolutions of a block, whose nodes are called ``<block>/<path>/<operator>``."""
+    """The linears and convolutions of a block, whose nodes are called ``<block>/<path>/<operator>``.
+
+    A product with a table that blocks share, such as that of rotary positions, is no linear.
+    """
     prefix = block + "/"
     for node in model.graph:
         name = node.name or ""
-        if node.op_type not in LINEAR_OPS or not name.startswith(prefix):
+        if node.op_type not in LINEAR_OPS or not name.startswith(prefix) or _is_table(node.inputs[1], block):
             continue
         found = weight_and_data(node)
         if found is not None:

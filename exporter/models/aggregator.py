@@ -80,7 +80,7 @@ class Aggregator(nn.Module):
     frame_sin: Tensor
     global_cos: Tensor
     global_sin: Tensor
-    rope_order: Tensor
+    rope_turn: Tensor
 
     def __init__(self, config: VGGTConfig, shape: InputShape) -> None:
         super().__init__()
@@ -100,7 +100,7 @@ class Aggregator(nn.Module):
             ("frame_sin", frame.sin),
             ("global_cos", every.cos),
             ("global_sin", every.sin),
-            ("rope_order", frame.order),
+            ("rope_turn", frame.turn),
         ):
             self.register_buffer(name, table, persistent=False)
 

@@ -1,7 +1,8 @@
 """The transformer block that DINO, the alternating attention and the camera trunk share, and its rotary tables.
 
 Written for export: every table is a constant of the fixed input size, one block is few graph nodes, and rotate-half is
-one gather (its signs are folded into the sine table) instead of slices, negations and concatenations.
+one product with a signed permutation instead of slices, negations and concatenations. A gather of single channels would
+be one node as well, but takes twice as long in ONNX Runtime.
 """
 
 from __future__ import annotations
@@ -16,11 +17,11 @@ ROPE_BASE = 100.0
 
 
 class RopeTables(NamedTuple):
-    """cos and signed sin, each (tokens, head_dim), and the channel order of rotate-half, (head_dim,)."""
+    """cos and sin, each (tokens, head_dim), and rotate-half as a matrix, (head_dim, head_dim)."""
 
     cos: Tensor
     sin: Tensor
-    order: Tensor
+    turn: Tensor
 
 
 def rope_tables(grid: tuple[int, int], special_tokens: int, head_dim: int) -> RopeTables:
@@ -37,20 +38,25 @@ def rope_tables(grid: tuple[int, int], special_tokens: int, head_dim: int) -> Ro
     frequency = ROPE_BASE ** -(torch.arange(0, half, 2, dtype=torch.float32, device="cpu") / half)
     angles = positions[:, :, None].float() * frequency
     angles = torch.cat([angles, angles], dim=2).flatten(1)
-    channel = torch.arange(half, device="cpu")
-    order = (channel + half // 2) % half
-    sign = torch.where(channel < half // 2, -1.0, 1.0)
-    return RopeTables(angles.cos(), angles.sin() * torch.cat([sign, sign]), torch.cat([order, order + half]))
+    return RopeTables(angles.cos(), angles.sin(), _rotate_half(head_dim))
+
+
+def _rotate_half(head_dim: int) -> Tensor:
+    """x @ this: in each half of the channels, (a, b) to (-b, a)."""
+    quarter = torch.eye(head_dim // 4, device="cpu")
+    zero = torch.zeros_like(quarter)
+    half = torch.cat([torch.cat([zero, quarter], dim=1), torch.cat([-quarter, zero], dim=1)])
+    return torch.block_diag(half, half)
 
 
 def repeat_frames(tables: RopeTables, frames: int) -> RopeTables:
     """The tables of one frame, laid out for a global block that sees all frames in a row."""
-    return RopeTables(tables.cos.repeat(frames, 1), tables.sin.repeat(frames, 1), tables.order)
+    return RopeTables(tables.cos.repeat(frames, 1), tables.sin.repeat(frames, 1), tables.turn)
 
 
 def rotate(x: Tensor, rope: RopeTables) -> Tensor:
     """Rotary embedding of q or k or both, (B, heads, tokens, head_dim)."""
-    return x * rope.cos + torch.index_select(x, 3, rope.order) * rope.sin
+    return x * rope.cos + (x @ rope.turn) * rope.sin
 
 
 class Attention(nn.Module):

@@ -16,7 +16,7 @@ from vggt_edge.exporter.models.dpt_head import DPTHead, activate_depth, activate
 from vggt_edge.exporter.models.layers import Block, RopeTables
 from vggt_edge.exporter.models.mapping import release_pages
 
-_ROPE = {kind: (f"{kind}_cos", f"{kind}_sin", "rope_order") for kind in ("frame", "global")}
+_ROPE = {kind: (f"{kind}_cos", f"{kind}_sin", "rope_turn") for kind in ("frame", "global")}
 TENSORS_OF_OUTPUT = {"camera": ("pose_enc",), "depth": ("depth", "depth_conf"), "points": ("points", "points_conf")}
 
 
@@ -146,10 +146,10 @@ def _tokens(aggregator: Aggregator, x: Tensor) -> tuple[Tensor]:
 
 
 def _run_alternating_block(
-    shape: InputShape, kind: str, block: Block, x: Tensor, cos: Tensor, sin: Tensor, order: Tensor
+    shape: InputShape, kind: str, block: Block, x: Tensor, cos: Tensor, sin: Tensor, turn: Tensor
 ) -> tuple[Tensor]:
     sequence = shape.tokens if kind == "frame" else shape.frames * shape.tokens
-    return (block(x, x.shape[0] // sequence, RopeTables(cos, sin, order)),)
+    return (block(x, x.shape[0] // sequence, RopeTables(cos, sin, turn)),)
 
 
 def _entries(aggregator: Aggregator, *values: Tensor) -> tuple[Tensor, ...]:
