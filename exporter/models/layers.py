@@ -43,10 +43,12 @@ def rope_tables(grid: tuple[int, int], special_tokens: int, head_dim: int) -> Ro
 
 def _rotate_half(head_dim: int) -> Tensor:
     """x @ this: in each half of the channels, (a, b) to (-b, a)."""
-    quarter = torch.eye(head_dim // 4, device="cpu")
-    zero = torch.zeros_like(quarter)
-    half = torch.cat([torch.cat([zero, quarter], dim=1), torch.cat([-quarter, zero], dim=1)])
-    return torch.block_diag(half, half)
+    quarter = head_dim // 4
+    turn = torch.zeros(2, 2, quarter, 2, 2, quarter, device="cpu")
+    for half in range(2):
+        turn[half, 0, :, half, 1] = torch.eye(quarter, device="cpu")
+        turn[half, 1, :, half, 0] = -torch.eye(quarter, device="cpu")
+    return turn.view(head_dim, head_dim)
 
 
 def repeat_frames(tables: RopeTables, frames: int) -> RopeTables:
