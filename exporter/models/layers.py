@@ -1,8 +1,8 @@
 """The transformer block that DINO, the alternating attention and the camera trunk share, and its rotary tables.
 
 Written for export: every table is a constant of the fixed input size, one block is few graph nodes, and rotate-half is
-one product with a signed permutation instead of slices, negations and concatenations. A gather of single channels would
-be one node as well, but takes twice as long in ONNX Runtime.
+one product with a signed permutation instead of slices, negations and concatenations. A gather would be one node
+as well, but ONNX Runtime copies it channel by channel.
 """
 
 from __future__ import annotations
