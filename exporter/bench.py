@@ -32,7 +32,7 @@ from vggt_edge.exporter.models.checkpoint import build_model
 from vggt_edge.exporter.models.config import OUTPUTS, InputShape
 from vggt_edge.exporter.models.registry import open_model
 from vggt_edge.exporter.models.vggt import VGGT
-from vggt_edge.exporter.progress import Progress
+from vggt_edge.exporter.progress import Progress, note_random
 from vggt_edge.exporter.stages import MODEL
 from vggt_edge.exporter.validation import figures
 from vggt_edge.exporter.validation.outputs import without_batch
@@ -69,6 +69,7 @@ class BenchResult:
     frames: int
     seed: int
     rows: tuple[BenchRow, ...]
+    random_weights: str = ""
 
 
 def bench(
@@ -76,6 +77,7 @@ def bench(
 ) -> BenchResult:
     """FP32 first, then every uniform precision calibrated by rounding alone, on the same held-out scenes."""
     checkpoint = open_model(model)
+    note_random(checkpoint.random, progress)
     side = checkpoint.config.native_resolution
     shape = InputShape(frames or DEFAULT_FRAMES, side, side)
     reference = build_model(checkpoint, shape, OUTPUTS)
@@ -97,7 +99,7 @@ def bench(
                 step.advance()
         size = _file_bytes(reference, plan, stats)
         rows.append(_row(precision, scenes, outputs, statistics.median(latency_ms), size))
-    return BenchResult(model, scene_count, shape.frames, seed, tuple(rows))
+    return BenchResult(model, scene_count, shape.frames, seed, tuple(rows), checkpoint.random)
 
 
 def _plan(model: VGGT, precision: str, stats: CalibrationStats) -> PrecisionPlan:

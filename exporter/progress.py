@@ -73,6 +73,12 @@ def _peak() -> str:
     return f"peak memory {peak_memory_bytes() / 1e6:.0f} MB"
 
 
+def note_random(how: str, progress: Progress) -> None:
+    """Say that weights are random, and ``how`` they were drawn; nothing for those of a trained model."""
+    if how:
+        progress.note(f"random weights ({how}): sizes, times and memory are real, accuracy is not")
+
+
 class SilentProgress:
     """Reports nothing; for tests and for use as a library."""
 

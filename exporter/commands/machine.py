@@ -112,6 +112,7 @@ def bench(
     columns = [field.name for field in fields(figures.rows[0])]
     rows = [[_short(getattr(row, name)) for name in columns] for row in figures.rows]
     title = f"{figures.model}: {figures.scene_count} held-out scenes of {figures.frames} frames, seed {figures.seed}"
+    title += f"; random weights ({figures.random_weights})" if figures.random_weights else ""
     print_table(title, columns, rows)
 
 
