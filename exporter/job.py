@@ -30,8 +30,7 @@ from vggt_edge.exporter.config import ExportRequest, resolve_request
 from vggt_edge.exporter.inputs import choose_scenes
 from vggt_edge.exporter.models.registry import open_model
 from vggt_edge.exporter.preflight import PROBE_FORWARDS, Estimate, Sizes, check, estimate
-from vggt_edge.exporter.preflight import work_folder as work_folder_of
-from vggt_edge.exporter.progress import Progress
+from vggt_edge.exporter.progress import Progress, note_random
 from vggt_edge.exporter.stages import (
     MODEL,
     SENSITIVITY,
@@ -98,13 +97,8 @@ def open_job(request: ExportRequest, progress: Progress) -> Job:
             progress=progress,
         )
         _ = job.excluded  # builds the model: a checkpoint that does not fit, or a pattern without a match, ends here
-    if checkpoint.random:
-        progress.note(f"random weights ({checkpoint.random}): sizes, times and memory are real, accuracy is not")
+    note_random(checkpoint.random, progress)
     return job
-
-
-def work_folder(request: ExportRequest) -> Path:
-    return work_folder_of(request.output)
 
 
 LAST_STEP = {"calibrate": "calibrate", "plan": "sensitivity", "export": "report and bundle"}
@@ -144,7 +138,7 @@ def admit(job: Job, verb: str) -> None:
     """Say what ``verb`` will need; ``ResourceError`` where this machine does not have it."""
     needed = needed_by(job, verb)
     job.progress.note(f"needs {needed.text}")
-    check(needed, job.request.output, work_folder(job.request))
+    check(needed, job.request.output, job.cache.root)
 
 
 def export(request: ExportRequest, progress: Progress) -> ExportResult:

@@ -334,10 +334,6 @@ def _product_macs_per_s(rows: int, inner: int, columns: int) -> float:
     return rows * inner * columns / (perf_counter() - start)
 
 
-def work_folder(output: Path) -> Path:
-    return output.with_name(output.name + ".work")
-
-
 def format_gigabytes(count: int) -> str:
     """``4.1 GB``; ``620 MB`` below one."""
     return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"

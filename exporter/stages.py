@@ -49,7 +49,7 @@ from vggt_edge.exporter.progress import Progress
 from vggt_edge.exporter.simulate import run_stagewise, simulated
 from vggt_edge.exporter.steps import StepCache
 from vggt_edge.exporter.usage import Timing
-from vggt_edge.exporter.validation import ValidationReport, validate
+from vggt_edge.exporter.validation import SIMULATION, ValidationReport, validate
 from vggt_edge.runtimes.base import Arrays, Backend, Lowered
 from vggt_edge.runtimes.onnxruntime import open_onnx
 
@@ -57,7 +57,7 @@ MODEL, LOWERED, VALIDATION, GOLDEN = "model.onnx", "lowered.json", "validation.j
 SENSITIVITY = "sensitivity.json"
 TOOLS = ("vggt-edge", "torch", "torchao", "onnx", "onnx-ir", "onnxruntime", "numpy", "scipy")
 INPUT = "images"
-ORT, SIMULATION = "onnxruntime", "simulation"
+ORT = "onnxruntime"
 EXACT_UP_TO_BYTES = 200_000_000  # of FP32 weights, for sensitivities by exact ablation
 PROBED_SCENES = 1
 _SENSITIVITIES = TypeAdapter(tuple[Sensitivity, ...])

@@ -44,6 +44,11 @@ def _link_or_copy(source: str, target: str) -> None:
         shutil.copy2(source, target)
 
 
+def work_folder(output: Path) -> Path:
+    """Where an export to ``output`` keeps its steps."""
+    return output.with_name(output.name + ".work")
+
+
 class StepCache:
     """The folder ``<output>.work`` beside the output; one sub-folder per finished step.
 
@@ -52,7 +57,7 @@ class StepCache:
     """
 
     def __init__(self, output: Path, *, resume: bool) -> None:
-        self.root = output.with_name(output.name + ".work")
+        self.root = work_folder(output)
         if self.root.exists() and not (self.root / _MARKER).is_file():
             raise UsageError(
                 f"{self.root} is in the way: it is no work folder of vggt-edge",

@@ -153,10 +153,11 @@ def _print_dry_run(verb: str, request: ExportRequest, *, as_json: bool, quiet: b
     from vggt_edge.exporter.config import to_settings, to_toml
     from vggt_edge.exporter.preflight import check, shares
     from vggt_edge.exporter.progress import make_progress
+    from vggt_edge.exporter.steps import work_folder
 
     with stdout_to_stderr():
         needed = job.dry_run(verb, request, make_progress(quiet=quiet))
-    refused = _refusal(lambda: check(needed, request.output, job.work_folder(request)))
+    refused = _refusal(lambda: check(needed, request.output, work_folder(request.output)))
     exit_code = refused.exit_code if refused else 0
     if as_json:
         document = {"dry_run": True, "request": to_settings(request), "estimate": needed.to_dict()}

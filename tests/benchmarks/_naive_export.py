@@ -5,11 +5,11 @@
 
 from __future__ import annotations
 
-import argparse
 import time
 from pathlib import Path
 
 import torch
+from measure import graph_arguments
 from naive_vggt import OUTPUTS, NaiveVGGT
 from torch import nn
 
@@ -29,12 +29,7 @@ def load(checkpoint: Path, shape: InputShape) -> nn.Module:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--checkpoint", type=Path, required=True)
-    parser.add_argument("--frames", type=int, default=2)
-    parser.add_argument("--resolution", type=int, default=518)
-    parser.add_argument("--onnx", type=Path, required=True)
-    given = parser.parse_args()
+    given = graph_arguments(__doc__)
     shape = InputShape(given.frames, given.resolution, given.resolution)
     model = load(given.checkpoint, shape)
     images = torch.zeros(1, shape.frames, 3, shape.height, shape.width)

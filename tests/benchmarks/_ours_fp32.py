@@ -5,9 +5,9 @@
 
 from __future__ import annotations
 
-import argparse
 import time
-from pathlib import Path
+
+from measure import graph_arguments
 
 from vggt_edge.exporter.graph import write_onnx
 from vggt_edge.exporter.models.checkpoint import build_model, read_checkpoint
@@ -15,12 +15,7 @@ from vggt_edge.exporter.models.config import OUTPUTS, InputShape
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--checkpoint", type=Path, required=True)
-    parser.add_argument("--frames", type=int, default=2)
-    parser.add_argument("--resolution", type=int, default=518)
-    parser.add_argument("--onnx", type=Path, required=True)
-    given = parser.parse_args()
+    given = graph_arguments(__doc__)
     shape = InputShape(given.frames, given.resolution, given.resolution)
     model = build_model(read_checkpoint(given.checkpoint), shape, OUTPUTS)
     start = time.perf_counter()

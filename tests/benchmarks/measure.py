@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import os
 import re
@@ -136,6 +137,16 @@ def _kill_tree(pid: int) -> None:
     for process in _tree(pid):
         with contextlib.suppress(psutil.Error, ProcessLookupError):
             process.send_signal(signal.SIGKILL)
+
+
+def graph_arguments(description: str | None) -> argparse.Namespace:
+    """What the programs that write an FP32 graph are told; ours and the naive one, so the same."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--checkpoint", type=Path, required=True)
+    parser.add_argument("--frames", type=int, default=2)
+    parser.add_argument("--resolution", type=int, default=518)
+    parser.add_argument("--onnx", type=Path, required=True)
+    return parser.parse_args()
 
 
 def parse_size(text: str) -> int:
