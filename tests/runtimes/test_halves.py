@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from vggt_edge.devices.errors import LoweringError
-from vggt_edge.runtimes.tensorrt.halves import FP16_TINY, NORM_ERROR_MAX, norm_error, scale_to_half, to_half
+from vggt_edge.runtimes._halves import FP16_TINY, NORM_ERROR_MAX, norm_error, scale_to_half, to_half
 
 NORMAL = st.floats(min_value=2.0**-13, max_value=60000, width=32)
 ANY = st.floats(min_value=-60000, max_value=60000, width=32)
