@@ -6,14 +6,18 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from vggt_edge.calibration.collect import layers_of
 from vggt_edge.calibration.linear import (
     HalfConv2d,
     HalfConvTranspose2d,
     HalfLinear,
+    PaletteConv2d,
+    PaletteConvTranspose2d,
+    PaletteLinear,
     QuantConv2d,
     QuantConvTranspose2d,
     QuantLinear,
@@ -26,15 +30,20 @@ from vggt_edge.calibration.walk import Stage, StagedModel
 from vggt_edge.devices.errors import InputError, UsageError
 
 ACTIVATION_PERCENTILE = 99.99
+IMPORTANCE_FLOOR = 1e-3  # of the mean: a channel that calibration never saw counts for something
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How one layer is quantized. input_scale: of the static int8 input, where the scheme has one."""
+    """How one layer is quantized. input_scale: of the static int8 input, where the scheme has one.
+
+    importance: of each input channel, (in,), for the palette of a linear.
+    """
 
     scheme: Scheme
     group_size: int
     input_scale: float | None = None
+    importance: Tensor | None = None
 
 
 def input_scale(stats: CalibrationStats, layer: str) -> float:
@@ -53,6 +62,16 @@ def input_scale(stats: CalibrationStats, layer: str) -> float:
     return activation_scale(max(tensor.percentile(ACTIVATION_PERCENTILE) for tensor in stats.of_layer(layer)))
 
 
+def importance(stats: CalibrationStats, layer: str) -> Tensor:
+    """What an error in each input channel of a linear weighs: the largest magnitude that came in there.
+
+    32 held-out rooms of vggt-mini, all blocks in p4a16, FP32 AUC@30 82.4: 77.9 with equal weights, 79.4 with this, 79.0
+    with its square and 79.3 with its cube. Convolutions are better off with equal weights (points lose 0.8 dB).
+    """
+    seen = np.max([stats.channel_absmax[tensor.key] for tensor in stats.of_layer(layer)], axis=0)
+    return torch.from_numpy(seen) + (float(seen.mean()) or 1.0) * IMPORTANCE_FLOOR
+
+
 def quantized(layer: nn.Module, recipe: Recipe) -> nn.Module:
     """The replacement of one layer; the layer itself for ``fp32``.
 
@@ -60,22 +79,33 @@ def quantized(layer: nn.Module, recipe: Recipe) -> nn.Module:
     for convolutions and for linears that no group divides (``realised_scheme`` tells). ``ValueError`` where a weight is
     outside what the scheme can hold.
     """
-    name = realised_scheme(layer, recipe.scheme.name, recipe.group_size)
-    if name == "fp32":
+    real = scheme(realised_scheme(layer, recipe.scheme.name, recipe.group_size))
+    if real.name == "fp32":
         return layer
+    if real.palette:
+        return _palette_form(layer, real.weight_bits, recipe.importance)
     if isinstance(layer, nn.Linear):
-        if name == "fp16":
+        if real.name == "fp16":
             return HalfLinear(layer)
-        if name == "w4a16":
+        if real.name == "w4a16":
             group = usable_group(layer.in_features, recipe.group_size)
             return QuantLinear(layer, bits=4, group_size=group)
         return QuantLinear(layer, bits=8, input_scale=recipe.input_scale)
     if isinstance(layer, nn.ConvTranspose2d):
-        if name == "fp16":
+        if real.name == "fp16":
             return HalfConvTranspose2d(layer)
         return QuantConvTranspose2d(layer, input_scale=recipe.input_scale)
     assert isinstance(layer, nn.Conv2d)
-    return HalfConv2d(layer) if name == "fp16" else QuantConv2d(layer, input_scale=recipe.input_scale)
+    return HalfConv2d(layer) if real.name == "fp16" else QuantConv2d(layer, input_scale=recipe.input_scale)
+
+
+def _palette_form(layer: nn.Module, bits: int, weights: Tensor | None) -> nn.Module:
+    if isinstance(layer, nn.Linear):
+        return PaletteLinear(layer, bits=bits, importance=weights)
+    if isinstance(layer, nn.ConvTranspose2d):
+        return PaletteConvTranspose2d(layer, bits=bits)
+    assert isinstance(layer, nn.Conv2d)
+    return PaletteConv2d(layer, bits=bits)
 
 
 def realised_scheme(layer: nn.Module, name: str, group_size: int) -> str:
@@ -83,7 +113,7 @@ def realised_scheme(layer: nn.Module, name: str, group_size: int) -> str:
     if scheme(name).activation is Activation.DYNAMIC_TOKEN:
         raise UsageError(
             f"scheme {name} has no form in this version",
-            expected="one of: fp32, fp16, w8a16, w4a16, w8a8",
+            expected="one of: fp32, fp16, w8a16, p6a16, w4a16, p4a16, w8a8",
             remedy="choose a static or weight-only scheme",
         )
     if name == "w4a16" and not (isinstance(layer, nn.Linear) and usable_group(layer.in_features, group_size)):
@@ -109,7 +139,8 @@ def replacement(layer: nn.Module, name: str, wanted: Scheme, group_size: int, st
     needs_scale = wanted.activation is Activation.STATIC_TENSOR
     try:
         scale = input_scale(stats, name) if needs_scale else None
-        return quantized(layer, Recipe(wanted, group_size, scale))
+        weights = importance(stats, name) if wanted.palette and isinstance(layer, nn.Linear) else None
+        return quantized(layer, Recipe(wanted, group_size, scale, weights))
     except KeyError:
         raise InputError(
             f"the statistics say nothing about layer {name}",

@@ -36,6 +36,14 @@ def candidate_schemes(block: BlockCost, profile: DeviceProfile) -> tuple[str, ..
     return tuple(name for name in profile.schemes if block_scheme(block, name) == name)
 
 
+def rest_scheme(precision: str, profile: DeviceProfile) -> str:
+    """What the layers outside the blocks get: 8 bits where the device has them without int8 inputs, else 16.
+
+    The camera head's modulation alone would else be a tenth of a 4-bit vggt-mini. precision: a scheme, or ``mixed``.
+    """
+    return "w8a16" if precision not in (LOSSLESS, "fp16") and "w8a16" in profile.schemes else "fp16"
+
+
 def checked_group_size(profile: DeviceProfile, group_size: int | None = None) -> int:
     """The asked group size, or the device's default; ``UsageError`` for one that the device does not run."""
     if group_size is None:
@@ -127,10 +135,11 @@ def plan_uniform(
     """One scheme for every block; convolutions get 8 bits where 4 were asked, and the reason says so.
 
     errors: as for ``make_candidates``, optional here: what was not measured is predicted as 0, and a note says that.
-    Raises ``UsageError`` if the device does not run the scheme.
+    Raises ``UsageError`` if the device does not run the scheme, also not on request.
     """
-    if scheme(name).name not in profile.schemes:
-        raise UsageError(f"{profile.name} does not run {name}", expected=f"one of: {', '.join(profile.schemes)}")
+    known = (*profile.schemes, *profile.on_request)
+    if scheme(name).name not in known:
+        raise UsageError(f"{profile.name} does not run {name}", expected=f"one of: {', '.join(known)}")
     checked_group_size(profile, context.group_size)
     measured = errors or {}
     assignments = []
@@ -143,7 +152,12 @@ def plan_uniform(
         if got != name:
             reason += f"; convolutions have no 4-bit form, so this block gets {got}"
         assignments.append(_assignment(Candidate(block.name, got, error, size, time), reason))
-    unmeasured = any((one.block, one.scheme) not in measured for one in assignments) and name != LOSSLESS
+    notes = []
+    if name != LOSSLESS and any((one.block, one.scheme) not in measured for one in assignments):
+        notes.append("errors were not measured for every block: 0 stands for unknown")
+    if name in profile.on_request:
+        units = f" on its {profile.compute_units.replace('_', ' ')}" if profile.compute_units else ""
+        notes.append(f"{name} is not among the schemes that {profile.name} runs best{units}")
     return PrecisionPlan(
         model_digest=context.model_digest,
         stats_digest=context.stats_digest,
@@ -152,7 +166,7 @@ def plan_uniform(
         assignments=tuple(assignments),
         rest_scheme=context.rest_scheme,
         rest_bytes=context.rest_bytes,
-        notes=("errors were not measured for every block: 0 stands for unknown",) if unmeasured else (),
+        notes=tuple(notes),
     )
 
 

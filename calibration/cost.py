@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.overrides import TorchFunctionMode
 
+from vggt_edge.calibration.palette import table_count
 from vggt_edge.calibration.quantize import usable_group
 from vggt_edge.calibration.scheme import Activation, Scheme, scheme
 from vggt_edge.devices.errors import InputError
@@ -26,9 +27,10 @@ _BYTES_OF_DTYPE = {"fp32": 4, "fp16": 2, "int8": 1}
 _CHANNEL_SCALE_BYTES = 4
 _GROUP_SCALE_BYTES = 2
 _INPUT_SCALE_BYTES = 4
+_TABLE_VALUE_BYTES = 2
 # Biases, norms and LayerScale stay FP32 in the graph; a backend that halves them only gets smaller than promised.
 _OTHER_BYTES = 4
-# Convolutions have no 4-bit form in any runtime here; they get 8 bits with the same activations.
+# Convolutions have no 4-bit form but palettes in any runtime here; they get 8 bits with the same activations.
 _CONV_FORM = {"w4a16": "w8a16", "w4a8d": "w8a8d"}
 _NANOSECOND_DIGITS = 6
 
@@ -92,7 +94,8 @@ def block_scheme(block: BlockCost, name: str) -> str:
 def weight_bytes(block: BlockCost, name: str, group_size: int | None = None) -> int:
     """Stored bytes of the block under a scheme: packed weights, their scales, input scales, and the rest of it in FP32.
 
-    group_size: of 4-bit weights; the scheme's own by default. Scales: 4 bytes per channel or input, 2 per group.
+    group_size: of 4-bit weights; the scheme's own by default. Scales: 4 bytes per channel or input, 2 per group. Tables
+    of palettes: 2 bytes per value.
     """
     return _OTHER_BYTES * block.other_count + sum(_packed_bytes(layer, name, group_size) for layer in block.layers)
 
@@ -108,6 +111,8 @@ def _packed_bytes(layer: LayerCost, name: str, group_size: int | None) -> int:
         return layer.weight_count * form.weight_bits // 8
     scales = _CHANNEL_SCALE_BYTES * layer.out_channels
     bits = form.weight_bits
+    if form.palette:
+        scales = _TABLE_VALUE_BYTES * table_count(layer.out_channels) << bits
     if form.group_size is not None:
         group = usable_group(layer.in_channels, group_size or form.group_size)
         if group is None:
@@ -179,20 +184,28 @@ class BlockModel(Protocol):
 
     def buffers(self) -> Iterator[Tensor]: ...
 
+    def modules(self) -> Iterator[nn.Module]: ...
+
 
 def rest_bytes(model: BlockModel, name: str = "fp16") -> int:
     """Stored bytes of everything that is not in a block's ``weight_bytes``, under the plan's rest scheme.
 
     These are the parameters outside the blocks and every constant table (buffer), so an upper bound: a table that the
-    graph does not reach counts too. Integer tables keep their own width.
+    graph does not reach counts too. Integer tables keep their own width; only weights of layers become narrower
+    than 16 bits.
     """
     inside = {id(tensor) for block in model.blocks().values() for tensor in block.parameters()}
     tensors = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers()) if id(tensor) not in inside}
-    float_bytes = scheme(name).weight_bits // 8
-    return sum(
-        tensor.numel() * (float_bytes if tensor.is_floating_point() else tensor.element_size())
-        for tensor in tensors.values()
-    )
+    weights = {id(layer.weight) for layer in model.modules() if isinstance(layer, nn.Linear | nn.Conv2d)}
+    bits = scheme(name).weight_bits
+    total = 0
+    for key, tensor in tensors.items():
+        if tensor.is_floating_point():
+            total += tensor.numel() * (bits if key in weights else max(bits, 16)) // 8
+            total += _CHANNEL_SCALE_BYTES * len(tensor) if key in weights and bits == 8 else 0
+        else:
+            total += tensor.numel() * tensor.element_size()
+    return total
 
 
 @dataclass

@@ -2,8 +2,9 @@
 
 Each holds its integer (or FP16) weight as a buffer and restores it in ``forward`` with the operators that
 ``torch.export`` keeps and every backend knows: ``quantized_decomposed.{quantize,dequantize}_per_tensor``,
-``quantized_decomposed.dequantize_per_channel`` and ``torchao.dequantize_affine`` (groups). Weights keep torch's layout;
-biases stay FP32. Only the input of the layer is quantized, never its output.
+``quantized_decomposed.dequantize_per_channel`` and ``torchao.dequantize_affine`` (groups); palettes with
+``vggt_edge.dequantize_palette``, which is defined here. Weights keep torch's layout; biases stay FP32. Only the input
+of the layer is quantized, never its output.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vggt_edge.calibration import quantize as q
+from vggt_edge.calibration.palette import palettize
 
 
 @contextmanager
@@ -139,6 +141,66 @@ class QuantConvTranspose2d(QuantWeight):
 
     def forward(self, x: Tensor) -> Tensor:
         x = fake_quantize_input(x, self.input_scale)
+        return self.geometry.convolve_transposed(x, self.dequantized(), self.bias)
+
+
+@torch.library.custom_op("vggt_edge::dequantize_palette", mutates_args=())
+def dequantize_palette(index: Tensor, table: Tensor, axis: int) -> Tensor:
+    """uint8 indices, any shape, to float32: row t of ``table`` serves the t-th equal share of ``axis``."""
+    moved = index.movedim(axis, 0)
+    chosen = table.gather(1, moved.reshape(len(table), -1).long())
+    return chosen.reshape(moved.shape).movedim(0, axis).contiguous()
+
+
+@dequantize_palette.register_fake
+def _(index: Tensor, table: Tensor, axis: int) -> Tensor:
+    return table.new_empty(index.shape)
+
+
+class PaletteWeight(nn.Module):
+    """Indices of ``bits`` into FP16 values. axis: that of the output channels (1 in a transposed convolution)."""
+
+    weight_index: Tensor
+    weight_table: Tensor
+
+    def __init__(self, weight: Tensor, bits: int, axis: int = 0, importance: Tensor | None = None) -> None:
+        super().__init__()
+        self.bits, self.axis = bits, axis
+        index, table = palettize(weight, bits, axis, importance)
+        self.register_buffer("weight_index", index)
+        self.register_buffer("weight_table", table)
+
+    def dequantized(self) -> Tensor:
+        restored: Tensor = dequantize_palette(self.weight_index, self.weight_table, self.axis)
+        return restored
+
+
+class PaletteLinear(PaletteWeight):
+    def __init__(self, source: nn.Linear, *, bits: int, importance: Tensor | None = None) -> None:
+        super().__init__(source.weight, bits, importance=importance)
+        self.bias = source.bias
+
+    def forward(self, x: Tensor) -> Tensor:
+        return functional.linear(x, self.dequantized(), self.bias)
+
+
+class PaletteConv2d(PaletteWeight):
+    def __init__(self, source: nn.Conv2d, *, bits: int) -> None:
+        super().__init__(source.weight, bits)
+        self.bias = source.bias
+        self.geometry = Geometry.of(source)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.geometry.convolve(x, self.dequantized(), self.bias)
+
+
+class PaletteConvTranspose2d(PaletteWeight):
+    def __init__(self, source: nn.ConvTranspose2d, *, bits: int) -> None:
+        super().__init__(source.weight, bits, axis=1)
+        self.bias = source.bias
+        self.geometry = Geometry.of(source)
+
+    def forward(self, x: Tensor) -> Tensor:
         return self.geometry.convolve_transposed(x, self.dequantized(), self.bias)
 
 

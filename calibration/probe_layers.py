@@ -14,14 +14,15 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 from vggt_edge.calibration.apply import realised_scheme, replacement
-from vggt_edge.calibration.linear import HalfWeight, QuantWeight
+from vggt_edge.calibration.linear import HalfWeight, PaletteWeight, QuantWeight
 from vggt_edge.calibration.quantize import ACTIVATION_RANGE
 from vggt_edge.calibration.scheme import Activation, scheme
 from vggt_edge.calibration.stats import CalibrationStats
 
 SAMPLED_ROWS = 256  # on vggt-mini a quarter of the rows, 32 of 128, still ranks at 0.986
 TOKENS_AT_ONCE = 512
-Form: TypeAlias = tuple[HalfWeight | QuantWeight, float | None]
+Stored: TypeAlias = HalfWeight | QuantWeight | PaletteWeight
+Form: TypeAlias = tuple[Stored, float | None]
 """A quantized layer, and the scale of its input where that is int8."""
 
 
@@ -63,8 +64,9 @@ class Sample:
 def sampled(layer: nn.Module, by_output: Tensor, name: str) -> Sample:
     """``SAMPLED_ROWS`` output channels of a linear, drawn by its name; the whole of any other or smaller layer.
 
-    Every output channel is quantized on its own, so that nothing is lost but precision; the weight's gradient and its
-    quantization, which would cost as much as another forward, then cost next to nothing.
+    Every output channel is quantized on its own (those that share the table of a palette are then others than in the
+    whole layer), so that nothing is lost but precision; the weight's gradient and its quantization, which would cost as
+    much as another forward, then cost next to nothing.
     """
     if not isinstance(layer, nn.Linear) or layer.out_features <= SAMPLED_ROWS:
         return Sample(layer, by_output, 1.0)
@@ -81,16 +83,17 @@ def seeded(key: str) -> torch.Generator:
 def quantized_forms(
     name: str, layer: nn.Module, schemes: Sequence[str], group_size: int, stats: CalibrationStats
 ) -> dict[str, Form]:
-    """By scheme (fp32 left out): the quantized layer, shared by schemes of equal weight bits, and its input's scale."""
+    """By scheme (fp32 left out): the quantized layer, shared by schemes that store it alike, and its input's scale."""
     realised = {wanted: scheme(realised_scheme(layer, wanted, group_size)) for wanted in schemes}
-    by_bits: dict[int, nn.Module] = {}
+    by_storage: dict[tuple[int, bool], nn.Module] = {}
     forms: dict[str, Form] = {}
     # Those with int8 inputs first: theirs is the form that also knows the scale of the input.
     for wanted, real in sorted(realised.items(), key=lambda item: item[1].activation is Activation.NONE):
-        if real.weight_bits not in by_bits:
-            by_bits[real.weight_bits] = replacement(layer, name, real, group_size, stats)
-        form = by_bits[real.weight_bits]
-        if isinstance(form, HalfWeight | QuantWeight):
+        storage = real.weight_bits, real.palette
+        if storage not in by_storage:
+            by_storage[storage] = replacement(layer, name, real, group_size, stats)
+        form = by_storage[storage]
+        if isinstance(form, Stored):
             narrow_input = real.activation is not Activation.NONE
             forms[wanted] = form, getattr(form, "input_scale", None) if narrow_input else None
     return forms
@@ -129,7 +132,7 @@ def _input_deviation(x: Tensor, scale: float) -> Tensor:
     return x.div(scale).round_().clamp_(ACTIVATION_RANGE.low, ACTIVATION_RANGE.high).mul_(scale).sub_(x)
 
 
-def _restored(form: HalfWeight | QuantWeight) -> Tensor:
+def _restored(form: Stored) -> Tensor:
     """The weight that the quantized layer computes with, as a tensor of its own."""
     return form.weight_half.to(torch.float32) if isinstance(form, HalfWeight) else form.dequantized()
 

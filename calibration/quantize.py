@@ -94,10 +94,11 @@ def dequantize(integers: Tensor, scale: Tensor | float) -> Tensor:
 
 
 def pack_int4(integers: Tensor) -> Tensor:
-    """int8 values in [-8, 7], any shape, to flat uint8: two per byte, the first in the low half, as in ONNX."""
+    """int8 in [-8, 7] or uint8 in [0, 15], to flat uint8: two per byte, the first in the low half, as in ONNX."""
     flat = integers.reshape(-1)
-    if flat.numel() and (int(flat.min()) < -8 or int(flat.max()) > 7):
-        raise ValueError("a value outside [-8, 7] does not fit four bits")
+    low, high = (0, 15) if flat.dtype == torch.uint8 else (-8, 7)
+    if flat.numel() and (int(flat.min()) < low or int(flat.max()) > high):
+        raise ValueError(f"a value outside [{low}, {high}] does not fit four bits")
     if flat.numel() % 2:
         flat = torch.cat([flat, flat.new_zeros(1)])
     nibbles = flat.view(torch.uint8) & 0x0F

@@ -18,10 +18,11 @@ class Activation(StrEnum):
 
 @dataclass(frozen=True)
 class Scheme:
-    """One precision scheme. All schemes are symmetric (zero point 0).
+    """One precision scheme. Integer schemes are symmetric (zero point 0).
 
     ``group_size`` is None for one scale per output channel; otherwise the number of input channels
-    that share a scale (the default; a plan may carry another one).
+    that share a scale (the default; a plan may carry another one). ``palette``: weights are indices of ``weight_bits``
+    into tables of FP16 values (calibration/palette.py).
     """
 
     name: str
@@ -29,6 +30,7 @@ class Scheme:
     activation: Activation
     activation_bits: int
     group_size: int | None = None
+    palette: bool = False
 
 
 _ALL = (
@@ -36,6 +38,8 @@ _ALL = (
     Scheme("fp16", 16, Activation.NONE, 16),
     Scheme("w8a16", 8, Activation.NONE, 16),
     Scheme("w4a16", 4, Activation.NONE, 16, group_size=64),
+    Scheme("p6a16", 6, Activation.NONE, 16, palette=True),
+    Scheme("p4a16", 4, Activation.NONE, 16, palette=True),
     Scheme("w8a8", 8, Activation.STATIC_TENSOR, 8),
     Scheme("w8a8d", 8, Activation.DYNAMIC_TOKEN, 8),
     Scheme("w4a8d", 4, Activation.DYNAMIC_TOKEN, 8, group_size=32),

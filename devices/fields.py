@@ -50,6 +50,14 @@ class Table:
     def name(self, key: str) -> str:
         return self.text(key, "a name of lower-case letters, digits, - _ and .", NAME.pattern)
 
+    def choice(self, key: str, options: tuple[str, ...]) -> str:
+        expected = f"one of: {', '.join(options)}"
+        value = self._value(key, expected)
+        if value not in options:
+            near = did_you_mean(value, options) if isinstance(value, str) else ""
+            self.fail(key, f"{value!r} does not fit", expected + near)
+        return str(value)
+
     def integer(self, key: str, *, at_least: int = 1, at_most: int = 10**15) -> int:
         expected = f"a whole number from {at_least} to {at_most}"
         value = self._value(key, expected)

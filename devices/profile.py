@@ -18,10 +18,20 @@ PROFILE_FOLDER = Path(__file__).parent / "profiles"
 DEFAULT_USABLE_SHARE = 0.5
 DEFAULT_USABLE_REASON = "half: the operating system and the application need the rest"
 _LARGEST_FILE_BYTES = 1 << 20
-_OPTIONAL = ("aliases", "compute_capability", "features", "group_sizes", "power_modes")
+_OPTIONAL = (
+    "aliases",
+    "companions",
+    "compute_capability",
+    "compute_units",
+    "features",
+    "group_sizes",
+    "on_request",
+    "power_modes",
+)
 _OPTIONAL_MEMORY = ("usable_share", "usable_reason")
 # From narrow to wide: a device that does not list a dtype computes in the next wider one that it lists.
 DTYPES = ("int8", "fp16", "fp32")
+COMPUTE_UNITS = ("neural_engine", "gpu", "cpu")
 
 
 @dataclass(frozen=True)
@@ -63,11 +73,14 @@ class Toolchain:
 class DeviceProfile:
     """One device. Throughputs and bandwidth are peak figures; an operation is a multiply or an add (a MAC is two).
 
-    runtime: name of the backend. schemes: names of precision schemes (calibration/scheme.py), the preferred first.
-    group_sizes: allowed sizes of a 4-bit group, the default first; empty where there is no 4-bit scheme.
+    runtime: name of the backend. companions: further backends that lower and run the same graph beside it.
+    compute_units: one of ``COMPUTE_UNITS`` that the artifact is made for; None where the runtime offers no choice.
+    schemes: names of precision schemes (calibration/scheme.py), the preferred first. on_request: further ones that the
+    device runs, but that a plan uses only when they are asked for by name. group_sizes: allowed sizes of a 4-bit group,
+    the default first; empty where there is no 4-bit scheme.
     usable_memory_bytes: what weights and activations of the model may take together, for the reason given.
     layer_overhead_us: fixed cost of one layer beside arithmetic and traffic (launch, synchronisation).
-    features: hardware features by name (``dotprod``, ``i8mm``, ``dla``) that backends and cost models may ask for.
+    features: hardware features by name (``dotprod``, ``dla``, ``int8_compute``) that backends and audits may ask for.
     """
 
     schema_version: int
@@ -75,7 +88,9 @@ class DeviceProfile:
     title: str
     aliases: tuple[str, ...]
     runtime: str
+    companions: tuple[str, ...]
     soc: str
+    compute_units: str | None
     compute_capability: str | None
     features: tuple[str, ...]
     memory_bytes: int
@@ -85,6 +100,7 @@ class DeviceProfile:
     throughput_ops_per_s: Mapping[str, float]
     layer_overhead_us: float
     schemes: tuple[str, ...]
+    on_request: tuple[str, ...]
     group_sizes: tuple[int, ...]
     toolchain: Toolchain
     tolerances: Tolerances
@@ -182,11 +198,13 @@ def _profile(table: Table) -> DeviceProfile:
         schema_version=SCHEMA_VERSION,
         name=table.name("name"),
         title=table.text("title"),
-        aliases=table.texts("aliases", names=True) if table.has("aliases") else (),
+        aliases=_names(table, "aliases"),
         runtime=table.name("runtime"),
+        companions=_names(table, "companions"),
         soc=table.text("soc"),
+        compute_units=table.choice("compute_units", COMPUTE_UNITS) if table.has("compute_units") else None,
         compute_capability=_compute_capability(table),
-        features=table.texts("features", names=True) if table.has("features") else (),
+        features=_names(table, "features"),
         memory_bytes=memory_bytes,
         usable_memory_bytes=usable_bytes,
         usable_memory_reason=usable_reason,
@@ -194,6 +212,7 @@ def _profile(table: Table) -> DeviceProfile:
         throughput_ops_per_s=_throughput(table.table("throughput_ops_per_s")),
         layer_overhead_us=table.number("layer_overhead_us", at_least=0, at_most=1e6),
         schemes=table.texts("schemes", names=True),
+        on_request=_names(table, "on_request"),
         group_sizes=table.integers("group_sizes") if table.has("group_sizes") else (),
         toolchain=_toolchain(table.table("toolchain")),
         tolerances=_tolerances(table.table("tolerances")),
@@ -201,9 +220,20 @@ def _profile(table: Table) -> DeviceProfile:
     )
     if not profile.schemes:
         table.fail("schemes", "is empty", "at least one scheme, the preferred one first")
+    if twice := sorted({*profile.on_request} & {*profile.schemes}):
+        table.fail(
+            "on_request", f"{twice[0]!r} is one of schemes already", "schemes that a plan does not use by itself"
+        )
+    if profile.runtime in profile.companions:
+        table.fail("companions", f"{profile.runtime!r} is the runtime itself", "further backends")
     memory.done(_OPTIONAL_MEMORY)
     table.done(_OPTIONAL)
     return profile
+
+
+def _names(table: Table, key: str) -> tuple[str, ...]:
+    """An optional list of names."""
+    return table.texts(key, names=True) if table.has(key) else ()
 
 
 def _memory(table: Table) -> tuple[int, int, str]:

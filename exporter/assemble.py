@@ -13,21 +13,11 @@ from vggt_edge.calibration.sensitivity import Sensitivity
 from vggt_edge.calibration.stats import CalibrationStats
 from vggt_edge.exporter.bundle import ManifestInputs
 from vggt_edge.exporter.config import to_toml
+from vggt_edge.exporter.judging import GOLDEN, INPUT, VALIDATION, Judged, described_executors
 from vggt_edge.exporter.report import Budget, ReportData, SceneView, component_sizes, render_report
-from vggt_edge.exporter.stages import (
-    GOLDEN,
-    INPUT,
-    MODEL,
-    VALIDATION,
-    Job,
-    Judged,
-    LoweredFolder,
-    tools,
-)
+from vggt_edge.exporter.stages import MODEL, Artifacts, Job
 from vggt_edge.exporter.steps import digest_of, place_tree
-from vggt_edge.runtimes.tensorrt.backend import write_golden
 
-TENSORRT = "tensorrt"
 REPORT, PLAN, RESOLVED = "report.html", "plan.json", "resolved.toml"
 
 
@@ -37,20 +27,19 @@ def assemble(
     stats: CalibrationStats,
     sensitivities: tuple[Sensitivity, ...],
     plan: PrecisionPlan,
-    lowered: LoweredFolder,
+    artifacts: Artifacts,
     judged: Judged,
 ) -> None:
     """Fill the bundle's folder with everything but the manifest."""
-    for made in (lowered.graph, lowered.folder):
+    for made in (artifacts.graph, *(one.folder for one in artifacts.made)):
         place_tree(made, folder)
     stats.save(folder)
     (folder / PLAN).write_text(plan.to_json())
     (folder / RESOLVED).write_text(to_toml(job.request))
     (folder / VALIDATION).write_text(judged.report.to_json())
     save_file(dict(judged.golden), folder / GOLDEN)
-    if job.backend.name == TENSORRT:
-        write_golden(folder / TENSORRT, judged.group("input"), judged.group("simulation"), judged.group("fp32"))
-    page = render_report(report_data(job, stats, sensitivities, plan, lowered, judged))
+    job.backend.write_golden(folder, judged.group("input"), judged.group("simulation"), judged.group("fp32"))
+    page = render_report(report_data(job, stats, sensitivities, plan, artifacts, judged))
     (folder / REPORT).write_text(page, encoding="utf-8")
 
 
@@ -59,7 +48,7 @@ def report_data(
     stats: CalibrationStats,
     sensitivities: tuple[Sensitivity, ...],
     plan: PrecisionPlan,
-    lowered: LoweredFolder,
+    artifacts: Artifacts,
     judged: Judged,
 ) -> ReportData:
     """What the report shows; its scene is the first of the validation."""
@@ -80,7 +69,8 @@ def report_data(
         sensitivity=sensitivities,
         sizes=component_sizes(plan, parameters, rest),
         budget=Budget(request.max_memory_bytes, request.max_latency_ms, request.max_accuracy_drop),
-        lowered=(lowered.lowered,),
+        lowered=tuple(one.lowered for one in artifacts.made),
+        executors=described_executors(job, artifacts),
         scenes=(SceneView(name, images, judged.group("fp32"), judged.group("simulation")),),
         digests=inputs.digests,
         tools=inputs.tools,
@@ -103,7 +93,7 @@ def manifest_inputs(job: Job, stats: CalibrationStats, plan: PrecisionPlan) -> M
             "plan": plan.digest,
             "stats": stats.digest,
         },
-        tools=tools(),
+        tools=job.tools,
         command=tuple(sys.argv),
         random_weights=job.checkpoint.random,
         timings=tuple(job.timings),

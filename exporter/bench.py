@@ -39,7 +39,7 @@ from vggt_edge.exporter.validation.outputs import without_batch
 
 # Any machine can simulate these; which of them a device runs is its profile's business.
 PROFILE = "host-cpu"
-PRECISIONS = ("fp16", "w8a16", "w8a8", "w4a16")
+PRECISIONS = ("fp16", "w8a16", "w8a8", "p6a16", "w4a16", "p4a16")
 GROUP_SIZE = 64
 
 

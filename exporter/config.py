@@ -21,7 +21,7 @@ from vggt_edge.devices.profile import load_profile
 from vggt_edge.devices.units import parse_bytes, parse_ms
 from vggt_edge.exporter.models.config import OUTPUTS, PATCH, checked_outputs
 
-Precision: TypeAlias = Literal["fp16", "w8a16", "w8a8", "w4a16", "mixed"]
+Precision: TypeAlias = Literal["fp16", "w8a16", "w8a8", "p6a16", "w4a16", "p4a16", "mixed"]
 PRECISIONS: tuple[str, ...] = get_args(Precision)
 SensitivityMethod: TypeAlias = Literal["auto", "exact", "probe"]
 SENSITIVITY_METHODS: tuple[str, ...] = get_args(SensitivityMethod)
@@ -46,6 +46,8 @@ class ExportRequest(BaseModel):
     exclude: regular expressions; a block (or ``block.linear``) that one of them matches stays at 16 bits.
     group_size: input channels that share an int4 scale.
     sensitivity: how the error of each block and scheme is found: exact ablation, a few backward passes, or by size.
+    image_input: the model takes each frame as an image instead of all in one tensor. strict_ane: findings of the Neural
+    Engine audit are errors. Both for targets whose runtime knows them.
     output: the folder to make. resume: go on from the cached steps of an earlier run.
     """
 
@@ -66,6 +68,8 @@ class ExportRequest(BaseModel):
     exclude: tuple[str, ...] = ()
     group_size: Literal[32, 64, 128] = 64
     sensitivity: SensitivityMethod = "auto"
+    image_input: bool = False
+    strict_ane: bool = False
     seed: Annotated[int, Field(ge=0)] = 0
     output: Path = Path("out")
     resume: bool = False
@@ -98,6 +102,16 @@ def _integer(value: object) -> int:
         return int(value)
     except ValueError:
         raise UsageError(f"{value!r} is not a whole number") from None
+
+
+def _switch(value: object) -> bool:
+    """Of a flag, a TOML boolean, or a ``--set``."""
+    known = {"true": True, "false": False}
+    if isinstance(value, bool):
+        return value
+    if str(value) not in known:
+        raise UsageError(f"{value!r} is neither true nor false")
+    return known[str(value)]
 
 
 def _share(value: object) -> float:
@@ -193,6 +207,8 @@ _PARSERS: Mapping[str, Callable[[object], object]] = MappingProxyType({
     "exclude": _patterns,
     "group_size": _integer,
     "sensitivity": _sensitivity,
+    "image_input": _switch,
+    "strict_ane": _switch,
     "seed": _integer,
     "output": _path,
     "resume": bool,

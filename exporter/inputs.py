@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import numpy as np
@@ -48,6 +48,22 @@ class SceneSets:
 
 
 def choose_scenes(request: ExportRequest, config: VGGTConfig) -> SceneSets:
+    """The scenes to work on; with ``image_input`` as 8 bits per channel hold them: that is what the model gets."""
+    chosen = _chosen(request, config)
+    if not request.image_input:
+        return chosen
+    calibration, probes, validation = (
+        tuple(map(in_8_bits, scenes)) for scenes in (chosen.calibration, chosen.probes, chosen.validation)
+    )
+    return SceneSets(calibration, probes, validation, chosen.held_out)
+
+
+def in_8_bits(scene: Scene) -> Scene:
+    levels = np.round(255 * np.clip(scene.images, 0, 1)).astype(np.float32)
+    return replace(scene, images=levels / np.float32(255))
+
+
+def _chosen(request: ExportRequest, config: VGGTConfig) -> SceneSets:
     """The requested scenes at the requested size; every fourth one (at least one) is held out for validation.
 
     Without ``--scenes``: synthetic rooms, seeded. Size: the request's, else the model's native long side. A single

@@ -14,13 +14,12 @@ from vggt_edge.calibration.assign import checked_group_size
 from vggt_edge.calibration.cost import rest_bytes
 from vggt_edge.calibration.plan import PrecisionPlan
 from vggt_edge.calibration.stats import CalibrationStats
-from vggt_edge.devices.errors import AccuracyGateError, InputError
-from vggt_edge.devices.profile import load_profile
+from vggt_edge.devices.errors import AccuracyGateError, InputError, ToolchainError, UsageError
+from vggt_edge.devices.profile import DeviceProfile, load_profile
 from vggt_edge.exporter.assemble import (
     PLAN,
     REPORT,
     RESOLVED,
-    TENSORRT,
     assemble,
     manifest_inputs,
     stored_bytes,
@@ -28,26 +27,25 @@ from vggt_edge.exporter.assemble import (
 from vggt_edge.exporter.bundle import verify_bundle, write_bundle
 from vggt_edge.exporter.config import ExportRequest, resolve_request
 from vggt_edge.exporter.inputs import choose_scenes
+from vggt_edge.exporter.judging import Places, judge, validate_step
 from vggt_edge.exporter.models.registry import open_model
 from vggt_edge.exporter.preflight import PROBE_FORWARDS, Estimate, Sizes, check, estimate
 from vggt_edge.exporter.progress import Progress, note_random
 from vggt_edge.exporter.stages import (
-    MODEL,
     SENSITIVITY,
     Job,
     annotate_step,
     calibrate_step,
     fp32_bytes,
-    judge,
     lower_step,
     make_plan,
     sensitivities_json,
     sensitivity_step,
-    validate_step,
 )
 from vggt_edge.exporter.steps import StepCache, write_folder
 from vggt_edge.exporter.usage import peak_memory_bytes
 from vggt_edge.exporter.validation import Row, Status, ValidationReport
+from vggt_edge.runtimes.base import Backend, Options
 from vggt_edge.runtimes.registry import backend
 
 
@@ -85,12 +83,18 @@ def open_job(request: ExportRequest, progress: Progress) -> Job:
     """Read the inputs; whatever is wrong with them, or missing on this machine, is said here, before any work."""
     profile = load_profile(request.target)
     checked_group_size(profile, request.group_size)
+    own = backend(profile.runtime)
+    check_runnable(request, profile, own)
+    companions = {name: backend(name) for name in profile.companions}
+    states = {name: companion.availability() for name, companion in companions.items()}
     with progress.step("load model and scenes"):
         checkpoint = open_model(request.model)
         job = Job(
             request=request,
             profile=profile,
-            backend=backend(profile.runtime),
+            backend=own,
+            companions=tuple(companions[name] for name in companions if states[name].ok),
+            absent={name: f"{state.reason}; {state.remedy}" for name, state in states.items() if not state.ok},
             checkpoint=checkpoint,
             scenes=choose_scenes(request, checkpoint.config),
             cache=StepCache(request.output, resume=request.resume),
@@ -99,6 +103,31 @@ def open_job(request: ExportRequest, progress: Progress) -> Job:
         _ = job.excluded  # builds the model: a checkpoint that does not fit, or a pattern without a match, ends here
     note_random(checkpoint.random, progress)
     return job
+
+
+def check_runnable(request: ExportRequest, profile: DeviceProfile, own: Backend) -> None:
+    """What can be refused before anything is read: a missing toolchain, a scheme or an option of another runtime."""
+    ready = own.availability()
+    if not ready.ok:
+        raise ToolchainError(
+            f"the runtime {own.name} cannot lower here: {ready.reason}",
+            where=f"target {profile.name}",
+            remedy=ready.remedy,
+        )
+    known = own.schemes(profile)
+    if request.precision not in (*known, "mixed"):
+        raise UsageError(
+            f"{own.name} has no form of {request.precision} for {profile.name}",
+            where="--precision",
+            expected=f"one of: {', '.join((*known, 'mixed'))}",
+        )
+    options = Options(image_input=request.image_input, strict_ane=request.strict_ane)
+    if foreign := sorted(set(options.asked) - own.options):
+        raise UsageError(
+            f"the runtime {own.name} of {profile.name} does not know {foreign[0]}",
+            where=f"--{foreign[0].replace('_', '-')}",
+            expected=f"one of: {', '.join(sorted(own.options)) or 'no such option'}",
+        )
 
 
 LAST_STEP = {"calibrate": "calibrate", "plan": "sensitivity", "export": "report and bundle"}
@@ -129,7 +158,7 @@ def needed_by(job: Job, verb: str) -> Estimate:
             precision=job.request.precision,
             whole_forward=exact,
             max_memory_bytes=job.request.max_memory_bytes,
-            compiles=job.backend.name == TENSORRT,
+            makes=job.backend.name,
         )
     ).up_to(LAST_STEP[verb])
 
@@ -148,12 +177,12 @@ def export(request: ExportRequest, progress: Progress) -> ExportResult:
     stats = calibrate_step(job)
     sensitivities = sensitivity_step(job, stats)
     plan = make_plan(job, stats, sensitivities)
-    lowered = lower_step(job, stats, plan, annotate_step(job, stats, plan))
-    judged = validate_step(job, stats, plan, lowered)
+    artifacts = lower_step(job, stats, plan, annotate_step(job, stats, plan))
+    judged = validate_step(job, stats, plan, artifacts)
     with progress.step("report and bundle"):
         manifest = write_bundle(
             request.output,
-            lambda folder: assemble(folder, job, stats, sensitivities, plan, lowered, judged),
+            lambda folder: assemble(folder, job, stats, sensitivities, plan, artifacts, judged),
             manifest_inputs(job, stats, plan),
         )
     job.cache.clear()
@@ -225,7 +254,7 @@ def validate(bundle: Path, progress: Progress, *, scenes: Path | None = None) ->
                 expected=f"a checkpoint with sha256 {manifest.digests['model']}",
                 remedy="put the original checkpoint back, or export again",
             )
-        report = judge(job, stats, chosen, bundle / MODEL, Path(folder) / "state").report
+        report = judge(job, stats, chosen, Places.in_bundle(bundle, job), Path(folder) / "state").report
     if report.status is Status.FAILED:
         raise gate_error(report, bundle)
     return report

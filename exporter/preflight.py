@@ -48,8 +48,8 @@ class Sizes:
 
     rest_bytes: stored outside the blocks. calibration, validation: numbers of scenes. probe_forwards: what sensitivity
     costs, in forwards of one scene. whole_forward: whether sensitivity holds a whole forward (exact ablation) or one
-    stage at a time. heads: of an attention. max_memory_bytes: the budget of a mix, None for none. compiles: whether the
-    backend makes a form of its own and compiles it, as TensorRT does, or runs the graph as it is, as ONNX Runtime does.
+    stage at a time. heads: of an attention. max_memory_bytes: the budget of a mix, None for none. makes: the
+    backend, some of which write a form of the graph of their own.
     """
 
     blocks: tuple[BlockCost, ...]
@@ -64,7 +64,12 @@ class Sizes:
     precision: str
     whole_forward: bool = False
     max_memory_bytes: int | None = None
-    compiles: bool = True
+    makes: str = "tensorrt"
+
+    @property
+    def writes_a_form(self) -> bool:
+        """Whether the backend stores the weights once more; ONNX Runtime runs the graph as it is."""
+        return self.makes != "onnxruntime"
 
     @property
     def value_bytes(self) -> int:
@@ -213,7 +218,7 @@ def _annotating(sizes: Sizes) -> StepEstimate:
 def _lowering(sizes: Sizes, forward_s: float) -> StepEstimate:
     """The backend's own form of the graph and a plan compiled from it as a check, or two runs of the graph itself."""
     held, stored = BASE_BYTES + sizes.image_bytes, sizes.stored_bytes
-    if sizes.compiles:
+    if sizes.writes_a_form:
         memory = held + COMPILER_BYTES + stored
         return StepEstimate("lower", stored / LOWER_BYTES_PER_S, 0.0, memory, 3 * stored)
     return StepEstimate("lower", 2 * forward_s, 0.0, held + stored + _session_bytes(sizes), stored)
@@ -242,7 +247,7 @@ def _session_bytes(sizes: Sizes) -> int:
 
 def _lowered_bytes(sizes: Sizes) -> int:
     """Of the graph, and of the backend's own form where it makes one."""
-    return (2 if sizes.compiles else 1) * sizes.stored_bytes
+    return (2 if sizes.writes_a_form else 1) * sizes.stored_bytes
 
 
 def _bundling(sizes: Sizes) -> StepEstimate:

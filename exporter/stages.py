@@ -6,18 +6,15 @@ out beside it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from time import perf_counter
 
-import numpy as np
-import numpy.typing as npt
 from pydantic import TypeAdapter
-from safetensors.numpy import load_file, save_file
 from torch import nn
 
 from vggt_edge.calibration.assign import (
@@ -27,6 +24,7 @@ from vggt_edge.calibration.assign import (
     make_candidates,
     plan_mixed,
     plan_uniform,
+    rest_scheme,
 )
 from vggt_edge.calibration.collect import calibrate
 from vggt_edge.calibration.cost import BlockCost, block_scheme, describe_blocks, rest_bytes
@@ -34,10 +32,10 @@ from vggt_edge.calibration.exclude import KEPT, excluded_layers, is_whole, pin, 
 from vggt_edge.calibration.plan import PrecisionPlan
 from vggt_edge.calibration.probes import estimate
 from vggt_edge.calibration.program import Budget
-from vggt_edge.calibration.scenes import Scene
 from vggt_edge.calibration.sensitivity import Sensitivity, measure
 from vggt_edge.calibration.stats import CalibrationStats
 from vggt_edge.calibration.walk import StageTime
+from vggt_edge.devices.errors import VggtEdgeError
 from vggt_edge.devices.profile import DeviceProfile
 from vggt_edge.exporter.bundle import tool_versions
 from vggt_edge.exporter.config import ExportRequest
@@ -46,18 +44,13 @@ from vggt_edge.exporter.inputs import SceneSets
 from vggt_edge.exporter.models.checkpoint import Checkpoint, build_model
 from vggt_edge.exporter.models.vggt import VGGT
 from vggt_edge.exporter.progress import Progress
-from vggt_edge.exporter.simulate import run_stagewise, simulated
 from vggt_edge.exporter.steps import StepCache
 from vggt_edge.exporter.usage import Timing
-from vggt_edge.exporter.validation import SIMULATION, ValidationReport, validate
-from vggt_edge.runtimes.base import Arrays, Backend, Lowered
-from vggt_edge.runtimes.onnxruntime import open_onnx
+from vggt_edge.runtimes.base import DEFAULT_OPTIONS, AnnotatedGraph, Backend, Lowered, Options
 
-MODEL, LOWERED, VALIDATION, GOLDEN = "model.onnx", "lowered.json", "validation.json", "golden.safetensors"
-SENSITIVITY = "sensitivity.json"
+MODEL, SENSITIVITY = "model.onnx", "sensitivity.json"
 TOOLS = ("vggt-edge", "torch", "torchao", "onnx", "onnx-ir", "onnxruntime", "numpy", "scipy")
-INPUT = "images"
-ORT = "onnxruntime"
+TOOLS_OF_BACKEND = {"coreml": ("coremltools",), "coreai": ("coreai-core", "coreai-torch")}
 EXACT_UP_TO_BYTES = 200_000_000  # of FP32 weights, for sensitivities by exact ablation
 PROBED_SCENES = 1
 _SENSITIVITIES = TypeAdapter(tuple[Sensitivity, ...])
@@ -66,11 +59,16 @@ _LOWERED = TypeAdapter(Lowered)
 
 @dataclass(frozen=True)
 class Job:
-    """What every step needs: the request, and what it works on."""
+    """What every step needs: the request, and what it works on.
+
+    companions: further backends of the profile that this machine has. absent: those that it lacks, and why.
+    """
 
     request: ExportRequest
     profile: DeviceProfile
     backend: Backend
+    companions: tuple[Backend, ...]
+    absent: Mapping[str, str]
     checkpoint: Checkpoint
     scenes: SceneSets
     cache: StepCache
@@ -94,6 +92,20 @@ class Job:
     @cached_property
     def blocks(self) -> tuple[BlockCost, ...]:
         return pin(self.all_blocks, self.excluded)
+
+    @property
+    def backends(self) -> tuple[Backend, ...]:
+        """The target's own first."""
+        return (self.backend, *self.companions)
+
+    @property
+    def options(self) -> Options:
+        return Options(image_input=self.request.image_input, strict_ane=self.request.strict_ane)
+
+    @property
+    def tools(self) -> dict[str, str]:
+        """The versions that a result depends on."""
+        return tool_versions((*TOOLS, *(tool for one in self.backends for tool in TOOLS_OF_BACKEND.get(one.name, ()))))
 
     @cached_property
     def stage_count(self) -> int:
@@ -214,7 +226,8 @@ def make_plan(job: Job, stats: CalibrationStats, sensitivities: tuple[Sensitivit
         stats_digest=stats.digest,
         target=job.profile.name,
         group_size=request.group_size,
-        rest_bytes=rest_bytes(job.model),
+        rest_bytes=rest_bytes(job.model, rest_scheme(request.precision, job.profile)),
+        rest_scheme=rest_scheme(request.precision, job.profile),
     )
     budget = Budget(request.max_memory_bytes, request.max_latency_ms, request.max_accuracy_drop)
     if request.precision == "mixed":
@@ -231,16 +244,27 @@ def make_plan(job: Job, stats: CalibrationStats, sensitivities: tuple[Sensitivit
 
 @dataclass(frozen=True)
 class LoweredFolder:
-    """``graph`` holds the QDQ ONNX, ``folder`` the backend's files."""
+    """``folder`` holds the files of one backend."""
 
-    graph: Path
     folder: Path
     lowered: Lowered
 
 
+@dataclass(frozen=True)
+class Artifacts:
+    """``graph``: the folder of the QDQ ONNX. ``made``: what the backends made of it, the target's own first.
+
+    ``absent``: by companion that made nothing, why.
+    """
+
+    graph: Path
+    made: tuple[LoweredFolder, ...]
+    absent: Mapping[str, str]
+
+
 def annotate_step(job: Job, stats: CalibrationStats, plan: PrecisionPlan) -> Path:
     """The folder with the QDQ ONNX and its weights."""
-    key = job.identity | {"plan": plan.digest, "stats": stats.digest, "tools": tools()}
+    key = job.identity | {"plan": plan.digest, "stats": stats.digest, "tools": job.tools}
 
     def make(folder: Path) -> None:
         with job.timed("annotate", job.stage_count) as on_stage:
@@ -255,97 +279,50 @@ def annotate_step(job: Job, stats: CalibrationStats, plan: PrecisionPlan) -> Pat
     return job.cache.run("annotate", key, make)
 
 
-def lower_step(job: Job, stats: CalibrationStats, plan: PrecisionPlan, graph: Path) -> LoweredFolder:
-    """Hand the annotated graph to the target's backend."""
+def lower_step(job: Job, stats: CalibrationStats, plan: PrecisionPlan, graph: Path) -> Artifacts:
+    """Hand the annotated graph to the target's backend and to its companions.
+
+    A companion is a second opinion: where it refuses or its toolchain fails, the export goes on and its report says so.
+    """
+    annotated = annotated_graph(job.model, plan, stats, graph / MODEL)
+    made, absent = [_lowered(job, stats, plan, annotated, job.backend)], dict(job.absent)
+    for companion in job.companions:
+        try:
+            made.append(_lowered(job, stats, plan, annotated, companion))
+        except VggtEdgeError as error:
+            absent[companion.name] = str(error).replace("\n", ";")
+            job.progress.note(f"{companion.name} made nothing: {error.what}")
+    return Artifacts(graph, tuple(made), absent)
+
+
+def _lowered(
+    job: Job, stats: CalibrationStats, plan: PrecisionPlan, annotated: AnnotatedGraph, one: Backend
+) -> LoweredFolder:
+    # What the target's own backend was asked for is not its companions' business.
+    options = job.options if one is job.backend else DEFAULT_OPTIONS
     key = job.identity | {
         "plan": plan.digest,
         "stats": stats.digest,
         "profile": job.profile.to_dict(),
-        "tools": tools(),
+        "tools": job.tools,
+        "backend": one.name,
+        "options": asdict(options),
     }
 
     def make(folder: Path) -> None:
-        annotated = annotated_graph(job.model, plan, stats, graph / MODEL)
-        with job.timed(f"lower for {job.profile.name} ({job.backend.name})"):
-            lowered = job.backend.lower(annotated, plan, job.profile, folder)
-        (folder / LOWERED).write_bytes(_LOWERED.dump_json(lowered, indent=2))
+        with job.timed(f"lower for {job.profile.name} ({one.name})"):
+            lowered = one.lower(annotated, plan, job.profile, folder, options)
+        (folder / lowered_file(one.name)).write_bytes(_LOWERED.dump_json(lowered, indent=2))
 
-    folder = job.cache.run("lower", key, make)
-    return LoweredFolder(graph, folder, _LOWERED.validate_json((folder / LOWERED).read_bytes()))
-
-
-@dataclass(frozen=True)
-class Judged:
-    """The report, and what the first validation scene gave: ``input/``, ``fp32/`` and ``simulation/`` tensors."""
-
-    report: ValidationReport
-    golden: Mapping[str, npt.NDArray[np.float32]]
-
-    def group(self, name: str) -> dict[str, npt.NDArray[np.float32]]:
-        prefix = f"{name}/"
-        return {key.removeprefix(prefix): self.golden[key] for key in self.golden if key.startswith(prefix)}
+    folder = job.cache.run(f"lower-{one.name}", key, make)
+    return LoweredFolder(folder, _LOWERED.validate_json((folder / lowered_file(one.name)).read_bytes()))
 
 
-def validate_step(job: Job, stats: CalibrationStats, plan: PrecisionPlan, lowered: LoweredFolder) -> Judged:
-    """Run FP32, the simulation and the artifact in ONNX Runtime over the held-out scenes and judge them."""
-    key = job.identity | {
-        "plan": plan.digest,
-        "profile": job.profile.to_dict(),
-        "validation": [scene.digest for scene in job.scenes.validation],
-        "onnxruntime": version("onnxruntime"),
-    }
-
-    def make(folder: Path) -> None:
-        judged = judge(job, stats, plan, lowered.graph / MODEL, job.cache.unfinished("validate", key))
-        (folder / VALIDATION).write_text(judged.report.to_json())
-        save_file(dict(judged.golden), folder / GOLDEN)
-
-    folder = job.cache.run("validate", key, make)
-    return Judged(ValidationReport.from_json((folder / VALIDATION).read_text()), load_file(folder / GOLDEN))
-
-
-def judge(job: Job, stats: CalibrationStats, plan: PrecisionPlan, onnx_path: Path, state: Path) -> Judged:
-    """Run FP32, the simulation and the QDQ ONNX over the validation scenes and compare their outputs.
-
-    state: a folder for what is done so far; a killed validation goes on there.
-    """
-    scenes = job.scenes.validation
-    ran: dict[str, Sequence[Arrays]] = {}
-    with job.timed("validate: FP32", job.stage_count) as on_stage:
-        ran["fp32"] = run_stagewise(job.model, scenes, state / "fp32", on_stage)
-    with job.timed("validate: simulation", job.stage_count) as on_stage:
-        around = simulated(job.model, plan, stats)
-        ran[SIMULATION] = run_stagewise(job.model, scenes, state / SIMULATION, on_stage, around)
-    with job.timed("validate: ONNX Runtime", len(scenes)) as on_stage:
-        ran[ORT] = list(run_onnx(onnx_path, scenes, on_stage))
-    subjects = {name: ran[name] for name in (SIMULATION, ORT)}
-    report = validate(scenes, ran["fp32"], subjects, job.profile.tolerances, not_run=not_run(job))
-    golden = {f"input/{INPUT}": scenes[0].images[None]}
-    golden |= {f"{name}/{key}": value for name in ("fp32", SIMULATION) for key, value in ran[name][0].items()}
-    return Judged(report, {key: np.ascontiguousarray(golden[key]) for key in sorted(golden)})
-
-
-def run_onnx(path: Path, scenes: Sequence[Scene], on_stage: Callable[[StageTime], None]) -> Iterator[Arrays]:
-    """The QDQ ONNX in ONNX Runtime's oracle mode, scene by scene."""
-    session = open_onnx(path)
-    for index, scene in enumerate(scenes):
-        start = perf_counter()
-        yield session.run({INPUT: scene.images[None]})
-        on_stage(StageTime(ORT, index + 1, len(scenes), perf_counter() - start))
-
-
-def not_run(job: Job) -> dict[str, str]:
-    """The device itself is never here: its row says so, and how to get it."""
-    if job.backend.name == ORT:
-        return {}
-    return {job.backend.name: f"runs on the device only: use the kit in {job.backend.name}/ on a {job.profile.title}"}
+def lowered_file(backend: str) -> str:
+    """What a bundle says of each backend's artifact."""
+    return f"lowered-{backend}.json"
 
 
 def fp32_bytes(model: nn.Module) -> int:
     """What the model's parameters take in FP32."""
     return 4 * sum(parameter.numel() for parameter in model.parameters())
-
-
-def tools() -> dict[str, str]:
-    """The versions that a result depends on."""
-    return tool_versions(TOOLS)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +21,8 @@ _TRANSPARENT = frozenset(
 _BITS = {
     ir.DataType.INT4: 4,
     ir.DataType.INT8: 8,
+    ir.DataType.UINT4: 4,
+    ir.DataType.UINT8: 8,
     ir.DataType.FLOAT16: 16,
     ir.DataType.BFLOAT16: 16,
     ir.DataType.FLOAT: 32,
@@ -32,7 +34,8 @@ _BITS = {
 class LinearPrecision:
     """One MatMul, Gemm or convolution with a stored weight.
 
-    path: module path of the layer inside its block, ``mlp.fc1``. int8_input: its input went through int8.
+    path: module path of the layer inside its block, ``mlp.fc1``. int8_input: its input went through int8. palette: the
+    weight is a table and indices of ``weight_bits``.
     """
 
     node: str
@@ -40,6 +43,23 @@ class LinearPrecision:
     weight_bits: int
     weight_elements: int
     int8_input: bool
+    palette: bool = False
+
+
+@dataclass(frozen=True)
+class Palette:
+    """A stored weight of which ``index`` chooses the values of ``table``, (tables, 2**bits)."""
+
+    index: ir.TensorProtocol
+    table: ir.TensorProtocol
+
+    @property
+    def dtype(self) -> ir.DataType:
+        return self.index.dtype
+
+    @property
+    def bits(self) -> int:
+        return int(self.table.shape.numpy()[1]).bit_length() - 1
 
 
 def load_onnx(path: Path) -> ir.Model:
@@ -64,6 +84,24 @@ def stored_weight(value: ir.Value | None) -> ir.TensorProtocol | None:
     return None
 
 
+def stored_palette(value: ir.Value | None) -> Palette | None:
+    """The palette that a value is looked up from; None for anything else."""
+    while value is not None and (node := value.producer()) is not None:
+        if node.op_type == "Gather":
+            table, index = stored_weight(node.inputs[0]), _stored_index(node.inputs[1])
+            return Palette(index, table) if table is not None and index is not None and len(table.shape) == 2 else None
+        if node.op_type not in _TRANSPARENT:
+            return None
+        value = node.inputs[0]
+    return None
+
+
+def _stored_index(value: ir.Value | None) -> ir.TensorProtocol | None:
+    """Indices with or without the offset of their table."""
+    node = None if value is None else value.producer()
+    return stored_weight(node.inputs[0] if node is not None and node.op_type == "Add" else value)
+
+
 def is_int8_activation(value: ir.Value | None) -> bool:
     """Whether a value comes out of a QuantizeLinear/DequantizeLinear pair."""
     while value is not None and (node := value.producer()) is not None:
@@ -75,10 +113,10 @@ def is_int8_activation(value: ir.Value | None) -> bool:
     return False
 
 
-def weight_and_data(node: ir.Node) -> tuple[ir.TensorProtocol, ir.Value | None] | None:
+def weight_and_data(node: ir.Node) -> tuple[ir.TensorProtocol | Palette, ir.Value | None] | None:
     """(weight, the other operand) of a linear operator; None where both operands are computed (attention)."""
     first, second = node.inputs[0], node.inputs[1]
-    if (weight := stored_weight(second)) is not None:
+    if (weight := stored_weight(second) or stored_palette(second)) is not None:
         return weight, first
     if node.op_type == "MatMul" and (weight := stored_weight(first)) is not None:
         return weight, second
@@ -105,36 +143,48 @@ def linears(model: ir.Model, block: str) -> Iterator[LinearPrecision]:
         if found is not None:
             weight, data = found
             path = name[len(prefix) :].rpartition("/")[0].replace("/", ".")
-            bits = _BITS.get(weight.dtype, 32)
-            yield LinearPrecision(name, path, bits, weight.size, is_int8_activation(data))
+            palette = isinstance(weight, Palette)
+            bits = weight.bits if isinstance(weight, Palette) else _BITS.get(weight.dtype, 32)
+            size = weight.index.size if isinstance(weight, Palette) else weight.size
+            yield LinearPrecision(name, path, bits, size, is_int8_activation(data), palette)
 
 
-def realised_scheme(bits: int, int8_input: bool) -> str:
-    """Name of the scheme with these weight bits and input; a description where there is none."""
+def realised_scheme(bits: int, int8_input: bool, palette: bool = False) -> str:
+    """Name of the scheme with these weight bits and input; a description where there is none. 0 bits: other weights."""
+    if bits == 0:
+        return "other weights"
     wanted = Activation.STATIC_TENSOR if int8_input else Activation.NONE
     for scheme in SCHEMES.values():
-        if (scheme.weight_bits, scheme.activation) == (bits, wanted):
+        if (scheme.weight_bits, scheme.activation, scheme.palette) == (bits, wanted, palette):
             return scheme.name
-    return f"w{bits}{'a8' if int8_input else ''}"
+    return f"{'p' if palette else 'w'}{bits}{'a8' if int8_input else ''}"
 
 
 def audit_onnx(path: Path, plan: PrecisionPlan) -> tuple[Realised, ...]:
-    """Precision of each block as the file holds it, in the order of the plan.
-
-    Raises ``LoweringError`` that lists every block which holds something else than its assignment, or nothing at all.
-    """
+    """Precision of each block as the ONNX file holds it, in the order of the plan; raises as ``audit`` does."""
     model = load_onnx(path)
+    return audit(plan, lambda assignment: tuple(linears(model, assignment.block)), str(path))
+
+
+def audit(
+    plan: PrecisionPlan, layers_of: Callable[[Assignment], tuple[LinearPrecision, ...]], where: str
+) -> tuple[Realised, ...]:
+    """Precision of each block as ``layers_of`` finds it in an artifact, in the order of the plan.
+
+    Raises ``LoweringError`` that lists every layer which holds something else than its assignment, and every block that
+    holds nothing at all.
+    """
     realised, complaints = [], []
     rest = SCHEMES[plan.rest_scheme]
     for assignment in plan.assignments:
-        found = tuple(linears(model, assignment.block))
+        found = layers_of(assignment)
         realised.append(_summary(assignment, found))
         complaints += _complaints(assignment, found, rest)
     if complaints:
         raise LoweringError(
             f"{len(complaints)} layers do not have the precision that the plan gives them:\n    "
             + "\n    ".join(complaints[:20]),
-            where=str(path),
+            where=where,
             expected="each block in the precision of its assignment",
             remedy="export the graph from this plan again; if it stays, the lowering has a fault: report it",
         )
@@ -145,9 +195,9 @@ def _summary(assignment: Assignment, found: tuple[LinearPrecision, ...]) -> Real
     kept = [linear for linear in found if not _excluded(linear.path, assignment.excluded)] or list(found)
     if not kept:
         return Realised(assignment.block, assignment.scheme, "nothing", "no weights under this name")
-    bits = max(linear.weight_bits for linear in kept)
-    name = realised_scheme(bits, all(linear.int8_input for linear in kept))
-    how = f"initializers of {len(found)} operators"
+    widest = max(kept, key=lambda linear: linear.weight_bits)
+    name = realised_scheme(widest.weight_bits, all(linear.int8_input for linear in kept), widest.palette)
+    how = f"stored weights of {len(found)} operators"
     if len(kept) < len(found):
         how += f", {len(found) - len(kept)} of them excluded"
     return Realised(assignment.block, assignment.scheme, name, how)
@@ -159,16 +209,17 @@ def _complaints(assignment: Assignment, found: tuple[LinearPrecision, ...], rest
     lines = []
     for linear in found:
         wanted = rest if _excluded(linear.path, assignment.excluded) else SCHEMES[assignment.scheme]
-        got = realised_scheme(linear.weight_bits, linear.int8_input)
+        got = realised_scheme(linear.weight_bits, linear.int8_input, linear.palette)
         if not _matches(linear, wanted):
-            lines.append(f"{linear.node}: asked {wanted.name}, the file holds {got}")
+            of_block = "" if linear.node.startswith(assignment.block) else f" of {assignment.block}"
+            lines.append(f"{linear.node}{of_block}: asked {wanted.name}, the file holds {got}")
     return lines
 
 
 def _matches(linear: LinearPrecision, wanted: Scheme) -> bool:
-    return linear.weight_bits == wanted.weight_bits and linear.int8_input == (
-        wanted.activation is Activation.STATIC_TENSOR
-    )
+    static = wanted.activation is Activation.STATIC_TENSOR
+    found = linear.weight_bits, linear.int8_input, linear.palette
+    return found == (wanted.weight_bits, static, wanted.palette)
 
 
 def _excluded(path: str, excluded: tuple[str, ...]) -> bool:

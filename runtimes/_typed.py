@@ -8,10 +8,13 @@ the dense heads, the pose accumulator). Graph inputs and outputs stay FP32.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 import onnx_ir as ir
 import onnx_ir.passes.common as passes
 
+from vggt_edge.calibration.plan import PrecisionPlan
 from vggt_edge.devices.errors import LoweringError
 from vggt_edge.runtimes._halves import scale_to_half, to_half
 
@@ -33,14 +36,27 @@ _TYPE_INPUT = {"CastLike": 1, "DequantizeLinear": 1, "OneHot": 2, "Where": 1}
 _LARGE_BYTES = 1 << 18
 
 
-def type_graph(model: ir.Model, fp32: tuple[str, ...] = ()) -> tuple[str, ...]:
-    """Type ``model`` in place; the names of the nodes that stay FP32, sorted."""
+def fp32_names(scanned: Iterable[str], plan: PrecisionPlan) -> tuple[str, ...]:
+    """What computes in FP32: the blocks and modules that the headroom scan names, and what the plan keeps in fp32."""
+    planned = {assignment.block for assignment in plan.assignments if assignment.scheme == "fp32"}
+    return tuple(sorted({*scanned, *planned}))
+
+
+def type_graph(model: ir.Model, fp32: tuple[str, ...] = (), *, one_way: bool = False) -> tuple[str, ...]:
+    """Type ``model`` in place; the names of the nodes that stay FP32, sorted.
+
+    one_way: nothing goes back from the FP32 tails to FP16. What is read there as well, such as the pose that the next
+    refinement starts from, is computed in both types: a processor that has FP16 only then hands over once, at the end.
+    """
     if any(attribute.type == ir.AttributeType.GRAPH for node in model.graph for attribute in node.attributes.values()):
         raise LoweringError("the graph holds control flow", expected="a flat graph", remedy="export with fixed shapes")
     passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
     passes.TopologicalSortPass()(model)
     _uncast_scales(model.graph)
-    islands = _named(model.graph, fp32) | tail(model.graph)
+    ends = tail(model.graph)
+    if one_way:
+        _split(model.graph, ends)
+    islands = _named(model.graph, fp32) | ends
     _Typing(model.graph, islands).run()
     passes.RemoveUnusedNodesPass()(model)
     passes.ClearMetadataAndDocStringPass()(model)
@@ -67,6 +83,31 @@ def tail(graph: ir.Graph) -> set[ir.Node]:
             found.add(node)
             pending += [value.producer() for value in node.inputs if value is not None]
     return found
+
+
+def _split(graph: ir.Graph, ends: set[ir.Node]) -> None:
+    """Give every node of the tails that others read, directly or through such a node, an FP16 twin for them."""
+    twins: dict[ir.Value, ir.Value] = {}
+    for node in _read_elsewhere(graph, ends):
+        outputs = [ir.Value(name=f"{value.name}.twin", shape=value.shape, type=value.type) for value in node.outputs]
+        inputs = [value if value is None else twins.get(value, value) for value in node.inputs]
+        twin = ir.node(node.op_type, inputs, node.attributes, outputs=outputs, name=f"{node.name}_twin")
+        graph.insert_after(node, twin)
+        for value, copy in zip(node.outputs, outputs, strict=True):
+            twins[value] = copy
+            for reader, index in tuple(value.uses()):
+                if reader not in ends and reader is not twin:
+                    reader.replace_input_with(index, copy)
+
+
+def _read_elsewhere(graph: ir.Graph, ends: set[ir.Node]) -> list[ir.Node]:
+    found: set[ir.Node] = set()
+    ordered = [node for node in graph if node in ends]
+    for node in reversed(ordered):
+        readers = {use.node for value in node.outputs for use in value.uses()}
+        if any(reader not in ends or reader in found for reader in readers):
+            found.add(node)
+    return [node for node in ordered if node in found]
 
 
 def _named(graph: ir.Graph, names: tuple[str, ...]) -> set[ir.Node]:

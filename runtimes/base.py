@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
@@ -48,6 +48,26 @@ class AnnotatedGraph:
 
 
 @dataclass(frozen=True)
+class Options:
+    """What one lowering may be asked for beside the plan; a backend lists in ``options`` those that it knows.
+
+    image_input: take every frame as an image of 8 bits per channel. strict_ane: refuse what the Neural Engine would
+    hand to another processor.
+    """
+
+    image_input: bool = False
+    strict_ane: bool = False
+
+    @property
+    def asked(self) -> tuple[str, ...]:
+        """The names of those that are not at their default."""
+        return tuple(field.name for field in fields(self) if getattr(self, field.name) != field.default)
+
+
+DEFAULT_OPTIONS = Options()
+
+
+@dataclass(frozen=True)
 class Realised:
     """What one block asked for and what the artifact holds. ``how`` names the evidence."""
 
@@ -83,15 +103,43 @@ class Session(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Executor:
+    """Something on this machine that runs the artifact of a backend.
+
+    subject: its name in reports. how: what computes, for readers. open: of a folder that ``lower`` filled.
+    """
+
+    subject: str
+    how: str
+    open: Callable[[Path], Session]
+
+
 class Backend(Protocol):
     """One per file or folder of ``runtimes``; SDK imports stay inside its methods."""
 
     name: str
+    options: frozenset[str]
 
     def availability(self) -> Availability: ...
 
     def schemes(self, profile: DeviceProfile) -> tuple[str, ...]: ...
 
-    def lower(self, graph: AnnotatedGraph, plan: PrecisionPlan, profile: DeviceProfile, out_dir: Path) -> Lowered: ...
+    def lower(
+        self,
+        graph: AnnotatedGraph,
+        plan: PrecisionPlan,
+        profile: DeviceProfile,
+        out_dir: Path,
+        options: Options = DEFAULT_OPTIONS,
+    ) -> Lowered: ...
+
+    def executors(self) -> tuple[Executor, ...]:
+        """What can run its artifacts here, beside ONNX Runtime, which runs the graph that they were made from."""
+        ...
 
     def open(self, bundle: Path) -> Session: ...
+
+    def write_golden(self, bundle: Path, inputs: Arrays, simulation: Arrays, fp32: Arrays) -> None:
+        """Put what the device kit replays and compares with beside it; nothing for a backend without a kit."""
+        ...

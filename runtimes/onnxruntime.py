@@ -16,13 +16,22 @@ from vggt_edge.calibration.plan import PrecisionPlan
 from vggt_edge.devices.errors import InputError, LoweringError, ToolchainError
 from vggt_edge.devices.profile import DeviceProfile
 from vggt_edge.runtimes._audit import audit_onnx, load_onnx
-from vggt_edge.runtimes.base import AnnotatedGraph, Arrays, Availability, Check, Lowered
+from vggt_edge.runtimes.base import (
+    DEFAULT_OPTIONS,
+    AnnotatedGraph,
+    Arrays,
+    Availability,
+    Check,
+    Executor,
+    Lowered,
+    Options,
+)
 
 __all__ = ["BACKEND", "Mode", "OnnxRuntime", "OrtSession", "audit_onnx", "open_onnx"]
 
 Mode: TypeAlias = Literal["oracle", "fast"]
 MODEL_FILE = "model.onnx"
-SCHEMES = ("fp32", "fp16", "w8a16", "w4a16", "w8a8")
+SCHEMES = ("fp32", "fp16", "w8a16", "p6a16", "w4a16", "p4a16", "w8a8")
 _REMEDY = "pip install 'onnxruntime>=1.31,<1.32'"
 
 
@@ -147,6 +156,7 @@ class OnnxRuntime:
     """The backend; see the module."""
 
     name = "onnxruntime"
+    options: frozenset[str] = frozenset()
 
     def availability(self) -> Availability:
         try:
@@ -159,7 +169,14 @@ class OnnxRuntime:
         """What both the profile lists and this backend can run, in the profile's order."""
         return tuple(name for name in profile.schemes if name in SCHEMES)
 
-    def lower(self, graph: AnnotatedGraph, plan: PrecisionPlan, profile: DeviceProfile, out_dir: Path) -> Lowered:
+    def lower(
+        self,
+        graph: AnnotatedGraph,
+        plan: PrecisionPlan,
+        profile: DeviceProfile,
+        out_dir: Path,
+        options: Options = DEFAULT_OPTIONS,
+    ) -> Lowered:
         """Check and audit the graph where it lies; files are relative to the folder of the ONNX file.
 
         ``LoweringError`` when the file breaks the ONNX rules, does not load in both modes or misses the plan.
@@ -171,9 +188,16 @@ class OnnxRuntime:
         files = (path.name, *(data.name for data in [path.with_name(path.name + ".data")] if data.is_file()))
         return Lowered(self.name, files, realised, checks)
 
+    def executors(self) -> tuple[Executor, ...]:
+        """None: its artifact is the graph itself, which every validation runs."""
+        return ()
+
     def open(self, bundle: Path, mode: Mode = "oracle", threads: int | None = None) -> OrtSession:
         """``bundle``: the folder of a bundle, or an ONNX file."""
         return open_onnx(bundle / MODEL_FILE if bundle.is_dir() else bundle, mode, threads)
+
+    def write_golden(self, bundle: Path, inputs: Arrays, simulation: Arrays, fp32: Arrays) -> None:
+        """Nothing: there is no device to replay anything on."""
 
 
 def _check_onnx(path: Path) -> None:

@@ -43,11 +43,12 @@ def targets(json: options.Json = False, log_level: options.Log = options.LogLeve
             profile.runtime,
             format_bytes(profile.memory_bytes),
             f"{profile.bandwidth_bytes_per_s / 1e9:g} GB/s",
-            " ".join(profile.schemes),
+            " ".join(profile.schemes) + "".join(f" ({name})" for name in profile.on_request),
         )
         for profile in profiles
     ]
-    print_table("Targets", ("target", "aliases", "device", "runtime", "memory", "bandwidth", "schemes"), rows)
+    columns = ("target", "aliases", "device", "runtime", "memory", "bandwidth", "schemes (on request)")
+    print_table("Targets", columns, rows)
 
 
 def doctor(

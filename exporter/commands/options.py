@@ -62,7 +62,10 @@ Sensitivity: TypeAlias = Annotated[
 ]
 Precision: TypeAlias = Annotated[
     str | None,
-    _option("--precision", metavar="NAME", help="fp16, w8a16, w8a8, w4a16 or mixed. Default: mixed.", panel=_BUDGET),
+    _option(
+        "--precision", metavar="NAME", help="fp16, w8a16, w8a8, p6a16, w4a16, p4a16 or mixed. Default: mixed.",
+        panel=_BUDGET,
+    ),
 ]
 MaxMemory: TypeAlias = Annotated[
     str | None, _option("--max-memory", metavar="SIZE", help="Weights on the device, such as 12MB.", panel=_BUDGET)
@@ -76,6 +79,12 @@ MaxAccuracyDrop: TypeAlias = Annotated[
 Exclude: TypeAlias = Annotated[
     list[str] | None,
     _option("--exclude", metavar="REGEX", help="Keep matching blocks at 16 bits; repeatable.", panel=_BUDGET),
+]
+ImageInput: TypeAlias = Annotated[
+    bool, _option("--image-input", help="Take frames as images, not as one tensor (Core ML).", panel=_WHAT)
+]
+StrictAne: TypeAlias = Annotated[
+    bool, _option("--strict-ane", help="Fail if the Neural Engine would not run an operation.", panel=_BUDGET)
 ]
 Seed: TypeAlias = Annotated[int | None, _option("--seed", help="Seed of everything random. Default: 0.", panel=_BUDGET)]
 Config: TypeAlias = Annotated[

@@ -17,6 +17,7 @@ ONNX_TYPES = {
     torch.float32: TensorProto.FLOAT,
     torch.float16: TensorProto.FLOAT16,
     torch.int8: TensorProto.INT8,
+    torch.uint8: TensorProto.UINT8,
     torch.int64: TensorProto.INT64,
     torch.int32: TensorProto.INT32,
     torch.bool: TensorProto.BOOL,
@@ -36,7 +37,8 @@ class Weight:
     """A stored weight and how to restore it, before the layer that reads it has chosen the layout.
 
     bits: 4, 8 or 16. scale: None for a half-precision weight, which is only cast. axis: of the output channels.
-    group_size: of groups along the last axis of an (out, in) weight.
+    group_size: of groups along the last axis of an (out, in) weight. table: (tables, values) of a palette, whose
+    indices are ``stored``; each row serves an equal share of the output channels.
     """
 
     stored: Constant
@@ -44,6 +46,7 @@ class Weight:
     scale: Constant | None = None
     axis: int = 0
     group_size: int | None = None
+    table: Constant | None = None
 
 
 Single = Value | Constant | Weight
@@ -112,6 +115,8 @@ class TemplateBuilder:
     def _restore(self, weight: Weight, stored: str, transposed: bool) -> Value:
         shape = tuple(weight.stored.tensor.shape)
         shape = tuple(reversed(shape)) if transposed else shape
+        if weight.table is not None:
+            return self._look_up(weight, weight.table, stored, shape, transposed)
         if weight.scale is None:
             return self.emit("Cast", [stored], shape, to=TensorProto.FLOAT)
         if weight.group_size is None:
@@ -129,6 +134,27 @@ class TemplateBuilder:
         stored = self._store(Stored(scale.source, transposed, half=True))
         shape = tuple(scale.tensor.shape)
         return self.emit("Cast", [stored], tuple(reversed(shape)) if transposed else shape, to=TensorProto.FLOAT)
+
+    def _look_up(
+        self, weight: Weight, table: Constant, stored: str, shape: tuple[int, ...], transposed: bool
+    ) -> Value:
+        """One Gather from all tables laid end to end; channels of a later table get an offset."""
+        tables, values = table.tensor.shape
+        half = self._store(Stored(table.source, half=True))
+        flat = self.emit("Reshape", [self.emit("Cast", [half], (tables, values), to=TensorProto.FLOAT),
+                                     self.integers(tables * values)], (tables * values,))  # fmt: skip
+        index = self.emit("Cast", [stored], shape, torch.int32, to=TensorProto.INT32)
+        if tables > 1:
+            axis = len(shape) - 1 - weight.axis if transposed else weight.axis
+            index = self.emit("Add", [index, self._offsets(shape, axis, tables, values)], shape, torch.int32)
+        return self.emit("Gather", [flat, index], shape, axis=0)
+
+    def _offsets(self, shape: tuple[int, ...], axis: int, tables: int, values: int) -> str:
+        """Where the table of each output channel begins, laid out along ``axis``."""
+        offsets = (torch.arange(tables) * values).repeat_interleave(shape[axis] // tables)
+        layout = [-1 if dim == axis else 1 for dim in range(len(shape))]
+        offsets = offsets.to(torch.int32).reshape(layout)
+        return self._shared(f"const.tables.{tables}x{values}.{'x'.join(map(str, offsets.shape))}", offsets)
 
     def weight(self, operand: Operand, *, transposed: bool) -> str:
         """A matrix as a node is to read it: FP32 constants are transposed in the file, too."""

@@ -7,6 +7,7 @@ from typing import Any, BinaryIO
 
 import numpy.typing as npt
 import onnx
+import torch
 from onnx import TensorProto
 from torch import Tensor, nn
 
@@ -16,6 +17,7 @@ from vggt_edge.exporter.graph.builder import ONNX_TYPES
 from vggt_edge.exporter.graph.template import Stored
 
 INLINE_BYTES = 256  # smaller tensors stay in the graph, where shape inference can read them
+_PACKED_TYPES = {torch.int8: TensorProto.INT4, torch.uint8: TensorProto.UINT4}
 ALIGNMENT, PAGE, PAGE_FROM = 64, 4096, 1 << 20  # tensors of a megabyte and more start on a page, for mmap
 
 
@@ -40,7 +42,8 @@ class DataFile:
 
     def add(self, name: str, tensor: Tensor, *, packed: bool = False) -> None:
         """Write one tensor, little endian, 4-bit integers packed."""
-        proto = TensorProto(name=name, data_type=TensorProto.INT4 if packed else ONNX_TYPES[tensor.dtype])
+        kinds = _PACKED_TYPES if packed else ONNX_TYPES
+        proto = TensorProto(name=name, data_type=kinds[tensor.dtype])
         proto.dims.extend(tensor.shape)
         final = tensor.contiguous()
         content = (pack_int4(final) if packed else final).numpy()

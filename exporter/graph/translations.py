@@ -310,9 +310,20 @@ def dequantize_affine(call: Call) -> Operand:
     return Weight(call["input"], bits=bits, scale=call["scale"], group_size=group_size)
 
 
+@translates(torch.ops.vggt_edge.dequantize_palette.default)
+def dequantize_palette(call: Call) -> Operand:
+    values = shape_of(call["table"])[1]
+    return Weight(call["index"], bits=values.bit_length() - 1, axis=call["axis"], table=call["table"])
+
+
 #: Never folded, although all their inputs are constants: restoring a weight would store it in full precision, and what
 #: does not change a weight would hide where it comes from.
 KEPT = frozenset(
-    {decomposed.dequantize_per_channel.default, torch.ops.torchao.dequantize_affine.default, aten.to.dtype}
+    {
+        decomposed.dequantize_per_channel.default,
+        torch.ops.torchao.dequantize_affine.default,
+        torch.ops.vggt_edge.dequantize_palette.default,
+        aten.to.dtype,
+    }
     | {target for target, translation in TRANSLATIONS.items() if translation in (same, dropout)}
 )

@@ -21,7 +21,9 @@ SCHEME_COLORS = {
     "w8a16": "#0ea5a4",
     "w8a8": "#16a34a",
     "w8a8d": "#65a30d",
+    "p6a16": "#a855f7",
     "w4a16": "#d97706",
+    "p4a16": "#ec4899",
     "w4a8d": "#dc2626",
 }
 FP32_COLOR, QUANTIZED_COLOR = "#3b82f6", "#f97316"

@@ -50,7 +50,8 @@ class SceneView:
 
 @dataclass(frozen=True)
 class ReportData:
-    """device_title: the profile's. input_shape: (frames, height, width). digests, tools: name to value.
+    """device_title: the profile's. input_shape: (frames, height, width). digests, tools: name to value. executors: by
+    subject of the validation, what computed its numbers.
 
     random_weights: how random weights were drawn; empty for a trained model.
     """
@@ -66,6 +67,7 @@ class ReportData:
     sizes: tuple[ComponentSize, ...] = ()
     budget: Budget | None = None
     lowered: tuple[Lowered, ...] = ()
+    executors: Mapping[str, str] = field(default_factory=dict)
     scenes: tuple[SceneView, ...] = ()
     digests: Mapping[str, str] = field(default_factory=dict)
     tools: Mapping[str, str] = field(default_factory=dict)

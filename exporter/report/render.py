@@ -40,6 +40,7 @@ def render_report(data: ReportData) -> str:
         "sizes": views.size_rows(data) if data.sizes else (),
         "budget": views.budget_lines(data.budget, data.plan),
         "backends": tuple(views.backend_view(each) for each in data.lowered),
+        "executors": views.executor_lines(data.executors),
         "gates": views.gates(report) if report else None,
         "comparison": views.comparison(report) if report else None,
         "drift": views.drift_table(report) if report else None,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from vggt_edge.calibration.plan import Assignment, PrecisionPlan
@@ -57,11 +57,16 @@ OUTPUT_TITLES = {
     "all": "all outputs",
 }
 AGAINST_TITLES = {"ground_truth": "ground truth", "fp32": "FP32", "simulation": "simulation", "": "itself"}
+AGAINST_TITLES |= {"coreml-fp16": "Core ML package, FP16", "coreml-fp32": "Core ML package, FP32"}
 SUBJECT_TITLES = {
     FP32: "FP32",
     "simulation": "Simulation",
     "onnxruntime": "ONNX Runtime",
     "tensorrt": "TensorRT",
+    "coreml": "Core ML",
+    "coreml-fp16": "Core ML package, FP16",
+    "coreml-fp32": "Core ML package, FP32",
+    "coreai": "Core AI",
 }
 STATUS_TITLES = {"passed": "passed", "failed": "failed", "not_run": "not run", "info": "info"}
 _HEADLINES = {
@@ -261,6 +266,11 @@ def budget_lines(budget: Budget | None, plan: PrecisionPlan | None) -> tuple[tup
     if budget.max_accuracy_drop is not None:
         lines.append((f"Predicted error of at most {number(budget.max_accuracy_drop)} asked for", "info"))
     return tuple(lines)
+
+
+def executor_lines(executors: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+    """(subject, what computed its numbers)."""
+    return tuple((subject_title(name), how) for name, how in executors.items())
 
 
 def gates(report: ValidationReport) -> Table:

@@ -38,12 +38,14 @@ def validate(
     subjects: Mapping[str, Sequence[Outputs]],
     tolerances: Tolerances,
     not_run: Mapping[str, str] = _NONE,
+    peers: Mapping[str, str] = _NONE,
 ) -> ValidationReport:
     """Judge every subject's outputs.
 
     scenes: held-out scenes. reference: per scene the FP32 outputs by name, shapes ``(1, S, ...)``. subjects: the same
     by subject; ``simulation`` is the torch simulation, every other name a backend, which is compared with the
-    simulation as well. not_run: by backend, why it gave no outputs.
+    simulation as well. not_run: by backend, why it gave no outputs. peers: by subject, another one that it is compared
+    with, too; figures without a gate.
 
     Gates: against ground truth, the drop from FP32, where scenes have it; against FP32 on the scenes without. Raises
     ``InputError`` when the reference's own shapes or counts do not fit the scenes; a subject that does not fit fails.
@@ -61,6 +63,8 @@ def validate(
         rows += [_plain_row(FP32, figure, GROUND_TRUTH) for figure in truth]
         for name, outputs in subjects.items():
             rows += _judge_subject(name, fp32, outputs, subjects.get(SIMULATION), truth, tolerances)
+            if (peer := peers.get(name)) in subjects:
+                rows += _peer_rows(name, fp32, outputs, str(peer), subjects[str(peer)])
     rows += [_not_run(name, reason) for name, reason in not_run.items()]
     with_truth = tuple(scene.name for scene in scenes if scene.ground_truth is not None)
     return ValidationReport(tuple(scene.name for scene in scenes), with_truth, tuple(rows))
@@ -140,6 +144,18 @@ def _backend_rows(
         else:
             rows.append(_plain_row(name, figure, SIMULATION))
     return rows
+
+
+def _peer_rows(
+    name: str, fp32: Sequence[Sample], outputs: Sequence[Outputs], peer: str, theirs: Sequence[Outputs]
+) -> list[Row]:
+    """Drift from another artifact of the same plan; nothing where one of them does not fit, which its own rows say."""
+    try:
+        ours = [_checked(sample.scene, each, name) for sample, each in zip(fp32, outputs, strict=True)]
+        base = [_checked(sample.scene, each, peer) for sample, each in zip(fp32, theirs, strict=True)]
+    except (InputError, ValueError):
+        return []
+    return [_plain_row(name, figure, peer) for figure in figures.drifts(ours, base)]
 
 
 def _checked(scene: Scene, outputs: Outputs, subject: str) -> dict[str, AnyArray]:

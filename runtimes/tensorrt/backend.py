@@ -15,7 +15,18 @@ from vggt_edge.calibration.plan import PrecisionPlan
 from vggt_edge.devices.errors import InputError, LoweringError
 from vggt_edge.devices.profile import DeviceProfile
 from vggt_edge.runtimes._audit import audit_onnx, linears, load_onnx
-from vggt_edge.runtimes.base import AnnotatedGraph, Arrays, Availability, Check, Lowered, Session
+from vggt_edge.runtimes._typed import fp32_names
+from vggt_edge.runtimes.base import (
+    DEFAULT_OPTIONS,
+    AnnotatedGraph,
+    Arrays,
+    Availability,
+    Check,
+    Executor,
+    Lowered,
+    Options,
+    Session,
+)
 from vggt_edge.runtimes.tensorrt import engine, rtx
 from vggt_edge.runtimes.tensorrt.prepare import Prepared, prepare
 from vggt_edge.runtimes.tensorrt.rules import enforce
@@ -31,6 +42,7 @@ class TensorRT:
     """The backend; see the module. Lowering needs neither TensorRT nor a GPU."""
 
     name = "tensorrt"
+    options: frozenset[str] = frozenset()
 
     def availability(self) -> Availability:
         """Always able to lower; says which of the two checks this machine cannot make."""
@@ -43,14 +55,21 @@ class TensorRT:
         """What both the profile lists and TensorRT can run, in the profile's order."""
         return tuple(name for name in profile.schemes if name in SCHEMES)
 
-    def lower(self, graph: AnnotatedGraph, plan: PrecisionPlan, profile: DeviceProfile, out_dir: Path) -> Lowered:
+    def lower(
+        self,
+        graph: AnnotatedGraph,
+        plan: PrecisionPlan,
+        profile: DeviceProfile,
+        out_dir: Path,
+        options: Options = DEFAULT_OPTIONS,
+    ) -> Lowered:
         """Write ``<out_dir>/tensorrt``: the prepared graph and the device kit.
 
         ``LoweringError`` for a constant that FP16 cannot hold, a rule of TensorRT that the graph breaks, a block
         without its precision, or a graph that TensorRT for RTX refuses.
         """
         folder = out_dir / FOLDER
-        prepared = prepare(graph.onnx_path, folder / MODEL_FILE, fp32_names(graph, plan))
+        prepared = prepare(graph.onnx_path, folder / MODEL_FILE, fp32_names(graph.fp32_blocks, plan))
         enforce(load_onnx(prepared.path), str(prepared.path))
         realised = audit_onnx(prepared.path, plan)
         write_kit(folder, prepared, plan, profile)
@@ -66,15 +85,16 @@ class TensorRT:
         files = (KIT_FILE, "README.md", engine.SCRIPT, MODEL_FILE, f"{MODEL_FILE}.data")
         return Lowered(self.name, tuple(f"{FOLDER}/{name}" for name in sorted(files)), realised, checks)
 
+    def executors(self) -> tuple[Executor, ...]:
+        """None: an engine on this machine's GPU is another one than the device's."""
+        return ()
+
     def open(self, bundle: Path) -> Session:
         """An engine on this machine's GPU; ``ToolchainError`` where there is none."""
         return engine.EngineSession(bundle / FOLDER)
 
-
-def fp32_names(graph: AnnotatedGraph, plan: PrecisionPlan) -> tuple[str, ...]:
-    """What computes in FP32: what the headroom scan names, and what the plan keeps in fp32."""
-    planned = {assignment.block for assignment in plan.assignments if assignment.scheme == "fp32"}
-    return tuple(sorted({*graph.fp32_blocks, *planned}))
+    def write_golden(self, bundle: Path, inputs: Arrays, simulation: Arrays, fp32: Arrays) -> None:
+        write_golden(bundle / FOLDER, inputs, simulation, fp32)
 
 
 def _prepared_check(prepared: Prepared) -> Check:

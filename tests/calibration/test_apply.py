@@ -24,7 +24,10 @@ Plans = Callable[..., PrecisionPlan]
 
 
 @pytest.mark.parametrize(
-    ("scheme", "largest"), [("fp32", 0.0), ("fp16", 1e-3), ("w8a16", 0.05), ("w4a16", 0.5), ("w8a8", 0.2)]
+    ("scheme", "largest"),
+    [
+        ("fp32", 0.0), ("fp16", 1e-3), ("w8a16", 0.05), ("w4a16", 0.5), ("w8a8", 0.2), ("p6a16", 0.2), ("p4a16", 0.5),
+    ],
 )
 def test_outputs_stay_near_fp32(
     model: VGGT, scenes: tuple[Scene, ...], stats: CalibrationStats, uniform_plan: Plans, scheme: str, largest: float
@@ -112,7 +115,7 @@ def test_the_rest_cannot_quantize_activations(model: VGGT, stats: CalibrationSta
         apply_plan(model, uniform_plan(model, "fp16", rest_scheme="w8a8"), stats)
 
 
-@pytest.mark.parametrize("scheme", ["fp16", "w8a8", "w4a16"])
+@pytest.mark.parametrize("scheme", ["fp16", "w8a8", "w4a16", "p4a16"])
 def test_one_stage_at_a_time_computes_the_same_as_all_at_once(
     model: VGGT, scenes: tuple[Scene, ...], stats: CalibrationStats, uniform_plan: Plans, scheme: str
 ) -> None:
