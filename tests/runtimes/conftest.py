@@ -8,9 +8,16 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+import torch
 from onnx import TensorProto, helper, numpy_helper
+from torch import Tensor, nn
+from torch.nn import functional
 
+from vggt_edge.calibration.apply import Recipe, quantized
 from vggt_edge.calibration.plan import Assignment, PrecisionPlan
+from vggt_edge.calibration.scheme import SCHEMES
+from vggt_edge.exporter.graph.annotate import annotate
+from vggt_edge.runtimes.base import AnnotatedGraph
 
 Array = np.ndarray
 TOKENS, DIM, HEADS, GRID = 64, 128, 2, 8
@@ -161,6 +168,61 @@ def mini_model(schemes: Mapping[str, str]) -> onnx.ModelProto:
     return b.model({"tokens": (1, TOKENS, DIM)}, outputs)
 
 
+class TwinBlock(nn.Module):
+    """What ``Builder.block`` builds, but for the attention, which has no weights."""
+
+    def __init__(self, scheme: str) -> None:
+        super().__init__()
+        self.norm1, self.norm2 = nn.LayerNorm(DIM), nn.LayerNorm(DIM)
+        self.attn = nn.ModuleDict(
+            {"qkv": twin(nn.Linear(DIM, 3 * DIM), scheme), "proj": twin(nn.Linear(DIM, DIM), scheme)}
+        )
+        self.mlp = nn.ModuleDict(
+            {"fc1": twin(nn.Linear(DIM, 4 * DIM), scheme), "fc2": twin(nn.Linear(4 * DIM, DIM), scheme)}
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = self.attn["qkv"](self.norm1(x)).chunk(3, dim=-1)
+        x = x + self.attn["proj"](functional.scaled_dot_product_attention(q, k, v))
+        return x + self.mlp["fc2"](functional.gelu(self.mlp["fc1"](self.norm2(x))))
+
+
+class TwinHead(nn.Module):
+    """What ``Builder.dense_head`` builds."""
+
+    def __init__(self, scheme: str) -> None:
+        super().__init__()
+        self.project = twin(nn.Conv2d(DIM, 32, 3, padding=1), scheme)
+        self.resize = twin(nn.ConvTranspose2d(32, 32, 2, stride=2), scheme)
+        self.out = twin(nn.Conv2d(32, 2, 1), scheme)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        image = functional.relu(self.project(x.transpose(1, 2).reshape(1, DIM, GRID, GRID)))
+        image = functional.interpolate(self.resize(image), size=(32, 32), mode="bilinear", align_corners=True)
+        depth, confidence = self.out(image).exp().chunk(2, dim=1)
+        return depth, confidence + 1
+
+
+class Twin(nn.Module):
+    """The mini graph as a module, for backends that start from the program: its blocks, layers, inputs and outputs."""
+
+    def __init__(self, schemes: Mapping[str, str]) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.frame_blocks = nn.ModuleList([TwinBlock(schemes["frame_blocks.0"])])
+        self.global_blocks = nn.ModuleList([TwinBlock(schemes["global_blocks.0"])])
+        self.depth_head = TwinHead(schemes["depth_head"])
+        self.pose = twin(nn.Linear(DIM, 9), "fp16")
+
+    def forward(self, tokens: Tensor) -> tuple[Tensor, ...]:
+        x = self.global_blocks[0](self.frame_blocks[0](tokens))
+        return (self.pose(x[:, :1]), *self.depth_head(x))
+
+
+def twin(layer: nn.Module, scheme: str) -> nn.Module:
+    return quantized(layer, Recipe(SCHEMES[scheme], GROUP, 0.05 if scheme == "w8a8" else None))
+
+
 def save_model(model: onnx.ModelProto, path: Path) -> Path:
     """As the exporter does: weights in one file beside the graph."""
     onnx.save(model, path, save_as_external_data=True, location=path.name + ".data", size_threshold=256)
@@ -181,6 +243,19 @@ def write_mini(tmp_path: Path) -> Callable[..., Path]:
         return save_model(mini_model(schemes), tmp_path / "model.onnx")
 
     return write
+
+
+@pytest.fixture
+def annotated() -> Callable[..., AnnotatedGraph]:
+    """``annotated(path, *schemes)``: the mini graph of ``write_mini`` in both its forms."""
+
+    def make(path: Path, *schemes: str) -> AnnotatedGraph:
+        def program() -> torch.export.ExportedProgram:
+            return annotate(Twin(dict(zip(BLOCKS, schemes, strict=True))), torch.zeros(1, TOKENS, DIM))
+
+        return AnnotatedGraph(program, path, ("tokens",), ("pose_enc", "depth", "depth_conf"), BLOCKS)
+
+    return make
 
 
 @pytest.fixture

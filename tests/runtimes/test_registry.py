@@ -16,6 +16,9 @@ from vggt_edge.devices.profile import list_profiles, load_profile
 from vggt_edge.runtimes import all_backends, backend, backends
 from vggt_edge.runtimes.base import AnnotatedGraph, Backend
 
+Write = Callable[..., Path]
+Annotated = Callable[..., AnnotatedGraph]
+Plan = Callable[..., PrecisionPlan]
 ALL = pytest.mark.parametrize("one", all_backends(), ids=lambda one: one.name)
 SOURCE = Path(__file__).resolve().parents[2] / "runtimes"
 
@@ -39,7 +42,8 @@ def test_listing_the_backends_imports_neither_torch_nor_an_sdk() -> None:
     """`vggt-edge targets` must answer at once, and must work without any SDK."""
     code = (
         "import sys; from vggt_edge.runtimes import all_backends; all_backends();"
-        "print(sorted({'torch', 'onnxruntime', 'tensorrt', 'tensorrt_rtx_bindings'} & set(sys.modules)))"
+        "sdks = {'onnxruntime', 'tensorrt', 'tensorrt_rtx_bindings', 'coremltools', 'coreai', 'coreai_torch'};"
+        "print(sorted({'torch', *sdks} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
@@ -56,15 +60,17 @@ def test_schemes_are_known_and_a_subset_of_the_profile_in_its_order(one: Backend
     for profile in list_profiles():
         schemes = one.schemes(profile)
         assert set(schemes) <= set(SCHEMES)
-        assert list(schemes) == [name for name in profile.schemes if name in schemes]
+        listed = (*profile.schemes, *profile.on_request)
+        assert list(schemes) == [name for name in listed if name in schemes]
 
 
 @ALL
 def test_lowering_realises_the_plan_block_by_block(
-    one: Backend, write_mini: Callable[..., Path], make_plan: Callable[..., PrecisionPlan], tmp_path: Path
+    one: Backend, write_mini: Write, annotated: Annotated, make_plan: Plan, tmp_path: Path
 ) -> None:
+    skip_without(one)
     schemes = ("w8a8", "w4a16", "w8a8")
-    graph = annotated(write_mini(*schemes))
+    graph = annotated(write_mini(*schemes), *schemes)
     lowered = one.lower(graph, make_plan(*schemes), load_profile("jetson-orin"), tmp_path / "out")
     assert lowered.backend == one.name
     assert [(entry.block, entry.asked, entry.realised) for entry in lowered.realised] == [
@@ -78,9 +84,11 @@ def test_lowering_realises_the_plan_block_by_block(
 
 @ALL
 def test_a_block_that_did_not_get_its_precision_is_an_error_that_names_it(
-    one: Backend, write_mini: Callable[..., Path], make_plan: Callable[..., PrecisionPlan], tmp_path: Path
+    one: Backend, write_mini: Write, annotated: Annotated, make_plan: Plan, tmp_path: Path
 ) -> None:
-    graph = annotated(write_mini("fp16", "w4a16", "fp16"))
+    skip_without(one)
+    schemes = ("fp16", "w4a16", "fp16")
+    graph = annotated(write_mini(*schemes), *schemes)
     with pytest.raises(VggtEdgeError, match=r"frame_blocks\.0.*asked w8a8.*fp16") as caught:
         one.lower(graph, make_plan("w8a8", "w4a16", "fp16"), load_profile("jetson-orin"), tmp_path / "out")
     assert caught.value.exit_code == 6
@@ -92,7 +100,7 @@ def test_opening_what_is_not_a_bundle_is_one_clear_error(one: Backend, tmp_path:
         one.open(tmp_path)
 
 
-def annotated(path: Path) -> AnnotatedGraph:
-    blocks = ("frame_blocks.0", "global_blocks.0", "depth_head")
-    outputs = ("pose_enc", "depth", "depth_conf")
-    return AnnotatedGraph(None, path, ("tokens",), outputs, blocks)  # type: ignore[arg-type]
+def skip_without(one: Backend) -> None:
+    state = one.availability()
+    if not state.ok:
+        pytest.skip(f"{one.name}: {state.reason}")
