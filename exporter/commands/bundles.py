@@ -46,7 +46,7 @@ def verify(
 
 
 def inspect(
-    path: Annotated[Path, typer.Argument(help="A bundle, plan.json, stats.json or an ONNX file.")],
+    path: Annotated[Path, typer.Argument(help="A bundle, plan.json, stats.json, an ONNX file or an .mlpackage.")],
     json: options.Json = False,
     log_level: options.Log = options.LogLevel.WARNING,
 ) -> None:

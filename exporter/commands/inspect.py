@@ -1,4 +1,4 @@
-"""What ``inspect`` says about a plan, statistics, an ONNX graph or a whole bundle."""
+"""What ``inspect`` says about a plan, statistics, an ONNX graph, a Core ML package or a whole bundle."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ from vggt_edge.devices.errors import InputError
 from vggt_edge.devices.units import format_bytes
 from vggt_edge.exporter.commands.output import print_table
 
-_EXPECTED = "a bundle folder, plan.json, stats.json, another JSON artifact of vggt-edge, or an ONNX file"
+_EXPECTED = (
+    "a bundle folder, plan.json, stats.json, another JSON artifact of vggt-edge, an ONNX file, or an .mlpackage"
+)
 # Beyond this a JSON file is no artifact of ours; the arrays are in safetensors.
 _LARGEST_JSON_BYTES = 256 << 20
 
@@ -33,6 +35,8 @@ class Description:
 
 def describe(path: Path) -> Description:
     """Look at one artifact. Raises ``InputError`` for what is no artifact."""
+    if path.suffix == ".mlpackage":
+        return _package(path)
     if path.is_dir():
         return _bundle(path)
     if path.suffix == ".onnx":
@@ -165,6 +169,27 @@ def _onnx(path: Path) -> Description:
 def _value(value: Any) -> str:
     shape = value.type.tensor_type.shape.dim
     return f"{value.name} ({', '.join(dimension.dim_param or str(dimension.dim_value) for dimension in shape)})"
+
+
+def _package(path: Path) -> Description:
+    from vggt_edge.runtimes.coreml.audit import linears
+    from vggt_edge.runtimes.coreml.program import load_program
+
+    program = load_program(path)
+    layers = tuple(linears(program))
+    operators = Counter(one.type for one in program.operations if not one.type.startswith("const"))
+    stored = Counter(f"{'palette' if one.palette else 'weights'} of {one.weight_bits} bits" for one in layers)
+    about = program.description
+    facts = {
+        "opset": program.opset,
+        "inputs": ", ".join(f"{one.name} ({one.kind}, {one.type})" for one in about.inputs),
+        "outputs": ", ".join(f"{one.name} ({one.type})" for one in about.outputs),
+        "linears and convolutions": ", ".join(f"{count} x {what}" for what, count in sorted(stored.items())),
+        "size": format_bytes(sum(file.stat().st_size for file in path.rglob("*") if file.is_file())),
+        **about.user,
+    }
+    rows = sorted(operators.items(), key=lambda entry: (-entry[1], entry[0]))
+    return Description("Core ML package", str(path), facts, ("operator", "operations"), rows)
 
 
 def _bundle(path: Path) -> Description:

@@ -9,7 +9,8 @@ from pathlib import Path
 from vggt_edge.devices.profile import Tolerances, list_profiles, load_profile, resolve
 
 DOCS = Path(__file__).parents[2] / "docs"
-RUNTIMES = {"TensorRT": "tensorrt", "ONNX Runtime": "onnxruntime"}
+RUNTIMES = {"TensorRT": "tensorrt", "Core ML": "coreml", "ONNX Runtime": "onnxruntime"}
+UNITS = {"Neural Engine": "neural_engine", "GPU": "gpu"}
 
 
 def rows(first_column: str) -> list[list[str]]:
@@ -28,25 +29,50 @@ def test_the_example_in_the_how_to_is_a_valid_profile(tmp_path: Path) -> None:
 
 def test_the_table_of_targets_is_that_of_the_profiles() -> None:
     listed = {}
-    for names, runtime, memory, schemes in rows(r"`(?:jetson|host).*`"):
+    targets = [row for row in rows(r"`(?:jetson|iphone|ipad|vision|host).*`") if len(row) == 5]
+    for names, runtime, memory, schemes, on_request in targets:
         name, *aliases = re.findall(r"`([^`]+)`", names)
+        runtime, _, unit = runtime.partition(", ")
         size, share = (int(number) for number in re.findall(r"\d+", memory))
-        listed[name] = (tuple(aliases), RUNTIMES[runtime], size, share, tuple(schemes.split(", ")))
+        offered = tuple(tuple(cell.split(", ")) if cell != "-" else () for cell in (schemes, on_request))
+        listed[name] = (tuple(aliases), RUNTIMES[runtime], UNITS.get(unit), size, share, *offered)
     assert listed == {
         one.name: (
             one.aliases,
             one.runtime,
+            one.compute_units,
             one.memory_bytes // 2**30,
             round(100 * one.usable_memory_bytes / one.memory_bytes),
             one.schemes,
+            one.on_request,
         )
         for one in list_profiles()
     }
 
 
+def test_the_figures_of_the_apple_devices_are_those_of_the_profiles() -> None:
+    """Bandwidth and peaks, in the units of the table."""
+    listed = {
+        row[0].strip("`"): tuple(row[1:6]) for row in rows(r"`(?:iphone|ipad|vision)[a-z0-9-]*`") if len(row) == 6
+    }
+    expected = {}
+    for one in list_profiles():
+        if one.runtime == "coreml":
+            rates = [one.throughput_ops_per_s.get(dtype) for dtype in ("fp16", "int8")]
+            cells = ["-" if rate is None else f"{rate / 1e12:g}" for rate in rates]
+            expected[one.name] = (
+                one.soc,
+                f"{one.bandwidth_bytes_per_s / 1e9:g}",
+                *cells,
+                ", ".join(one.features) or "-",
+            )
+    assert listed == expected
+
+
 def test_the_table_of_tolerances_is_that_of_the_profiles() -> None:
-    listed = {row[0].strip("`"): (float(row[2]), float(row[3])) for row in rows(r"`\w+_(?:max|min)`")}
+    listed = {row[0].strip("`"): tuple(map(float, row[2:4])) for row in rows(r"`\w+_(?:max|min)`")}
     jetson, host = resolve("jetson-orin").tolerances, resolve("host").tolerances
     assert listed == {
         field.name: (getattr(jetson, field.name), getattr(host, field.name)) for field in fields(Tolerances)
     }
+    assert {one.tolerances for one in list_profiles() if one.runtime != "onnxruntime"} == {jetson}

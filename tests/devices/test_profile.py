@@ -51,6 +51,18 @@ def test_a_users_own_file_is_a_target(tmp_path: Path) -> None:
     assert profile.toolchain.requires == {"tensorrt": ">=10.3, <11"}
     assert profile.tolerances.auc30_drop_points_max == 3.0
     assert profile.tolerances.backend_sqnr_db_min is None
+    assert profile.compute_units is None
+    assert profile.on_request == profile.companions == ()
+
+
+def test_what_the_artifact_is_made_for_and_what_has_to_be_asked_for(tmp_path: Path) -> None:
+    """The optional keys of a device with several compute units."""
+    keys = 'compute_units = "neural_engine"\non_request = ["w4a16"]\ncompanions = ["coreai"]'
+    profile = load_profile(board(tmp_path, BOARD.replace('soc = "Orin"', f'soc = "A17"\n{keys}')))
+    assert profile.compute_units == "neural_engine"
+    assert profile.on_request == ("w4a16",)
+    assert profile.companions == ("coreai",)
+    assert profile.to_dict()["on_request"] == ["w4a16"]
 
 
 def test_a_missing_dtype_computes_in_the_next_wider_one(tmp_path: Path) -> None:
@@ -74,6 +86,15 @@ def test_a_missing_dtype_computes_in_the_next_wider_one(tmp_path: Path) -> None:
         ("layer_overhead_us = 10", "layer_overhead_us = true", "layer_overhead_us", "a number"),
         ("layer_overhead_us = 10", "layer_overhead_us = nan", "layer_overhead_us", "a number"),
         ("layer_overhead_us = 10", "layer_overhead_us = 10\ngroup_sizes = [64, 0]", "group_sizes", "above zero"),
+        ('soc = "Orin"', 'soc = "A17"\ncompute_units = "npu"', "compute_units", "neural_engine, gpu, cpu"),
+        ('soc = "Orin"', 'soc = "A17"\ncompute_units = "neural-engine"', "compute_units", "did you mean"),
+        ('soc = "Orin"', 'soc = "A17"\ncompute_units = ["gpu"]', "compute_units", "one of"),
+        ('soc = "Orin"', 'soc = "A17"\ncompute_units = "GPU"', "compute_units", "gpu"),
+        ('soc = "Orin"', 'soc = "A17"\non_request = "w4a16"', "on_request", "a list"),
+        ('soc = "Orin"', 'soc = "A17"\non_request = ["w4a16", "w4a16"]', "on_request", "distinct"),
+        ('soc = "Orin"', 'soc = "A17"\non_request = ["w4a16", "w8a8"]', "on_request", "by itself"),
+        ('soc = "Orin"', 'soc = "A17"\ncompanions = ["Core AI"]', "companions", "names"),
+        ('soc = "Orin"', 'soc = "A17"\ncompanions = ["tensorrt"]', "companions", "further backends"),
         ("layer_overhead_us = 10", "layer_overhead_us = 10\nlayer_overhed = 1", "layer_overhed", "did you mean"),
         ("layer_overhead_us = 10", 'layer_overhead_us = 10\ncompute_capability = "87"', "compute_capability", "8.7"),
         ('bytes = "8GB"', 'bytes = "8 bananas"', "memory.bytes", "1.5GiB"),
@@ -157,12 +178,47 @@ def test_jetson_orin_is_the_smallest_orin() -> None:
         assert smallest.schemes == other.schemes
 
 
+def test_ios_ar_is_the_smallest_phone_for_ar() -> None:
+    """What fits and is fast enough on it is so on every newer phone."""
+    smallest = resolve("ios-ar")
+    assert smallest.name == "iphone-15-pro"
+    for other in (resolve("iphone-16-pro"), resolve("iphone-17-pro")):
+        assert smallest.usable_memory_bytes <= other.usable_memory_bytes
+        assert smallest.bandwidth_bytes_per_s <= other.bandwidth_bytes_per_s
+        assert all(smallest.ops_per_s(dtype) <= other.ops_per_s(dtype) for dtype in profiles.DTYPES)
+        assert (smallest.schemes, smallest.on_request) == (other.schemes, other.on_request)
+        assert set(smallest.features) <= set(other.features)
+
+
+def apple() -> list[DeviceProfile]:
+    return [profile for profile in list_profiles() if profile.runtime == "coreml"]
+
+
+@pytest.mark.parametrize("profile", apple(), ids=lambda profile: profile.name)
+def test_apple_profiles_offer_what_their_compute_unit_is_good_at(profile: DeviceProfile) -> None:
+    """Palettes everywhere, blocks by themselves only on the GPU, int8 arithmetic only where it is faster."""
+    assert {"fp16", "w8a16", "p6a16", "p4a16"} <= set(profile.schemes)
+    assert {"w4a16", "w8a8"} <= {*profile.schemes, *profile.on_request}
+    assert profile.group_sizes[0] == 32
+    assert profile.companions == ("coreai",)
+    assert ("w4a16" in profile.schemes) == (profile.compute_units == "gpu")
+    fast_int8 = profile.compute_units == "neural_engine" and "int8_compute" in profile.features
+    assert ("w8a8" in profile.schemes) == ("int8" in profile.throughput_ops_per_s) == fast_int8
+    (system,) = profile.toolchain.requires
+    assert all(system in release.tools for release in profile.toolchain.releases)
+
+
 def test_every_promised_board_has_a_profile() -> None:
     assert [profile.name for profile in list_profiles()] == sorted(
         path.stem for path in profiles.PROFILE_FOLDER.glob("*.toml")
     )
     assert {profile.name for profile in list_profiles()} >= {
         "host-cpu",
+        "ipad-m4",
+        "iphone-14-pro",
+        "iphone-15-pro",
+        "iphone-16-pro",
+        "iphone-17-pro",
         "jetson-agx-orin-32gb",
         "jetson-agx-orin-64gb",
         "jetson-orin-nano-8gb",
@@ -170,6 +226,8 @@ def test_every_promised_board_has_a_profile() -> None:
         "jetson-orin-nx-8gb",
         "jetson-thor-t4000",
         "jetson-thor-t5000",
+        "vision-pro",
+        "vision-pro-m5",
     }
 
 
@@ -179,6 +237,8 @@ def test_built_in_profiles_keep_their_promises(profile: DeviceProfile) -> None:
     rates = [profile.ops_per_s(dtype) for dtype in profiles.DTYPES]
     assert rates == sorted(rates, reverse=True)
     assert profile.usable_memory_bytes < profile.memory_bytes
+    assert profile.runtime not in profile.companions
+    assert not set(profile.on_request) & set(profile.schemes)
     if profile.runtime == "tensorrt":
         assert profile.toolchain.opset == 21
         assert profile.group_sizes == (64, 128)

@@ -1,0 +1,90 @@
+"""Asked against realised precision of a saved package: what every linear and convolution reads its weight from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from vggt_edge.calibration.plan import Assignment, PrecisionPlan
+from vggt_edge.calibration.scheme import SCHEMES
+from vggt_edge.devices.errors import LoweringError
+from vggt_edge.runtimes._audit import LinearPrecision, audit, realised_scheme
+from vggt_edge.runtimes.base import Realised
+from vggt_edge.runtimes.coreml.mil import BITS, Argument, Constant, MilProgram, Operation
+from vggt_edge.runtimes.coreml.translate import mil_name
+
+LINEAR_OPS = frozenset({"linear", "conv", "conv_transpose"})
+# The parameter of each compressed constant that holds the numbers themselves; the second one is iOS 16's name.
+_PACKED = {
+    "const": ("val",),
+    "constexpr_cast": ("source_val",),
+    "constexpr_blockwise_shift_scale": ("data",),
+    "constexpr_affine_dequantize": ("quantized_data",),
+    "constexpr_lut_to_dense": ("indices", "lut"),
+}
+
+
+def audit_program(program: MilProgram, plan: PrecisionPlan) -> tuple[Realised, ...]:
+    """Precision of each block as the package holds it; ``LoweringError`` for a layer that was widened.
+
+    Layers outside the blocks may not be wider than the plan's rest scheme either.
+    """
+    layers = tuple(linears(program))
+    realised = audit(plan, lambda assignment: tuple(_of_block(layers, assignment)), str(program.package))
+    _check_rest(layers, plan, str(program.package))
+    return realised
+
+
+def linears(program: MilProgram) -> Iterator[LinearPrecision]:
+    """Every linear and convolution; ``path`` is its whole scope, as MIL spells it."""
+    producers = {output.name: operation for operation in program.operations for output in operation.outputs}
+    for operation in program.operations:
+        if operation.type in LINEAR_OPS:
+            (weight,), (data,) = operation.inputs["weight"], operation.inputs["x"]
+            bits, palette, elements = _stored(weight, producers)
+            int8 = isinstance(data, str) and data in producers and producers[data].type == "dequantize"
+            scope = operation.name.rpartition("__")[0]
+            yield LinearPrecision(operation.name, scope, bits, elements, int8, palette)
+
+
+def _stored(weight: Argument, producers: dict[str, Operation]) -> tuple[int, bool, int]:
+    """(bits of one number, whether it is an index into a palette, how many numbers)."""
+    if isinstance(weight, Constant):
+        return BITS[weight.type.dtype], False, weight.type.elements
+    operation = producers[weight]
+    present = {*operation.inputs, *operation.attributes}
+    name = next((key for key in _PACKED.get(operation.type, ()) if key in present), "")
+    if not name:
+        return 32, False, operation.outputs[0].type.elements
+    held = operation.attributes[name] if name in operation.attributes else operation.inputs[name][0]
+    bits, _, _ = _stored(held, producers)
+    return bits, operation.type == "constexpr_lut_to_dense", operation.outputs[0].type.elements
+
+
+def _of_block(layers: tuple[LinearPrecision, ...], assignment: Assignment) -> Iterator[LinearPrecision]:
+    """The layers of a block, under the names that the assignment has for those that it excludes."""
+    prefix = f"{mil_name(assignment.block)}__"
+    excluded = {mil_name(name): name for name in assignment.excluded}
+    for layer in layers:
+        if layer.path.startswith(prefix):
+            path = layer.path.removeprefix(prefix)
+            yield LinearPrecision(
+                layer.node, excluded.get(path, path), layer.weight_bits, layer.weight_elements, layer.int8_input,
+                layer.palette,
+            )  # fmt: skip
+
+
+def _check_rest(layers: tuple[LinearPrecision, ...], plan: PrecisionPlan, where: str) -> None:
+    prefixes = tuple(f"{mil_name(assignment.block)}__" for assignment in plan.assignments)
+    rest = SCHEMES[plan.rest_scheme]
+    wide = [
+        f"{layer.node}: {realised_scheme(layer.weight_bits, layer.int8_input, layer.palette)}"
+        for layer in layers
+        if not f"{layer.path}__".startswith(prefixes) and layer.weight_bits > rest.weight_bits
+    ]
+    if wide:
+        raise LoweringError(
+            f"{len(wide)} layers outside the blocks are wider than {rest.name}:\n    " + "\n    ".join(wide[:20]),
+            where=where,
+            expected=f"at most {rest.weight_bits} bits per weight",
+            remedy="export the graph from this plan again; if it stays, the lowering has a fault: report it",
+        )

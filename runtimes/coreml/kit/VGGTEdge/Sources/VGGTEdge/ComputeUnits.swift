@@ -1,0 +1,23 @@
+#if canImport(CoreML)
+    import CoreML
+    import VGGTEdgeCore
+
+    extension Kit.ComputeUnits {
+        /// The same in Core ML's words.
+        public var coreML: MLComputeUnits {
+            switch self {
+            case .all: .all
+            case .cpuAndNeuralEngine: .cpuAndNeuralEngine
+            case .cpuAndGPU: .cpuAndGPU
+            case .cpuOnly: .cpuOnly
+            }
+        }
+
+        /// A configuration that allows these processors.
+        var configuration: MLModelConfiguration {
+            let configuration = MLModelConfiguration()
+            configuration.computeUnits = coreML
+            return configuration
+        }
+    }
+#endif

@@ -1,0 +1,64 @@
+#if canImport(CoreML)
+    import VGGTEdgeCore
+
+    /// What the model says about some frames of one place. The world is the camera of the first frame.
+    public struct Prediction: Sendable {
+        /// The outputs that were exported, by name.
+        public let outputs: [String: ModelOutput]
+        /// How many frames went in.
+        public let frames: Int
+        /// The frames as the model saw them: the pixels of all maps.
+        public let frameSize: FrameSize
+
+        /// Distances along the optical axis, (1, S, H, W), in units of the scene.
+        public var depth: ModelOutput? { outputs["depth"] }
+        /// How sure the model is of each depth, from 1 up, (1, S, H, W).
+        public var depthConfidence: ModelOutput? { outputs["depth_conf"] }
+        /// The world point of each pixel, (1, S, H, W, 3), in units of the scene.
+        public var points: ModelOutput? { outputs["points"] }
+        /// How sure the model is of each point, from 1 up, (1, S, H, W).
+        public var pointsConfidence: ModelOutput? { outputs["points_conf"] }
+
+        /// The camera of each frame.
+        ///
+        /// - Throws: `KitError` if the model was exported without cameras or gives none that can be used.
+        public func cameras() throws -> [Camera] {
+            try PoseEncoding.cameras(output("pose_enc").values(), size: frameSize)
+        }
+
+        /// The points of the most confident pixels of all frames.
+        ///
+        /// Taken from depth and cameras, more accurate than the point map by VGGT's authors (arXiv 2503.11651), and
+        /// from the point map where one of them was not exported.
+        /// - Parameter share: How many pixels to keep, from 0 to 1.
+        /// - Throws: `KitError` if the model was exported with neither.
+        public func pointCloud(keeping share: Double = 0.5) throws -> [SIMD3<Float>] {
+            let fromDepth = outputs["depth"] != nil && outputs["pose_enc"] != nil
+            let all = try fromDepth ? unprojected() : pointMap()
+            guard let confidence = fromDepth ? depthConfidence : pointsConfidence else { return all }
+            let keep = try PointCloud.confidentPixels([confidence.values()], share: share)
+            return zip(all, keep).compactMap { point, isKept in isKept ? point : nil }
+        }
+
+        private func unprojected() throws -> [SIMD3<Float>] {
+            try PointCloud.unproject(depth: output("depth").values(), cameras: cameras(), size: frameSize)
+        }
+
+        private func pointMap() throws -> [SIMD3<Float>] {
+            try output("points").withValues { values in
+                stride(from: 0, to: values.count, by: 3).map { SIMD3(values[$0], values[$0 + 1], values[$0 + 2]) }
+            }
+        }
+
+        private func output(_ name: String) throws -> ModelOutput {
+            guard let output = outputs[name] else {
+                throw KitError(
+                    .wrongInput,
+                    "the model has no output \(name), only \(outputs.keys.sorted().joined(separator: ", "))",
+                    remedy: "export with --outputs depth,points,camera"
+                )
+            }
+            return output
+        }
+    }
+#endif

@@ -1,0 +1,108 @@
+import Foundation
+
+/// How far values are from their reference: the figures of the exporter's report, computed the same way.
+///
+/// Everything is computed in double precision over all elements. A relative error is taken against the larger of the
+/// reference's magnitude and a thousandth of its root mean square.
+public struct Drift: Codable, Equatable, Sendable {
+    /// The cosine of the angle between the two; 1 for two zero vectors, 0 for one.
+    public let cosine: Double
+    /// Signal to quantization noise in dB, kept within -200 and 200; equal values give 200.
+    public let sqnrDB: Double
+    /// The largest absolute error.
+    public let maxAbs: Double
+    /// The 99th percentile of the absolute error.
+    public let p99Abs: Double
+    /// The largest relative error.
+    public let maxRel: Double
+    /// The 99th percentile of the relative error.
+    public let p99Rel: Double
+
+    static let limitDB = 200.0
+    static let relativeFloor = 1e-3
+
+    enum CodingKeys: String, CodingKey {
+        case cosine
+        case sqnrDB = "sqnr_db"
+        case maxAbs = "max_abs"
+        case p99Abs = "p99_abs"
+        case maxRel = "max_rel"
+        case p99Rel = "p99_rel"
+    }
+
+    /// - Parameters:
+    ///   - values: What is judged.
+    ///   - reference: What it should be; as many values, in the same order.
+    /// - Throws: `KitError` for different or empty lengths, NaN or infinity.
+    public init(of values: [Float], from reference: [Float]) throws {
+        try Self.check(values, reference)
+        var sums = Sums()
+        var errors = [Double]()
+        errors.reserveCapacity(values.count)
+        for (value, truth) in zip(values, reference) {
+            errors.append(abs(Double(value) - Double(truth)))
+            sums.add(value: Double(value), truth: Double(truth))
+        }
+        let rms = (sums.truth / Double(reference.count)).squareRoot()
+        let smallest = rms > 0 ? Self.relativeFloor * rms : 1
+        let relative = zip(errors, reference).map { error, truth in error / max(abs(Double(truth)), smallest) }
+        let (orderedErrors, orderedRelative) = (errors.sorted(), relative.sorted())
+        cosine = sums.cosine
+        sqnrDB = sums.sqnrDB
+        maxAbs = orderedErrors[orderedErrors.count - 1]
+        p99Abs = Self.percentile(0.99, ofSorted: orderedErrors)
+        maxRel = orderedRelative[orderedRelative.count - 1]
+        p99Rel = Self.percentile(0.99, ofSorted: orderedRelative)
+    }
+
+    private static func check(_ values: [Float], _ reference: [Float]) throws {
+        guard values.count == reference.count, !values.isEmpty else {
+            throw KitError(
+                .wrongInput,
+                "\(values.count) values cannot be compared with \(reference.count)",
+                remedy: "compare an output with its own reference"
+            )
+        }
+        guard values.allSatisfy(\.isFinite), reference.allSatisfy(\.isFinite) else {
+            throw KitError(
+                .unusableOutput,
+                "NaN or infinity among the values to compare",
+                remedy: "export again with the blocks of this output in fp32"
+            )
+        }
+    }
+
+    /// The percentile at a share from 0 to 1, linearly interpolated between ranks; the list is not empty.
+    static func percentile(_ share: Double, ofSorted values: [Double]) -> Double {
+        let position = share * Double(values.count - 1)
+        let below = Int(position.rounded(.down))
+        let above = min(below + 1, values.count - 1)
+        return values[below] + (values[above] - values[below]) * (position - Double(below))
+    }
+
+    /// What one pass over the values collects.
+    private struct Sums {
+        var value = 0.0
+        var truth = 0.0
+        var product = 0.0
+        var noise = 0.0
+
+        mutating func add(value: Double, truth: Double) {
+            self.value += value * value
+            self.truth += truth * truth
+            product += value * truth
+            noise += (value - truth) * (value - truth)
+        }
+
+        var cosine: Double {
+            if value == 0 || truth == 0 { return value == truth ? 1 : 0 }
+            return product / (value.squareRoot() * truth.squareRoot())
+        }
+
+        var sqnrDB: Double {
+            if noise == 0 { return Drift.limitDB }
+            if truth == 0 { return -Drift.limitDB }
+            return min(max(10 * (log10(truth) - log10(noise)), -Drift.limitDB), Drift.limitDB)
+        }
+    }
+}

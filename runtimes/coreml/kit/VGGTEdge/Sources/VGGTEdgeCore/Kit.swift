@@ -1,0 +1,278 @@
+import Foundation
+
+/// What `kit.json` says: the model, what goes in and comes out, and how far it may drift.
+public struct Kit: Codable, Equatable, Sendable {
+    /// The one version of `kit.json` that this package reads.
+    public static let supportedSchemaVersion = 1
+    /// The name of the file.
+    public static let fileName = "kit.json"
+
+    /// The version of the format.
+    public let schemaVersion: Int
+    /// The device profile that the model was exported for.
+    public let target: String
+    /// sha256 of the precision plan.
+    public let planDigest: String
+    /// The package and where it runs.
+    public let model: Model
+    /// What goes in.
+    public let input: Input
+    /// What comes out, by name and shape.
+    public let outputs: [Output]
+    /// The precision of each block.
+    public let blocks: [Block]
+    /// How far the model may drift.
+    public let tolerances: Tolerances
+    /// The golden tensors; nil in a kit without them.
+    public let golden: Golden?
+
+    enum CodingKeys: String, CodingKey {
+        case schemaVersion = "schema_version"
+        case target
+        case planDigest = "plan_digest"
+        case model
+        case input
+        case outputs
+        case blocks
+        case tolerances
+        case golden
+    }
+
+    /// The package and where it runs.
+    public struct Model: Codable, Equatable, Sendable {
+        /// The name of the `.mlpackage` beside `kit.json`.
+        public let package: String
+        /// sha256 over the names and contents of the package's files; the compiled model is kept under it.
+        public let sha256: String
+        /// sha256 of each file of the package, by its path inside it.
+        public let files: [String: String]
+        /// The processors that the model was planned for.
+        public let computeUnits: ComputeUnits
+        /// The first systems that can load it.
+        public let minimumOS: MinimumOS
+
+        enum CodingKeys: String, CodingKey {
+            case package
+            case sha256
+            case files
+            case computeUnits = "compute_units"
+            case minimumOS = "minimum_os"
+        }
+    }
+
+    /// The processors that Core ML may use.
+    public enum ComputeUnits: String, CaseIterable, Codable, Sendable {
+        /// Whatever Core ML prefers.
+        case all
+        /// CPU and Neural Engine.
+        case cpuAndNeuralEngine
+        /// CPU and GPU.
+        case cpuAndGPU
+        /// The CPU alone; slow, and the most exact.
+        case cpuOnly
+    }
+
+    /// Major versions of the first systems that can load the model.
+    public struct MinimumOS: Codable, Equatable, Sendable {
+        /// iOS and iPadOS.
+        public let iOS: Int
+        /// macOS.
+        public let macOS: Int
+        /// visionOS.
+        public let visionOS: Int
+
+        enum CodingKeys: String, CodingKey {
+            case iOS = "ios"
+            case macOS = "macos"
+            case visionOS = "visionos"
+        }
+    }
+
+    /// What goes in.
+    public struct Input: Codable, Equatable, Sendable {
+        /// Whether the model takes one tensor or pictures.
+        public let kind: Kind
+        /// Frames per prediction.
+        public let frames: Int
+        /// Rows of a frame, a multiple of 14.
+        public let height: Int
+        /// Columns of a frame, a multiple of 14.
+        public let width: Int
+
+        enum CodingKeys: String, CodingKey {
+            case kind
+            case frames
+            case height
+            case width
+        }
+
+        /// Whether the model takes one tensor or pictures.
+        public enum Kind: String, CaseIterable, Codable, Sendable {
+            /// `images`, float32 (1, frames, 3, height, width), from 0 to 1.
+            case tensor
+            /// `image_0`, `image_1` and so on, one RGB picture each.
+            case image
+        }
+
+        /// The size of a frame.
+        public var frameSize: FrameSize { FrameSize(width: width, height: height) }
+
+        /// The names of the model's inputs.
+        public var names: [String] {
+            switch kind {
+            case .tensor: ["images"]
+            case .image: (0..<frames).map { "image_\($0)" }
+            }
+        }
+    }
+
+    /// One output, float32.
+    public struct Output: Codable, Equatable, Sendable {
+        /// `pose_enc`, `depth`, `depth_conf`, `points` or `points_conf`.
+        public let name: String
+        /// Its sides, the batch of 1 first.
+        public let shape: [Int]
+
+        enum CodingKeys: String, CodingKey {
+            case name
+            case shape
+        }
+    }
+
+    /// One block of the model and the scheme that its weights and activations are stored in.
+    public struct Block: Codable, Equatable, Sendable {
+        /// Its name, such as `frame_blocks.0`.
+        public let block: String
+        /// Its scheme, such as `w4a16`.
+        public let scheme: String
+
+        enum CodingKeys: String, CodingKey {
+            case block
+            case scheme
+        }
+
+        /// What the names of this block's operations begin with inside the Core ML program.
+        public var operationPrefix: String {
+            let name = block.unicodeScalars.map { scalar -> String in
+                let isPlain = scalar.isASCII && (scalar.properties.isAlphabetic || ("0"..."9").contains(scalar))
+                return scalar == "/" ? "__" : isPlain ? String(scalar) : "_"
+            }
+            return name.joined() + "__"
+        }
+    }
+
+    /// How far the model may drift.
+    public struct Tolerances: Codable, Equatable, Sendable {
+        /// The least SQNR in dB of each output against the simulation of the same plan; nil: not judged.
+        public let backendSQNRdBMin: Double?
+
+        enum CodingKeys: String, CodingKey {
+            case backendSQNRdBMin = "backend_sqnr_db_min"
+        }
+    }
+
+    /// The golden tensors.
+    public struct Golden: Codable, Equatable, Sendable {
+        /// The name of the file beside `kit.json`.
+        public let file: String
+        /// Its sha256.
+        public let sha256: String
+
+        enum CodingKeys: String, CodingKey {
+            case file
+            case sha256
+        }
+    }
+}
+
+// MARK: - Reading
+
+extension Kit {
+    /// Reads and checks `kit.json`.
+    ///
+    /// - Parameter folder: The folder that holds it, `coreml` in a bundle.
+    /// - Throws: `KitError` for a file that is missing, of another version, or not consistent in itself.
+    public init(folder: URL) throws {
+        let file = folder.appendingPathComponent(Kit.fileName)
+        let data: Data
+        do {
+            data = try Data(contentsOf: file)
+        } catch {
+            throw KitError(
+                .damagedFile,
+                "cannot read \(file.path): \(error.localizedDescription)",
+                remedy: "add kit.json from the bundle's coreml folder to the app, beside the model"
+            )
+        }
+        try self.init(json: data)
+    }
+
+    /// - Parameter json: The contents of `kit.json`.
+    /// - Throws: `KitError` for another version, or contents that are not consistent in themselves.
+    public init(json: Data) throws {
+        struct Version: Decodable {
+            let schemaVersion: Int
+
+            enum CodingKeys: String, CodingKey {
+                case schemaVersion = "schema_version"
+            }
+        }
+        do {
+            let version = try JSONDecoder().decode(Version.self, from: json).schemaVersion
+            guard version == Kit.supportedSchemaVersion else {
+                throw KitError(
+                    .unsupported,
+                    "kit.json has version \(version), this package reads \(Kit.supportedSchemaVersion)",
+                    remedy: "take kit.json and the VGGTEdge package out of the same bundle"
+                )
+            }
+            self = try JSONDecoder().decode(Kit.self, from: json)
+        } catch let error as KitError {
+            throw error
+        } catch {
+            throw Self.damaged("it is not understood (\(error))")
+        }
+        try check()
+    }
+
+    private static func damaged(_ reason: String) -> KitError {
+        KitError(.damagedFile, "kit.json cannot be used: \(reason)", remedy: "copy it from the bundle again")
+    }
+
+    private func check() throws {
+        let size = input.frameSize
+        guard (1...1024).contains(input.frames), size.isWholePatches, max(size.height, size.width) <= 1 << 14 else {
+            throw Self.damaged("an input of \(input.frames) frames of \(size) pixels")
+        }
+        guard Self.isPlainName(model.package), golden.map({ Self.isPlainName($0.file) }) ?? true else {
+            throw Self.damaged("a file name leads out of the folder")
+        }
+        guard model.files.keys.allSatisfy({ $0.split(separator: "/").allSatisfy { Self.isPlainName(String($0)) } }),
+            ([model.sha256] + model.files.values).allSatisfy(Self.isSHA256)
+        else {
+            throw Self.damaged("the list of the package's files")
+        }
+        for output in outputs where output.shape != expectedShape(of: output.name) {
+            throw Self.damaged("the output \(output.name) has the shape \(output.shape)")
+        }
+    }
+
+    /// The shape of a known output, nil for an unknown one.
+    func expectedShape(of output: String) -> [Int]? {
+        let pixels = [1, input.frames, input.height, input.width]
+        return switch output {
+        case "pose_enc": [1, input.frames, PoseEncoding.length]
+        case "depth", "depth_conf", "points_conf": pixels
+        case "points": pixels + [3]
+        default: nil
+        }
+    }
+
+    private static func isPlainName(_ name: String) -> Bool {
+        !name.isEmpty && name != "." && name != ".." && !name.contains("/") && !name.contains("\\")
+    }
+
+    private static func isSHA256(_ text: String) -> Bool {
+        text.utf8.count == 64 && text.utf8.allSatisfy { (48...57).contains($0) || (97...102).contains($0) }
+    }
+}

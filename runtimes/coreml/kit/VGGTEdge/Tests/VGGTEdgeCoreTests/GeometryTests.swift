@@ -1,0 +1,97 @@
+import Foundation
+import VGGTEdgeCore
+import XCTest
+
+/// Poses, sizes, intrinsics and points against the exporter's numbers.
+final class GeometryTests: XCTestCase {
+    /// An encoding gives the same cameras as in Python.
+    func testPoses() throws {
+        for pose in try Vectors.load().poses {
+            let cameras = try PoseEncoding.cameras(pose.encoding, size: pose.size)
+            XCTAssertEqual(cameras.count, pose.extrinsics.count)
+            for (index, camera) in cameras.enumerated() {
+                assertEqual(camera.extrinsics.rowMajor, pose.extrinsics[index], accuracy: 1e-9)
+                assertEqual(camera.intrinsics.matrix.rowMajor, pose.intrinsics[index], accuracy: 1e-6)
+                let center = camera.extrinsics.cameraCenter
+                assertEqual([center.x, center.y, center.z], pose.centers[index], accuracy: 1e-9)
+            }
+        }
+    }
+
+    /// To the camera and back is where one started, and the camera stands at its own origin.
+    func testWorldAndCameraAreInverse() throws {
+        let pose = try XCTUnwrap(try Vectors.load().poses.first)
+        for camera in try PoseEncoding.cameras(pose.encoding, size: pose.size) {
+            let point = SIMD3(0.3, -1.7, 4.2)
+            let back = camera.extrinsics.toWorld(camera.extrinsics.toCamera(point))
+            assertEqual([back.x, back.y, back.z], [0.3, -1.7, 4.2], accuracy: 1e-12)
+            let origin = camera.extrinsics.toCamera(camera.extrinsics.cameraCenter)
+            assertEqual([origin.x, origin.y, origin.z], [0, 0, 0], accuracy: 1e-12)
+        }
+    }
+
+    /// What is no pose is an error that says what to do.
+    func testBadPoses() {
+        let size = FrameSize(width: 14, height: 14)
+        let zeroQuaternion: [Float] = [0, 0, 0, 0, 0, 0, 0, 1, 1]
+        let notANumber: [Float] = [.nan, 0, 0, 0, 0, 0, 1, 1, 1]
+        for (values, kind) in [(zeroQuaternion, KitError.Kind.unusableOutput), (notANumber, .unusableOutput)] {
+            XCTAssertThrowsError(try PoseEncoding.cameras(values, size: size)) { error in
+                XCTAssertEqual((error as? KitError)?.kind, kind)
+                XCTAssertEqual((error as? KitError)?.remedy.isEmpty, false)
+            }
+        }
+        XCTAssertThrowsError(try PoseEncoding.cameras([1, 2, 3], size: size))
+        XCTAssertThrowsError(try PoseEncoding.cameras([], size: size))
+    }
+
+    /// q and -q are brought to one side before they are compared.
+    func testQuaternionSigns() throws {
+        for signs in try Vectors.load().quaternionSigns {
+            let aligned = try PoseEncoding.withQuaternionSigns(of: signs.reference, signs.values)
+            XCTAssertEqual(aligned, signs.aligned)
+        }
+    }
+
+    /// The size for a frame is the one that the exporter would choose.
+    func testSizes() throws {
+        for size in try Vectors.load().sizes {
+            XCTAssertEqual(try FrameSize.fitting(size.frame, longSide: size.longSide), size.fitting, "\(size.frame)")
+        }
+        XCTAssertThrowsError(try FrameSize.fitting(FrameSize(width: 0, height: 5), longSide: 518))
+        XCTAssertThrowsError(try FrameSize.fitting(FrameSize(width: 5, height: 5), longSide: 13))
+    }
+
+    /// Intrinsics follow the frame through the resize.
+    func testIntrinsics() throws {
+        for lens in try Vectors.load().intrinsics {
+            let before = Intrinsics(
+                focalX: lens.before[0], focalY: lens.before[1], centerX: lens.before[2], centerY: lens.before[3]
+            )
+            let after = before.resized(from: lens.source, toCover: lens.target)
+            assertEqual([after.focalX, after.focalY, after.centerX, after.centerY], lens.after, accuracy: 1e-9)
+        }
+    }
+
+    /// Depth and cameras give the same points as in Python.
+    func testUnprojection() throws {
+        for map in try Vectors.load().unprojections {
+            let cameras = try PoseEncoding.cameras(map.encoding, size: map.size)
+            let points = try PointCloud.unproject(depth: map.depth, cameras: cameras, size: map.size)
+            let flat = points.flatMap { [Double($0.x), Double($0.y), Double($0.z)] }
+            assertEqual(flat, map.points.map { Double($0) }, accuracy: 1e-4)
+            XCTAssertThrowsError(try PointCloud.unproject(depth: [1], cameras: cameras, size: map.size))
+        }
+    }
+
+    /// The same pixels count as confident as in Python.
+    func testConfidentPixels() throws {
+        for confidence in try Vectors.load().confidences {
+            XCTAssertEqual(try PointCloud.confidentPixels(confidence.maps), confidence.keep)
+        }
+        XCTAssertThrowsError(try PointCloud.confidentPixels([]))
+        XCTAssertThrowsError(try PointCloud.confidentPixels([[1], [1, 2]]))
+        XCTAssertThrowsError(try PointCloud.confidentPixels([[.nan]]))
+        XCTAssertThrowsError(try PointCloud.confidentPixels([[1]], share: 1.5))
+    }
+}

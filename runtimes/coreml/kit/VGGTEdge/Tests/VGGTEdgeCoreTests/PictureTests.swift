@@ -1,0 +1,139 @@
+import Foundation
+import VGGTEdgeCore
+import XCTest
+
+/// Pixels: the same bytes as the exporter's readers make.
+final class PictureTests: XCTestCase {
+    /// Scale and crop give the reader's bytes, not one level apart.
+    func testResizes() throws {
+        for resize in try Vectors.load().resizes {
+            let image = try RGBImage(size: resize.source, pixels: Array(resize.pixels))
+            let resized = try image.resized(toCover: resize.target)
+            XCTAssertEqual(resized.size, resize.target)
+            XCTAssertEqual(resized.pixels, Array(resize.resized), "\(resize.source) to \(resize.target)")
+        }
+    }
+
+    /// A picture of one colour stays it, whatever the size.
+    func testOneColorStays() throws {
+        let size = FrameSize(width: 61, height: 43)
+        let image = try RGBImage(size: size, pixels: [UInt8](repeating: 201, count: 3 * size.pixelCount))
+        let resized = try image.resized(toCover: FrameSize(width: 28, height: 14))
+        XCTAssertEqual(Set(resized.pixels), [201])
+    }
+
+    /// A target that is not made of whole patches is refused.
+    func testPartialPatches() throws {
+        let image = try RGBImage(size: FrameSize(width: 1, height: 1), pixels: [1, 2, 3])
+        XCTAssertThrowsError(try image.resized(toCover: FrameSize(width: 15, height: 14)))
+    }
+
+    /// Turns agree with numpy's, and four quarters are none.
+    func testTurns() throws {
+        for turn in try Vectors.load().turns {
+            let image = try RGBImage(size: turn.source, pixels: Array(turn.pixels))
+            XCTAssertEqual(image.turned(turn.turn).pixels, Array(turn.turned))
+            let around = image.turned(.clockwise).turned(.clockwise).turned(.half)
+            XCTAssertEqual(around, image)
+            XCTAssertEqual(image.turned(.clockwise).turned(.counterclockwise), image)
+        }
+    }
+
+    /// Bytes per row may be more than the pixels need, and the order is the one that was asked for.
+    func testPackedBytes() throws {
+        let bytes: [UInt8] = [1, 2, 3, 255, 4, 5, 6, 255, 0, 0, 7, 8, 9, 255, 10, 11, 12, 255]
+        let size = FrameSize(width: 2, height: 2)
+        let (rgba, bgra) = try bytes.withUnsafeBytes { buffer in
+            (
+                try RGBImage(bytes: buffer, size: size, bytesPerRow: 10, order: .rgba),
+                try RGBImage(bytes: buffer, size: size, bytesPerRow: 10, order: .bgra)
+            )
+        }
+        XCTAssertEqual(rgba.pixels, [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12])
+        XCTAssertEqual(bgra.pixels, [3, 2, 1, 6, 5, 4, 9, 8, 7, 12, 11, 10])
+    }
+
+    /// Too few bytes, and sizes that no picture has, are errors and not crashes.
+    func testBytesThatAreNoPicture() throws {
+        let bytes = [UInt8](repeating: 0, count: 16)
+        for (size, bytesPerRow) in [
+            (FrameSize(width: 3, height: 2), 12), (FrameSize(width: 2, height: 2), 7),
+            (FrameSize(width: 0, height: 2), 8), (FrameSize(width: 2, height: Int.max), 8),
+            (FrameSize(width: 2, height: 2), Int.max),
+        ] {
+            bytes.withUnsafeBytes { buffer in
+                XCTAssertThrowsError(
+                    try RGBImage(bytes: buffer, size: size, bytesPerRow: bytesPerRow, order: .rgba), "\(size)"
+                )
+            }
+        }
+        XCTAssertThrowsError(try RGBImage(size: FrameSize(width: 2, height: 2), pixels: [1, 2, 3]))
+    }
+
+    /// Planes hold byte / 255 in single precision, red first, and lead back to the bytes.
+    func testPlanes() throws {
+        let size = FrameSize(width: 16, height: 16)
+        let bytes = (0..<(3 * size.pixelCount)).map { UInt8($0 * 7 % 256) }
+        let image = try RGBImage(size: size, pixels: bytes)
+        let planes = image.planes()
+        XCTAssertEqual(planes.count, 3 * size.pixelCount)
+        XCTAssertEqual(planes[0], Float(bytes[0]) / 255)
+        XCTAssertEqual(planes[size.pixelCount + 5], Float(bytes[3 * 5 + 1]) / 255)
+        XCTAssertEqual(planes[2 * size.pixelCount + 9], Float(bytes[3 * 9 + 2]) / 255)
+        XCTAssertEqual(try RGBImage(planes: planes, size: size), image)
+    }
+
+    /// Values outside 0 to 1, and NaN, are no picture.
+    func testPlanesOutOfRange() {
+        let size = FrameSize(width: 1, height: 1)
+        for values: [Float] in [[0, 0, 1.01], [-0.1, 0, 0], [.nan, 0, 0], [0, 0]] {
+            XCTAssertThrowsError(try RGBImage(planes: values, size: size))
+        }
+    }
+
+    /// All matrices and levels give the colours that the exact inverse gives, to one level.
+    func testColors() throws {
+        for color in try Vectors.load().colors {
+            let encoding = YCbCrEncoding(matrix: color.matrix, levels: color.levels)
+            for (triple, expected) in zip(color.ycbcr, color.rgb) {
+                let image = try onePixel(triple, encoding)
+                for (ours, theirs) in zip(image.pixels, expected) {
+                    XCTAssertEqual(Int(ours), Int(theirs), accuracy: 1, "\(encoding) \(triple)")
+                }
+            }
+        }
+    }
+
+    private func onePixel(_ triple: [UInt8], _ encoding: YCbCrEncoding) throws -> RGBImage {
+        try [triple[0]].withUnsafeBytes { luma in
+            try [triple[1], triple[2]].withUnsafeBytes { chroma in
+                try RGBImage(
+                    luma: BytePlane(bytes: luma, bytesPerRow: 1),
+                    chroma: BytePlane(bytes: chroma, bytesPerRow: 2),
+                    size: FrameSize(width: 1, height: 1),
+                    encoding: encoding
+                )
+            }
+        }
+    }
+
+    /// Four pixels share a colour sample, odd sides included; planes that are too small are refused.
+    func testSharedColorSamples() throws {
+        let luma = [UInt8](repeating: 100, count: 9)
+        let chroma: [UInt8] = [128, 128, 128, 255, 128, 128, 128, 128]
+        let encoding = YCbCrEncoding(matrix: .bt601, levels: .full)
+        let size = FrameSize(width: 3, height: 3)
+        try luma.withUnsafeBytes { luma in
+            try chroma.withUnsafeBytes { chroma in
+                let planes = (BytePlane(bytes: luma, bytesPerRow: 3), BytePlane(bytes: chroma, bytesPerRow: 4))
+                let image = try RGBImage(luma: planes.0, chroma: planes.1, size: size, encoding: encoding)
+                let reds = stride(from: 0, to: image.pixels.count, by: 3).map { image.pixels[$0] }
+                XCTAssertEqual(reds, [100, 100, 255, 100, 100, 255, 100, 100, 100])
+                let larger = FrameSize(width: 4, height: 3)
+                XCTAssertThrowsError(
+                    try RGBImage(luma: planes.0, chroma: planes.1, size: larger, encoding: encoding)
+                )
+            }
+        }
+    }
+}

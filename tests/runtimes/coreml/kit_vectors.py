@@ -1,0 +1,358 @@
+"""What the exporter's own code says, for the Swift tests to replay: ``python tests/runtimes/coreml/kit_vectors.py``.
+
+Writes ``Tests/VGGTEdgeCoreTests/Resources/vectors.json`` of the iOS kit. ``test_kit.py`` fails when the file is not
+what this gives today, so Swift and Python cannot drift apart unseen.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import tempfile
+from collections.abc import Iterable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import save
+
+from vggt_edge.calibration.geometry import decode_pose, invert_pose, unproject
+from vggt_edge.calibration.metrics import confident_pixels, drift
+from vggt_edge.calibration.resize import fit_shape, resize_frame, resize_intrinsics
+from vggt_edge.exporter.validation.outputs import with_quaternion_sign_of
+from vggt_edge.runtimes.coreml import kit_files
+from vggt_edge.runtimes.coreml.kit_files import KitBlock, KitDescription, KitOutput
+from vggt_edge.runtimes.tensorrt.engine import kit_module
+
+VECTORS = kit_files.KIT / "VGGTEdge/Tests/VGGTEdgeCoreTests/Resources/vectors.json"
+Array = np.ndarray
+FRAMES, HEIGHT, WIDTH = 2, 14, 28
+
+
+def vectors() -> dict[str, Any]:
+    """Everything, from fixed seeds."""
+    kit, golden = _kit_and_golden()
+    return {
+        "poses": _poses(),
+        "quaternion_signs": _quaternion_signs(),
+        "sizes": _sizes(),
+        "intrinsics": _intrinsics(),
+        "resizes": _resizes(),
+        "turns": _turns(),
+        "colors": _colors(),
+        "drifts": _drifts(),
+        "unprojections": _unprojections(),
+        "confidences": _confidences(),
+        "latencies": _latencies(),
+        "safetensors": _safetensors(),
+        "kit": _text(kit),
+        "golden": _text(golden),
+    }
+
+
+def encoded() -> str:
+    return json.dumps(vectors(), sort_keys=True, indent=None, separators=(",", ":"), allow_nan=False) + "\n"
+
+
+def _random(seed: int) -> np.random.Generator:
+    return np.random.default_rng(seed)
+
+
+def _text(data: bytes) -> str:
+    return base64.b64encode(data).decode()
+
+
+def _floats(values: Array) -> list[float]:
+    return [float(value) for value in np.asarray(values).ravel()]
+
+
+def _rounded(values: Array) -> list[float]:
+    """To 12 digits: the last bits of a sine differ between processors, and the file must not."""
+    return [float(f"{value:.12g}") for value in np.asarray(values, np.float64).ravel()]
+
+
+def _size(height: int, width: int) -> dict[str, int]:
+    return {"width": width, "height": height}
+
+
+def _encoding(random: np.random.Generator, frames: int) -> Array:
+    pose = random.normal(size=(frames, 9)).astype(np.float32)
+    pose[:, 7:] = random.uniform(0.4, 1.8, (frames, 2))
+    return pose
+
+
+def _poses() -> list[dict[str, Any]]:
+    random = _random(1)
+    edges = _encoding(random, 3)
+    edges[0] = (0, 0, 0, 0, 0, 0, 1, 1, 1)
+    edges[1, 7:] = 0
+    edges[2, 7:] = 4
+    cases = [(_encoding(random, 3), (378, 518)), (_encoding(random, 1), (518, 518)), (edges, (14, 28))]
+    return [_pose(pose, size) for pose, size in cases]
+
+
+def _pose(pose: Array, size: tuple[int, int]) -> dict[str, Any]:
+    extrinsics, intrinsics = decode_pose(pose, size)
+    return {
+        "encoding": _floats(pose),
+        "size": _size(*size),
+        "extrinsics": [_rounded(each) for each in extrinsics],
+        "intrinsics": [_rounded(each) for each in intrinsics],
+        "centers": [_rounded(each[:, 3]) for each in invert_pose(extrinsics)],
+    }
+
+
+def _quaternion_signs() -> list[dict[str, Any]]:
+    random = _random(2)
+    reference, values = _encoding(random, 4), _encoding(random, 4)
+    values[0, 3:7] = -reference[0, 3:7]
+    aligned = with_quaternion_sign_of(values, reference)
+    return [{"values": _floats(values), "reference": _floats(reference), "aligned": _floats(aligned)}]
+
+
+def _sizes() -> list[dict[str, Any]]:
+    frames = [(1920, 1440), (1440, 1920), (1280, 720), (640, 480), (4032, 3024), (1, 1), (3000, 1), (517, 519), (13, 9)]
+    frames += [tuple(int(side) for side in _random(3 + index).integers(1, 5000, 2)) for index in range(30)]
+    result = []
+    for width, height in frames:
+        for long_side in (14, 224, 518):
+            fitting = fit_shape(width, height, long_side)
+            result.append({"frame": _size(height, width), "long_side": long_side, "fitting": _size(*fitting)})
+    return result
+
+
+def _intrinsics() -> list[dict[str, Any]]:
+    random = _random(4)
+    sizes = [((1440, 1920), (392, 518)), ((720, 1280), (518, 518)), ((1920, 1080), (518, 294)), ((30, 40), (140, 140))]
+    result = []
+    for source, target in sizes:
+        focal, center = random.uniform(500, 2000, 2), random.uniform(0.3, 0.7, 2) * source[::-1]
+        lens = np.array([[focal[0], 0, center[0]], [0, focal[1], center[1]], [0, 0, 1]])
+        after = resize_intrinsics(lens, source, target)
+        result.append(
+            {
+                "source": _size(*source),
+                "target": _size(*target),
+                "before": _rounded(_lens(lens)),
+                "after": _rounded(_lens(after)),
+            }
+        )
+    return result
+
+
+def _lens(matrix: Array) -> Array:
+    return np.array([matrix[0, 0], matrix[1, 1], matrix[0, 2], matrix[1, 2]])
+
+
+def _picture(random: np.random.Generator, height: int, width: int) -> Array:
+    """Noise over a gradient: overshoots at both ends of the range, and flat parts."""
+    rows, columns = np.mgrid[0:height, 0:width]
+    smooth = 128 + 120 * np.sin(rows / 5)[..., None] * np.cos(columns / 7)[..., None]
+    noisy = smooth + random.normal(scale=60, size=(height, width, 3))
+    return np.clip(np.where(columns[..., None] > width / 2, noisy, smooth), 0, 255).astype(np.uint8)
+
+
+def _resizes() -> list[dict[str, Any]]:
+    random = _random(5)
+    cases = [
+        ((53, 71), (28, 42)),  # down, cropped across
+        ((80, 33), (28, 14)),  # down, cropped along, columns first
+        ((90, 50), (42, 42)),  # the same for a square
+        ((11, 9), (28, 28)),  # up
+        ((28, 42), (28, 42)),  # nothing to do
+        ((28, 60), (28, 42)),  # cropped only, between pixels
+        ((41, 28), (14, 28)),  # one pass
+        ((1, 1), (14, 14)),
+        ((61, 130), (14, 28)),  # far down
+    ]
+    result = []
+    for source, target in cases:
+        picture = _picture(random, *source)
+        frame = resize_frame(picture, *target)
+        resized = np.round(frame * 255).astype(np.uint8).transpose(1, 2, 0)
+        result.append(
+            {
+                "source": _size(*source),
+                "pixels": _text(picture.tobytes()),
+                "target": _size(*target),
+                "resized": _text(resized.tobytes()),
+            }
+        )
+    return result
+
+
+def _turns() -> list[dict[str, Any]]:
+    picture = _picture(_random(6), 5, 7)
+    turns = {"upright": 0, "counterclockwise": 1, "half": 2, "clockwise": 3}
+    return [
+        {
+            "source": _size(5, 7),
+            "pixels": _text(picture.tobytes()),
+            "turn": name,
+            "turned": _text(np.ascontiguousarray(np.rot90(picture, quarters)).tobytes()),
+        }
+        for name, quarters in turns.items()
+    ]
+
+
+def _colors() -> list[dict[str, Any]]:
+    """The exact inverse of the standards' own definition of Y, Cb and Cr."""
+    weights = {"bt601": (0.299, 0.114), "bt709": (0.2126, 0.0722), "bt2020": (0.2627, 0.0593)}
+    result = []
+    for matrix, (red, blue) in weights.items():
+        forward = np.array([[red, 1 - red - blue, blue], [0, 0, 0], [0, 0, 0]])
+        forward[1] = (np.array([0, 0, 1]) - forward[0]) / (2 * (1 - blue))
+        forward[2] = (np.array([1, 0, 0]) - forward[0]) / (2 * (1 - red))
+        for levels, gains, black in (("full", (255, 255, 255), 0), ("video", (219, 224, 224), 16)):
+            triples = np.array([[16, 128, 128], [235, 128, 128], [0, 0, 0], [255, 255, 255], [81, 90, 240]])
+            triples = np.concatenate([triples, _random(7).integers(0, 256, (60, 3))])
+            unit = (triples - np.array([black, 128, 128])) / np.array(gains)
+            rgb = np.clip(np.round(unit @ np.linalg.inv(forward).T * 255), 0, 255)
+            result.append(
+                {"matrix": matrix, "levels": levels, "ycbcr": triples.tolist(), "rgb": rgb.astype(int).tolist()}
+            )
+    return result
+
+
+def _drifts() -> list[dict[str, Any]]:
+    random = _random(8)
+    reference = random.normal(size=257).astype(np.float32)
+    cases = [
+        (reference + random.normal(scale=0.01, size=257).astype(np.float32), reference),
+        (reference, reference),
+        (np.zeros(5, np.float32), np.zeros(5, np.float32)),
+        (np.ones(5, np.float32), np.zeros(5, np.float32)),
+        (np.zeros(3, np.float32), np.ones(3, np.float32)),
+        (np.array([3.5], np.float32), np.array([-3.5], np.float32)),
+        (reference * np.float32(1e18), reference),
+    ]
+    result = []
+    for values, truth in cases:
+        figures = {name: _rounded(np.array([value]))[0] for name, value in asdict(drift(values, truth)).items()}
+        result.append({"values": _floats(values), "reference": _floats(truth), "drift": figures})
+    return result
+
+
+def _unprojections() -> list[dict[str, Any]]:
+    random = _random(9)
+    pose, size = _encoding(random, 2), (3, 4)
+    depth = random.uniform(0.5, 5, (2, *size)).astype(np.float32)
+    extrinsics, intrinsics = decode_pose(pose, size)
+    points = unproject(depth, intrinsics, extrinsics)
+    return [{"encoding": _floats(pose), "size": _size(*size), "depth": _floats(depth), "points": _rounded(points)}]
+
+
+def _confidences() -> list[dict[str, Any]]:
+    random = _random(10)
+    one, two = (1 + random.exponential(size=(2, 3, 4, 5))).astype(np.float32)
+    odd = (1 + random.exponential(size=21)).astype(np.float32)
+    cases = [(one,), (one, two), (odd,), (np.ones(6, np.float32),), (np.array([2, 2, 1, 1], np.float32),)]
+    return [
+        {"maps": [_floats(each) for each in maps], "keep": confident_pixels(*maps).ravel().tolist()} for maps in cases
+    ]
+
+
+def _latencies() -> list[dict[str, Any]]:
+    times = [[5.0], [3.0, 1.0, 2.0], _rounded(_random(11).exponential(20, 137))]
+    return [{"milliseconds": each, "latency": kit_module().quantiles(each)} for each in times]
+
+
+def _safetensors() -> list[dict[str, Any]]:
+    values = _random(12).normal(size=(2, 3)).astype(np.float32)
+    good = [("plain", values), ("scalar", np.array(7, np.float32)), ("empty", np.zeros((0, 4), np.float32))]
+    result = [
+        {"name": name, "file": _text(save({"t": array})), "shape": list(array.shape), "values": _floats(array)}
+        for name, array in good
+    ]
+    with_metadata = save({"t": values}, metadata={"made": "by hand"})
+    result.append({"name": "metadata", "file": _text(with_metadata), "shape": [2, 3], "values": _floats(values)})
+    return result + [{"name": name, "file": _text(data)} for name, data in _hostile(values)]
+
+
+def _hostile(values: Array) -> Iterable[tuple[str, bytes]]:
+    whole = save({"t": values})
+    yield "nothing", b""
+    yield "half a length", whole[:5]
+    yield "header cut short", whole[:20]
+    yield "tensor cut short", whole[:-1]
+    yield "something behind", whole + b"\0"
+    yield "header of 2^63 bytes", (2**63).to_bytes(8, "little") + whole[8:]
+    yield "float64", save({"t": values.astype(np.float64)})
+    entry = {"dtype": "F32", "shape": [2, 3], "data_offsets": [0, 24]}
+    for name, change in {
+        "negative side": {"shape": [-2, -3]},
+        "huge shape": {"shape": [2**62, 4]},
+        "another shape": {"shape": [2, 4]},
+        "offset outside": {"data_offsets": [8, 32]},
+        "offsets reversed": {"data_offsets": [24, 0]},
+        "one offset": {"data_offsets": [0]},
+        "fractional side": {"shape": [2.5, 3]},
+    }.items():
+        yield name, _raw({"t": entry | change})
+    yield "overlap", _raw({"t": entry, "u": entry})
+    yield "no object", _raw([])
+    yield "no JSON", b"\x02\0\0\0\0\0\0\0{]" + bytes(24)
+
+
+def _raw(header: Any) -> bytes:
+    text = json.dumps(header).encode()
+    return len(text).to_bytes(8, "little") + text + bytes(24)
+
+
+def description(**changes: Any) -> KitDescription:
+    """A small kit, as ``write_kit`` takes it."""
+    pixels = (1, FRAMES, HEIGHT, WIDTH)
+    outputs = (KitOutput("pose_enc", (1, FRAMES, 9)), KitOutput("depth", pixels), KitOutput("depth_conf", pixels))
+    fields: dict[str, Any] = {
+        "target": "ios-ar",
+        "plan_digest": "5" * 64,
+        "package": "vggt.mlpackage",
+        "input_kind": "tensor",
+        "frames": FRAMES,
+        "height": HEIGHT,
+        "width": WIDTH,
+        "outputs": outputs,
+        "compute_units": "cpuAndNeuralEngine",
+        "minimum_ios": 18,
+        "blocks": (KitBlock("frame_blocks.0", "w4a16"), KitBlock("depth_head", "fp16")),
+        "backend_sqnr_db_min": 30.0,
+    }
+    return KitDescription(**(fields | changes))
+
+
+def golden_arrays(seed: int = 13) -> tuple[dict[str, Array], dict[str, Array], dict[str, Array]]:
+    """Inputs, simulation, FP32 of that kit."""
+    random = _random(seed)
+    levels = random.integers(0, 256, (1, FRAMES, 3, HEIGHT, WIDTH))
+    images = (levels / np.float32(255)).astype(np.float32)
+    fp32 = {output.name: random.normal(2, 0.3, output.shape).astype(np.float32) for output in description().outputs}
+    simulation = {name: (array + np.float32(1 / 64)).astype(np.float32) for name, array in fp32.items()}
+    return {"images": images}, simulation, fp32
+
+
+def write_package(folder: Path) -> None:
+    """A stand-in for the ``.mlpackage``: the kit only lists its files."""
+    for name in ("Manifest.json", "Data/com.apple.CoreML/model.mlmodel", "Data/com.apple.CoreML/weights/weight.bin"):
+        path = folder / "vggt.mlpackage" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(name.encode())
+
+
+def _kit_and_golden() -> tuple[bytes, bytes]:
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        write_package(folder)
+        kit_files.write_kit(folder, description())
+        golden = kit_files.write_golden(folder, *golden_arrays())
+        return (folder / kit_files.KIT_FILE).read_bytes(), golden.read_bytes()
+
+
+def main() -> None:
+    text = encoded()
+    VECTORS.parent.mkdir(parents=True, exist_ok=True)
+    VECTORS.write_text(text)
+
+
+if __name__ == "__main__":
+    main()
