@@ -24,7 +24,7 @@ from vggt_edge.calibration.linear import (
 )
 from vggt_edge.calibration.plan import PrecisionPlan
 from vggt_edge.calibration.quantize import activation_scale, usable_group
-from vggt_edge.calibration.scheme import Activation, Scheme, scheme
+from vggt_edge.calibration.scheme import Activation, Scheme, form_of, scheme
 from vggt_edge.calibration.stats import CalibrationStats
 from vggt_edge.calibration.walk import Stage, StagedModel
 from vggt_edge.devices.errors import InputError, UsageError
@@ -65,8 +65,8 @@ def input_scale(stats: CalibrationStats, layer: str) -> float:
 def importance(stats: CalibrationStats, layer: str) -> Tensor:
     """What an error in each input channel of a linear weighs: the largest magnitude that came in there.
 
-    32 held-out rooms of vggt-mini, all blocks in p4a16, FP32 AUC@30 82.4: 77.9 with equal weights, 79.4 with this, 79.0
-    with its square and 79.3 with its cube. Convolutions are better off with equal weights (points lose 0.8 dB).
+    vggt-mini in p4a16 has an AUC@30 of 79.4 with it and 77.5 with equal weights; its square is no better
+    (tests/benchmarks/palettes.py). Convolutions are left with equal weights.
     """
     seen = np.max([stats.channel_absmax[tensor.key] for tensor in stats.of_layer(layer)], axis=0)
     return torch.from_numpy(seen) + (float(seen.mean()) or 1.0) * IMPORTANCE_FLOOR
@@ -109,7 +109,7 @@ def _palette_form(layer: nn.Module, bits: int, weights: Tensor | None) -> nn.Mod
 
 
 def realised_scheme(layer: nn.Module, name: str, group_size: int) -> str:
-    """What a layer really gets when ``name`` is asked of it: w4a16 becomes w8a16 where there is no 4-bit form."""
+    """What a layer really gets when ``name`` is asked of it: w8a16 where it has no 4-bit or palette form."""
     if scheme(name).activation is Activation.DYNAMIC_TOKEN:
         raise UsageError(
             f"scheme {name} has no form in this version",
@@ -118,7 +118,7 @@ def realised_scheme(layer: nn.Module, name: str, group_size: int) -> str:
         )
     if name == "w4a16" and not (isinstance(layer, nn.Linear) and usable_group(layer.in_features, group_size)):
         return "w8a16"
-    return name
+    return form_of(name, layer.get_parameter("weight").numel())
 
 
 def check_weights(name: str, layer: nn.Module) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import torch
@@ -18,7 +18,7 @@ from torch.overrides import TorchFunctionMode
 
 from vggt_edge.calibration.palette import table_count
 from vggt_edge.calibration.quantize import usable_group
-from vggt_edge.calibration.scheme import Activation, Scheme, scheme
+from vggt_edge.calibration.scheme import Activation, Scheme, form_of, scheme
 from vggt_edge.devices.errors import InputError
 from vggt_edge.devices.profile import DeviceProfile
 
@@ -87,8 +87,9 @@ def conv_scheme(name: str) -> str:
 
 
 def block_scheme(block: BlockCost, name: str) -> str:
-    """The scheme that a request for ``name`` means for this block: without 4 bits if all of it is convolutions."""
-    return conv_scheme(name) if block.is_conv else scheme(name).name
+    """The scheme that a request for ``name`` means for this block: what its layers get where none has that form."""
+    forms = {_layer_scheme(replace(layer, pinned=None), name).name for layer in block.layers}
+    return forms.pop() if len(forms) == 1 else scheme(name).name
 
 
 def weight_bytes(block: BlockCost, name: str, group_size: int | None = None) -> int:
@@ -101,7 +102,7 @@ def weight_bytes(block: BlockCost, name: str, group_size: int | None = None) -> 
 
 
 def _layer_scheme(layer: LayerCost, name: str) -> Scheme:
-    name = layer.pinned or name
+    name = form_of(layer.pinned or name, layer.weight_count)
     return scheme(conv_scheme(name) if layer.is_conv else name)
 
 

@@ -47,6 +47,18 @@ _ALL = (
 SCHEMES: Mapping[str, Scheme] = MappingProxyType({scheme.name: scheme for scheme in _ALL})
 
 
+# Below this many weights a layer has no palette form. The last convolutions of a dense head are as small, and what they
+# lose is lost for good: with 8 bits for them (6 kB), vggt-mini in p4a16 keeps points to 22.9 dB, not 12.7, and has a
+# cross-head distance of 0.10, not 0.26 (tests/benchmarks/palettes.py).
+PALETTE_FROM_WEIGHTS = 4097
+_SMALL_FORM = "w8a16"
+
+
+def form_of(name: str, weights: int) -> str:
+    """The scheme that a layer of so many weights gets where its block has ``name``: small layers have no palette."""
+    return _SMALL_FORM if scheme(name).palette and weights < PALETTE_FROM_WEIGHTS else name
+
+
 def scheme(name: str) -> Scheme:
     """Look a scheme up by name; ``UnknownNameError`` lists the known ones."""
     try:

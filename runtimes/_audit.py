@@ -9,7 +9,7 @@ from pathlib import Path
 import onnx_ir as ir
 
 from vggt_edge.calibration.plan import Assignment, PrecisionPlan
-from vggt_edge.calibration.scheme import SCHEMES, Activation, Scheme
+from vggt_edge.calibration.scheme import SCHEMES, Activation, Scheme, form_of
 from vggt_edge.devices.errors import InputError, LoweringError
 from vggt_edge.runtimes.base import Realised
 
@@ -178,7 +178,7 @@ def audit(
     rest = SCHEMES[plan.rest_scheme]
     for assignment in plan.assignments:
         found = layers_of(assignment)
-        realised.append(_summary(assignment, found))
+        realised.append(_summary(assignment, found, rest))
         complaints += _complaints(assignment, found, rest)
     if complaints:
         raise LoweringError(
@@ -191,15 +191,16 @@ def audit(
     return tuple(realised)
 
 
-def _summary(assignment: Assignment, found: tuple[LinearPrecision, ...]) -> Realised:
-    kept = [linear for linear in found if not _excluded(linear.path, assignment.excluded)] or list(found)
+def _summary(assignment: Assignment, found: tuple[LinearPrecision, ...], rest: Scheme) -> Realised:
+    """Of the layers that the block's scheme is for: small ones have no palette."""
+    kept = [linear for linear in found if _wanted(linear, assignment, rest).name == assignment.scheme] or list(found)
     if not kept:
         return Realised(assignment.block, assignment.scheme, "nothing", "no weights under this name")
     widest = max(kept, key=lambda linear: linear.weight_bits)
     name = realised_scheme(widest.weight_bits, all(linear.int8_input for linear in kept), widest.palette)
     how = f"stored weights of {len(found)} operators"
     if len(kept) < len(found):
-        how += f", {len(found) - len(kept)} of them excluded"
+        how += f", {len(found) - len(kept)} of them excluded or small"
     return Realised(assignment.block, assignment.scheme, name, how)
 
 
@@ -208,12 +209,17 @@ def _complaints(assignment: Assignment, found: tuple[LinearPrecision, ...], rest
         return [f"{assignment.block}: no weights under this name"]
     lines = []
     for linear in found:
-        wanted = rest if _excluded(linear.path, assignment.excluded) else SCHEMES[assignment.scheme]
+        wanted = _wanted(linear, assignment, rest)
         got = realised_scheme(linear.weight_bits, linear.int8_input, linear.palette)
         if not _matches(linear, wanted):
             of_block = "" if linear.node.startswith(assignment.block) else f" of {assignment.block}"
             lines.append(f"{linear.node}{of_block}: asked {wanted.name}, the file holds {got}")
     return lines
+
+
+def _wanted(linear: LinearPrecision, assignment: Assignment, rest: Scheme) -> Scheme:
+    name = rest.name if _excluded(linear.path, assignment.excluded) else assignment.scheme
+    return SCHEMES[form_of(name, linear.weight_elements)]
 
 
 def _matches(linear: LinearPrecision, wanted: Scheme) -> bool:

@@ -88,13 +88,34 @@ class Check:
 
 
 @dataclass(frozen=True)
+class Finding:
+    """One operation that breaks one rule of an audit; ``main`` stands for the program.
+
+    block: empty where the name tells none. source: of the rule. severity: ``error``, ``warning`` or ``note``.
+    """
+
+    rule: str
+    op: str
+    op_type: str
+    block: str
+    what: str
+    remedy: str
+    source: str
+    severity: str
+
+    def __str__(self) -> str:
+        return f"{self.op}: {self.what} ({self.rule}; {self.remedy})"
+
+
+@dataclass(frozen=True)
 class Lowered:
-    """Files (relative to the output folder), precision per block, checks made on the way."""
+    """Files (relative to the output folder), precision per block, checks made on the way, findings of audits."""
 
     backend: str
     files: tuple[str, ...]
     realised: tuple[Realised, ...]
     checks: tuple[Check, ...] = ()
+    findings: tuple[Finding, ...] = ()
 
 
 class Session(Protocol):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -136,6 +137,8 @@ class BackendView:
     ok: bool
     checks: Table
     realised: Table
+    findings: Table
+    findings_title: str
 
 
 def verdict(report: ValidationReport | None) -> Verdict:
@@ -164,26 +167,28 @@ def cards(data: ReportData) -> tuple[Card, ...]:
         latency = data.plan.predicted_latency_ms
         found.append(Card("Predicted latency", f"{number(latency)} ms", "cost model, not a measurement"))
     if data.validation:
-        found += _accuracy_cards(data.validation)
+        found += _accuracy_cards(data.validation, data.executors)
     return tuple(found)
 
 
-def _accuracy_cards(report: ValidationReport) -> list[Card]:
-    """AUC and AbsRel of the subject nearest to the device, beside FP32's."""
+def _accuracy_cards(report: ValidationReport, executors: Iterable[str]) -> list[Card]:
+    """AUC and AbsRel of the subject nearest to the device, beside FP32's: the first of the target's own artifact."""
     judged = [name for name in report.subjects if name != FP32 and len(report.of(name)) > 1]
     if not judged:
         return []
+    own = [name for name in executors if name in judged and name != "onnxruntime"]
+    nearest = own[0] if own else judged[-1]
     rows = {(row.subject, row.metric, row.against): row.value for row in report.rows if row.output != "all"}
     found = []
     for metric in ("auc30", "abs_rel"):
         for against in ("ground_truth", "fp32"):
-            value = rows.get((judged[-1], metric, against))
+            value = rows.get((nearest, metric, against))
             if value is None:
                 continue
             base = rows.get((FP32, metric, against))
             note = f"FP32: {number(base)}" if base is not None else "against FP32"
             title = "Pose AUC@30" if metric == "auc30" else "Depth AbsRel"
-            found.append(Card(title, number(value), f"{note} ({subject_title(judged[-1])})"))
+            found.append(Card(title, number(value), f"{note} ({subject_title(nearest)})"))
             break
     return found
 
@@ -364,7 +369,20 @@ def backend_view(lowered: Lowered) -> BackendView:
             tuple((each.block, each.asked, each.realised, each.how) for each in lowered.realised),
             tuple("info" if each.asked == each.realised else "failed" for each in lowered.realised),
         ),
+        findings=Table(
+            ("Severity", "Operation", "Block", "Finding", "Remedy", "Rule", "Source"),
+            tuple(
+                (each.severity, each.op, each.block or "-", each.what, each.remedy, each.rule, each.source)
+                for each in lowered.findings
+            ),
+        ),
+        findings_title=_counted(Counter(each.severity for each in lowered.findings)),
     )
+
+
+def _counted(counts: Counter[str]) -> str:
+    """``2 errors, 1 warning``."""
+    return ", ".join(f"{count} {name}{'s' if count > 1 else ''}" for name, count in counts.items())
 
 
 def subject_title(name: str) -> str:

@@ -19,7 +19,7 @@ from typing import Any
 from vggt_edge.devices.errors import InputError, LoweringError
 from vggt_edge.devices.fields import Table
 from vggt_edge.devices.profile import DeviceProfile
-from vggt_edge.runtimes.base import Check
+from vggt_edge.runtimes.base import Check, Finding
 from vggt_edge.runtimes.coreml.ane_checks import OPERATION_CHECKS, PROGRAM_CHECKS, View, runs, view
 from vggt_edge.runtimes.coreml.mil import MilProgram
 
@@ -57,23 +57,6 @@ class Rule:
             if feature in profile.features:
                 limits |= changed
         return limits
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One operation that breaks one rule; ``main`` stands for the program. block: empty where the name tells none."""
-
-    rule: str
-    op: str
-    op_type: str
-    block: str
-    what: str
-    remedy: str
-    source: str
-    severity: str
-
-    def __str__(self) -> str:
-        return f"{self.op}: {self.what} ({self.rule}; {self.remedy})"
 
 
 def audit(program: MilProgram, profile: DeviceProfile, blocks: tuple[str, ...] = ()) -> tuple[Finding, ...]:

@@ -102,7 +102,7 @@ class CoreML:
         if frames is not None:
             kit_files.write_kit(package.parent, _kit(program, plan, profile, frames, ios))
             checks.append(kit_files.compile_check())
-        return Lowered(self.name, _files(out_dir), realised, tuple(checks))
+        return Lowered(self.name, _files(out_dir), realised, tuple(checks), findings)
 
     def executors(self) -> tuple[Executor, ...]:
         """The interpreter in both semantics: FP16 as the device stores it, FP32 to compare with the simulation."""

@@ -227,3 +227,14 @@ def test_the_profiles_speak_the_vocabulary_of_schemes() -> None:
     for profile in list_profiles():
         assert set(profile.schemes) <= set(SCHEMES)
         assert set(profile.group_sizes) <= set(GROUP_SIZES)
+
+
+def test_small_layers_are_counted_at_8_bits_under_a_palette() -> None:
+    """As the last convolutions of a dense head, which have no palette form; a block of nothing else has none either."""
+    small = LayerCost("head.small", True, 32, 4, 128, 0, 0, 0)
+    large = LayerCost("head.large", True, 32, 32, 9216, 0, 0, 0)
+    both, alone = (BlockCost("head", layers, 0, 0, 0, 0, 0) for layers in ((small, large), (small,)))
+    assert block_scheme(both, "p4a16") == "p4a16"
+    assert block_scheme(alone, "p4a16") == "w8a16"
+    tables = 2 * 2 * 16
+    assert weight_bytes(both, "p4a16") == (128 + 4 * 4) + (9216 // 2 + tables)

@@ -69,7 +69,7 @@ def whole() -> Whole:
     sample = Scene("noise", np.random.default_rng(0).random((2, 3, 28, 28), dtype=np.float32), ("a", "b"))
     stats = calibrate(model, [sample])
     dealt = {name: SCHEMES[index % len(SCHEMES)] for index, name in enumerate(model.blocks())}
-    dealt |= {"depth_head": "p4a16", "point_head": "w8a16"}
+    dealt |= {"depth_head": "fp16", "point_head": "w8a16"}
     plan = PrecisionPlan(
         "model", stats.digest, "none", 32, tuple(Assignment(n, s, "test", 0.0, 0, 0.0) for n, s in dealt.items())
     )
