@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from vggt_edge.calibration.assign import checked_group_size
+from vggt_edge.calibration.assign import checked_group_size, rest_scheme
 from vggt_edge.calibration.cost import rest_bytes
 from vggt_edge.calibration.plan import PrecisionPlan
 from vggt_edge.calibration.stats import CalibrationStats
@@ -146,7 +146,7 @@ def needed_by(job: Job, verb: str) -> Estimate:
     return estimate(
         Sizes(
             blocks=job.blocks,
-            rest_bytes=rest_bytes(job.model),
+            rest_bytes=rest_bytes(job.model, rest_scheme(job.request.precision, job.profile)),
             fp32_bytes=fp32_bytes(job.model),
             shape=job.scenes.shape,
             embed_dim=config.embed_dim,
@@ -159,6 +159,8 @@ def needed_by(job: Job, verb: str) -> Estimate:
             whole_forward=exact,
             max_memory_bytes=job.request.max_memory_bytes,
             makes=job.backend.name,
+            executions=1 + len(job.backend.executors()),
+            companions=len(job.companions),
         )
     ).up_to(LAST_STEP[verb])
 

@@ -18,6 +18,7 @@ import torch
 
 from vggt_edge.calibration.activations import MEMORY_BYTES
 from vggt_edge.calibration.cost import BlockCost, peak_activation_bytes, weight_bytes
+from vggt_edge.calibration.scheme import SCHEMES
 from vggt_edge.devices.errors import ResourceError
 from vggt_edge.exporter.models.config import InputShape
 from vggt_edge.exporter.progress import format_duration
@@ -29,7 +30,10 @@ OBSERVED_SHARE = 0.5  # of a forward's time: what observers and the headroom sca
 PROBE_FORWARDS = 2.5  # a probe's pull-back: recomputation, gradients, and rounding in every scheme
 QUANTIZE_BYTES_PER_S = 0.5e9  # of FP32 weights, quantized and written, or put in place for a simulation
 TRANSLATE_S = 0.7  # tracing and translating one stage of each kind
-LOWER_BYTES_PER_S = 0.02e9  # of stored weights: prepared, audited, compiled once as a check
+PALETTE_BYTES_PER_S = 0.05e9  # of FP32 weights, clustered into palettes instead
+# Of stored weights: prepared, audited, compiled once as a check; converted, read back and audited.
+LOWER_BYTES_PER_S = {"tensorrt": 0.02e9, "coreml": 0.05e9}
+COMPANION_S, COMPANION_SCENE_S = 20.0, 4.0  # Core AI with vggt-mini: a conversion, and a process for each scene
 BUNDLE_S = 3.0  # the report
 BASE_BYTES = 450_000_000  # the interpreter and its libraries
 ARENA_SHARE = 2.7  # what ONNX Runtime reserves, of the memory that its largest tensors need
@@ -49,7 +53,8 @@ class Sizes:
     rest_bytes: stored outside the blocks. calibration, validation: numbers of scenes. probe_forwards: what sensitivity
     costs, in forwards of one scene. whole_forward: whether sensitivity holds a whole forward (exact ablation) or one
     stage at a time. heads: of an attention. max_memory_bytes: the budget of a mix, None for none. makes: the
-    backend, some of which write a form of the graph of their own.
+    backend, some of which write a form of the graph of their own. executions: of each validation scene, by ONNX Runtime
+    and by what runs the artifact. companions: backends that give a second opinion.
     """
 
     blocks: tuple[BlockCost, ...]
@@ -65,11 +70,19 @@ class Sizes:
     whole_forward: bool = False
     max_memory_bytes: int | None = None
     makes: str = "tensorrt"
+    executions: int = 1
+    companions: int = 0
 
     @property
     def writes_a_form(self) -> bool:
         """Whether the backend stores the weights once more; ONNX Runtime runs the graph as it is."""
         return self.makes != "onnxruntime"
+
+    @property
+    def quantize_s(self) -> float:
+        """Quantizing every weight once."""
+        palette = self.precision in SCHEMES and SCHEMES[self.precision].palette
+        return self.fp32_bytes / (PALETTE_BYTES_PER_S if palette else QUANTIZE_BYTES_PER_S)
 
     @property
     def value_bytes(self) -> int:
@@ -210,7 +223,7 @@ def _calibration(sizes: Sizes, forward_s: float) -> tuple[StepEstimate, StepEsti
 
 def _annotating(sizes: Sizes) -> StepEstimate:
     kinds = len({block.name.split(".")[0] for block in sizes.blocks}) + 2
-    seconds = sizes.fp32_bytes / QUANTIZE_BYTES_PER_S + kinds * TRANSLATE_S
+    seconds = sizes.quantize_s + kinds * TRANSLATE_S
     memory = BASE_BYTES + sizes.image_bytes + 3 * sizes.stage_bytes
     return StepEstimate("annotate", seconds, 0.0, memory, sizes.stored_bytes)
 
@@ -219,19 +232,21 @@ def _lowering(sizes: Sizes, forward_s: float) -> StepEstimate:
     """The backend's own form of the graph and a plan compiled from it as a check, or two runs of the graph itself."""
     held, stored = BASE_BYTES + sizes.image_bytes, sizes.stored_bytes
     if sizes.writes_a_form:
-        memory = held + COMPILER_BYTES + stored
-        return StepEstimate("lower", stored / LOWER_BYTES_PER_S, 0.0, memory, 3 * stored)
+        memory = held + (COMPILER_BYTES if sizes.makes == "tensorrt" else stored) + stored
+        seconds = stored / LOWER_BYTES_PER_S[sizes.makes] + sizes.companions * COMPANION_S
+        return StepEstimate("lower", seconds, 0.0, memory, 3 * stored)
     return StepEstimate("lower", 2 * forward_s, 0.0, held + stored + _session_bytes(sizes), stored)
 
 
 def _validation(sizes: Sizes, forward_s: float) -> StepEstimate:
-    """FP32, the simulation, and ONNX Runtime."""
+    """FP32, the simulation, ONNX Runtime, and what else runs here."""
     walk = _cached(sizes, sizes.validation) + 2 * sizes.stage_bytes + peak_activation_bytes(sizes.blocks, 4)
-    outputs = 3 * sizes.validation * sizes.output_bytes
-    forwards_s = 3 * sizes.validation * forward_s
+    outputs = (2 + sizes.executions) * sizes.validation * sizes.output_bytes
+    forwards_s = (2 + sizes.executions) * sizes.validation * forward_s
+    companions_s = sizes.companions * sizes.validation * COMPANION_SCENE_S
     return StepEstimate(
         "validate",
-        forwards_s + sizes.fp32_bytes / QUANTIZE_BYTES_PER_S,
+        forwards_s + sizes.quantize_s + companions_s,
         forwards_s,
         BASE_BYTES + sizes.image_bytes + outputs + max(walk, _session_bytes(sizes)),
         _lowered_bytes(sizes) + sizes.validation * (sizes.walk_bytes + sizes.output_bytes),

@@ -6,7 +6,6 @@ a prediction from published facts and never a placement. docs/runtimes/coreml-ne
 
 from __future__ import annotations
 
-import re
 import tomllib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -22,6 +21,7 @@ from vggt_edge.devices.profile import DeviceProfile
 from vggt_edge.runtimes.base import Check, Finding
 from vggt_edge.runtimes.coreml.ane_checks import OPERATION_CHECKS, PROGRAM_CHECKS, View, runs, view
 from vggt_edge.runtimes.coreml.mil import MilProgram
+from vggt_edge.runtimes.coreml.translate import mil_name
 
 NAME = "Neural Engine audit"
 RULES_FILE = Path(__file__).with_name("ane_rules.toml")
@@ -141,14 +141,9 @@ def enforce(findings: Iterable[Finding], where: str = "") -> None:
     )
 
 
-def sanitise(name: str) -> str:
-    """A node's name as MIL holds it: ``/`` as two underscores, and one for each other sign."""
-    return re.sub(r"[^A-Za-z0-9_]", "_", name.replace("/", "__"))
-
-
 def block_of(op_name: str, blocks: Iterable[str]) -> str:
     """The block that an operation belongs to, by its name in MIL; empty if none. The longest name that fits wins."""
-    fitting = [block for block in blocks if (op_name + "__").startswith(sanitise(block) + "__")]
+    fitting = [block for block in blocks if (op_name + "__").startswith(mil_name(block) + "__")]
     return max(fitting, key=len, default="")
 
 

@@ -92,6 +92,16 @@ def test_a_budget_bounds_what_a_mix_can_take(sizes: Sizes) -> None:
     assert bound.stored_bytes == 1000 < free.stored_bytes
 
 
+def test_what_else_runs_takes_its_time(sizes: Sizes) -> None:
+    """Executors of the artifact take a forward each; a second opinion takes a conversion and a process per scene."""
+    plain, more = estimate(sizes, 1e9), estimate(replace(sizes, makes="coreml", executions=3, companions=1), 1e9)
+    forward_s = plain.steps[-2].forward_seconds / 3
+    assert more.steps[-2].forward_seconds == pytest.approx(5 * forward_s)
+    assert more.steps[-3].seconds > 20
+    palettes = estimate(replace(sizes, precision="p4a16"), 1e9)
+    assert palettes.steps[3].seconds > estimate(replace(sizes, precision="w4a16"), 1e9).steps[3].seconds
+
+
 def test_a_backend_that_compiles_nothing_needs_less(sizes: Sizes) -> None:
     compiled, plain = estimate(sizes, 1e12), estimate(replace(sizes, makes="onnxruntime"), 1e12)
     assert plain.memory_bytes < compiled.memory_bytes

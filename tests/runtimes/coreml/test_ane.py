@@ -19,10 +19,11 @@ from hypothesis import strategies as st
 from vggt_edge.devices.errors import InputError, LoweringError
 from vggt_edge.devices.profile import DeviceProfile, list_profiles, resolve
 from vggt_edge.runtimes.coreml import ane
-from vggt_edge.runtimes.coreml.ane import Finding, as_check, audit, block_of, enforce, load_rules, rules, sanitise
+from vggt_edge.runtimes.coreml.ane import Finding, as_check, audit, block_of, enforce, load_rules, rules
 from vggt_edge.runtimes.coreml.ane_checks import OPERATION_CHECKS, PROGRAM_CHECKS
 from vggt_edge.runtimes.coreml.mil import Argument, Constant, Description, MilProgram, Operation, Output, TensorType
 from vggt_edge.runtimes.coreml.program import load_program
+from vggt_edge.runtimes.coreml.translate import mil_name
 
 DOCS = Path(__file__).parents[3] / "docs"
 PHONE = resolve("iphone-15-pro")
@@ -331,8 +332,8 @@ def test_findings_name_the_block() -> None:
 def test_block_of_finds_the_block_that_a_name_was_made_from(rest: str, block: str) -> None:
     """Sanitising ``<block>/<rest>`` never loses the block, whatever else there is."""
     others = ("zz.1", "zz.10")
-    assert block_of(sanitise(f"{block}/{rest}"), (*others, block)) == block
-    assert block_of(sanitise(block), (*others, block)) == block
+    assert block_of(mil_name(f"{block}/{rest}"), (*others, block)) == block
+    assert block_of(mil_name(block), (*others, block)) == block
 
 
 def test_other_compute_units_are_not_judged() -> None:

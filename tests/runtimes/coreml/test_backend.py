@@ -151,3 +151,25 @@ def test_options_default_to_what_every_backend_knows() -> None:
     assert Options().asked == ()
     assert Options(strict_ane=True).asked == ("strict_ane",)
     assert set(Options(image_input=True, strict_ane=True).asked) <= BACKEND.options
+
+
+def test_coremltools_reads_the_package_back(lower_mini: Lower) -> None:
+    """A second reader beside our own: the program passes the checks of coremltools' builder once more."""
+    from vggt_edge.runtimes.coreml.sdk import load_coremltools, quiet
+
+    _, out = lower_mini(*MIXED)
+    ct = load_coremltools()
+    loader = load_coremltools("coremltools.converters.mil.frontend.milproto.load")
+    with quiet():
+        model = ct.models.MLModel(str(out / PACKAGE), skip_model_load=True)
+        specification = model.get_spec()
+        program = loader.load(
+            specification,
+            specification_version=specification.specificationVersion,
+            file_weights_dir=model.weights_dir,
+        )
+    ours = load_program(out / PACKAGE)
+    assert [output.name for output in program.functions["main"].outputs] == list(ours.outputs)
+    # Constants inside constants are operations of their own there.
+    theirs = sorted(one.op_type for one in program.functions["main"].operations if one.op_type != "const")
+    assert theirs == sorted(one.type for one in ours.operations if one.type != "const")
