@@ -106,7 +106,7 @@ def size_check(weight_bytes: int) -> Check | None:
     """A ``not_run`` check for weights (``PrecisionPlan.weight_bytes``) that are too many, None for others."""
     if weight_bytes <= MAX_WEIGHT_BYTES:
         return None
-    detail = f"{weight_bytes / 1e9:.1f} GB of weights: {process.NAME} is left out above {MAX_WEIGHT_BYTES / 1e9:.1f} GB"
+    detail = f"{weight_bytes / 1e6:.0f} MB of weights: {process.NAME} is left out above {MAX_WEIGHT_BYTES / 1e6:.0f} MB"
     return Check(process.NAME, "not_run", detail, {"weight_bytes": weight_bytes})
 
 
