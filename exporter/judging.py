@@ -18,7 +18,7 @@ from vggt_edge.calibration.stats import CalibrationStats
 from vggt_edge.calibration.walk import StageTime
 from vggt_edge.devices.errors import VggtEdgeError
 from vggt_edge.exporter.simulate import run_stagewise, simulated
-from vggt_edge.exporter.stages import MODEL, Artifacts, Job
+from vggt_edge.exporter.stages import MODEL, Artifacts, Job, reason_of
 from vggt_edge.exporter.validation import SIMULATION, ValidationReport, validate
 from vggt_edge.runtimes.base import Arrays, Executor, Session
 from vggt_edge.runtimes.onnxruntime import open_onnx
@@ -107,7 +107,7 @@ def judge(job: Job, stats: CalibrationStats, plan: PrecisionPlan, places: Places
                 # A second opinion that cannot be had is said so; what ships has to run.
                 if backend == job.backend.name:
                     raise
-                missing[executor.subject] = str(error).replace("\n", ";")
+                missing[executor.subject] = reason_of(error)
     subjects = {name: outputs for name, outputs in ran.items() if name != "fp32"}
     report = validate(
         scenes, ran["fp32"], subjects, job.profile.tolerances, not_run=missing, peers=companion_peers(job)
@@ -148,5 +148,5 @@ def not_run(job: Job) -> dict[str, str]:
     """The device itself is never here: its row says so, and how to get it."""
     if job.backend.name == ORT:
         return {}
-    device = f"runs on the device only: use the kit in {job.backend.name}/ on a {job.profile.title}"
+    device = f"runs on the device only: use the kit in {job.backend.name}/ on the {job.profile.title}"
     return {job.backend.name: device}

@@ -290,7 +290,7 @@ def lower_step(job: Job, stats: CalibrationStats, plan: PrecisionPlan, graph: Pa
         try:
             made.append(_lowered(job, stats, plan, annotated, companion))
         except VggtEdgeError as error:
-            absent[companion.name] = str(error).replace("\n", ";")
+            absent[companion.name] = reason_of(error)
             job.progress.note(f"{companion.name} made nothing: {error.what}")
     return Artifacts(graph, tuple(made), absent)
 
@@ -316,6 +316,11 @@ def _lowered(
 
     folder = job.cache.run(f"lower-{one.name}", key, make)
     return LoweredFolder(folder, _LOWERED.validate_json((folder / lowered_file(one.name)).read_bytes()))
+
+
+def reason_of(error: VggtEdgeError) -> str:
+    """Why there is nothing, in one line; without the place, which is a folder of this run."""
+    return "; ".join(filter(None, (error.what, error.remedy))).replace("\n", "; ")
 
 
 def lowered_file(backend: str) -> str:

@@ -15,6 +15,7 @@ from vggt_edge.devices.profile import PROFILE_FOLDER
 from vggt_edge.exporter.bundle import read_manifest
 from vggt_edge.runtimes.coreai import BACKEND as COREAI
 from vggt_edge.runtimes.coreml.program import load_program
+from vggt_edge.runtimes.tensorrt import rtx
 
 Run = Callable[..., Any]
 SMALL = ("--frames", "2", "--resolution", "42", "--calibration-scenes", "2", "--validation-scenes", "2")
@@ -107,6 +108,24 @@ def test_core_ai_gives_a_second_opinion(vggt_edge: Run, tmp_path: Path) -> None:
     assert min(drift(out, "coreai", "simulation").values()) > 55
     assert (out / "coreai" / "vggt.aimodel").exists()
     assert (out / "lowered-coreai.json").is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not rtx.availability().ok, reason="TensorRT for RTX is not installed")
+def test_a_companion_that_refuses_does_not_stop_the_export(vggt_edge: Run, tmp_path: Path, alone: Path) -> None:
+    """TensorRT knows no palettes: its row says so, and the phone's package is there all the same."""
+    profile, out = tmp_path / "with-tensorrt.toml", tmp_path / "out"
+    profile.write_text('companions = ["tensorrt"]\n' + alone.read_text())
+    options = ("--calibration-scenes", "1", "--validation-scenes", "1", "--precision", "p4a16")
+    finished = vggt_edge("export", "--target", profile, *SMALL, *options, "-o", out)
+    assert finished.code in (0, 4), finished.err
+    assert "tensorrt made nothing" in finished.err
+    (row,) = (row for row in rows(out) if row["subject"] == "tensorrt")
+    assert row["status"] == "not_run"
+    assert "refuses the graph" in row["reason"]
+    assert str(tmp_path) not in row["reason"]
+    assert (out / PACKAGE).is_dir()
+    assert not (out / "tensorrt").exists()
 
 
 @pytest.mark.parametrize(

@@ -191,3 +191,17 @@ class TestBaseline:
     def test_no_scenes(self) -> None:
         with pytest.raises(InputError, match="without scenes"):
             validate([], [], {}, TOLERANCES)
+
+
+def test_a_second_opinion_is_compared_with_its_peer_without_a_gate(
+    scenes: list[Scene], perfect: Outputs, disturbed: Disturb
+) -> None:
+    """Figures of drift from the other artifact; none where that one did not run."""
+    subjects = {"simulation": perfect, "coreml-fp32": disturbed(0.001), "coreai": perfect}
+    report = validate(scenes, perfect, subjects, TOLERANCES, peers={"coreai": "coreml-fp32"})
+    apart = row(report, "coreai", "depth", "sqnr_db", "coreml-fp32")
+    assert apart.value == pytest.approx(60, abs=1)
+    assert apart.status is Status.INFO
+    alone = {"simulation": perfect, "coreai": perfect}
+    report = validate(scenes, perfect, alone, TOLERANCES, peers={"coreai": "coreml-fp32"})
+    assert not [entry for entry in report.rows if entry.against == "coreml-fp32"]
