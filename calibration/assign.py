@@ -137,9 +137,8 @@ def plan_uniform(
     errors: as for ``make_candidates``, optional here: what was not measured is predicted as 0, and a note says that.
     Raises ``UsageError`` if the device does not run the scheme, also not on request.
     """
-    known = (*profile.schemes, *profile.on_request)
-    if scheme(name).name not in known:
-        raise UsageError(f"{profile.name} does not run {name}", expected=f"one of: {', '.join(known)}")
+    if scheme(name).name not in profile.runnable:
+        raise UsageError(f"{profile.name} does not run {name}", expected=f"one of: {', '.join(profile.runnable)}")
     checked_group_size(profile, context.group_size)
     measured = errors or {}
     assignments = []

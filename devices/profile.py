@@ -106,6 +106,11 @@ class DeviceProfile:
     tolerances: Tolerances
     power_modes: tuple[str, ...]
 
+    @property
+    def runnable(self) -> tuple[str, ...]:
+        """Every scheme that the device runs: those that a plan uses by itself, then those on request."""
+        return (*self.schemes, *self.on_request)
+
     def compute_dtype(self, dtype: str) -> str:
         """The dtype that ``dtype`` is really computed in: itself, or the next wider one that the device lists."""
         wider = DTYPES[DTYPES.index(dtype) :]

@@ -33,6 +33,7 @@ TRANSLATE_S = 0.7  # tracing and translating one stage of each kind
 PALETTE_BYTES_PER_S = 0.05e9  # of FP32 weights, clustered into palettes instead
 # Of stored weights: prepared, audited, compiled once as a check; converted, read back and audited.
 LOWER_BYTES_PER_S = {"tensorrt": 0.02e9, "coreml": 0.04e9}
+SLOWEST_LOWER_BYTES_PER_S = min(LOWER_BYTES_PER_S.values())  # for a backend that nobody has measured
 COMPANION_S, COMPANION_SCENE_S = 20.0, 4.0  # Core AI with vggt-mini: a conversion, and a process for each scene
 BUNDLE_S = 3.0  # the report
 BASE_BYTES = 450_000_000  # the interpreter and its libraries
@@ -233,7 +234,8 @@ def _lowering(sizes: Sizes, forward_s: float) -> StepEstimate:
     held, stored = BASE_BYTES + sizes.image_bytes, sizes.stored_bytes
     if sizes.writes_a_form:
         memory = held + (COMPILER_BYTES if sizes.makes == "tensorrt" else stored) + stored
-        seconds = stored / LOWER_BYTES_PER_S[sizes.makes] + sizes.companions * COMPANION_S
+        bytes_per_s = LOWER_BYTES_PER_S.get(sizes.makes, SLOWEST_LOWER_BYTES_PER_S)
+        seconds = stored / bytes_per_s + sizes.companions * COMPANION_S
         return StepEstimate("lower", seconds, 0.0, memory, 3 * stored)
     return StepEstimate("lower", 2 * forward_s, 0.0, held + stored + _session_bytes(sizes), stored)
 

@@ -167,7 +167,7 @@ class OnnxRuntime:
 
     def schemes(self, profile: DeviceProfile) -> tuple[str, ...]:
         """What both the profile lists and this backend can run, in the profile's order."""
-        return tuple(name for name in profile.schemes if name in SCHEMES)
+        return tuple(name for name in profile.runnable if name in SCHEMES)
 
     def lower(
         self,

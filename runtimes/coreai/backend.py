@@ -54,7 +54,7 @@ class CoreAI:
 
     def schemes(self, profile: DeviceProfile) -> tuple[str, ...]:
         """What both the profile lists and an asset can hold, in the profile's order."""
-        return tuple(name for name in (*profile.schemes, *profile.on_request) if name in SCHEMES)
+        return tuple(name for name in profile.runnable if name in SCHEMES)
 
     def lower(
         self,

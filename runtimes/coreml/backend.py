@@ -67,7 +67,7 @@ class CoreML:
 
     def schemes(self, profile: DeviceProfile) -> tuple[str, ...]:
         """What both the profile lists and Core ML can hold, in the profile's order, those on request last."""
-        return tuple(name for name in (*profile.schemes, *profile.on_request) if name in SCHEMES)
+        return tuple(name for name in profile.runnable if name in SCHEMES)
 
     def lower(
         self,

@@ -53,7 +53,7 @@ class TensorRT:
 
     def schemes(self, profile: DeviceProfile) -> tuple[str, ...]:
         """What both the profile lists and TensorRT can run, in the profile's order."""
-        return tuple(name for name in profile.schemes if name in SCHEMES)
+        return tuple(name for name in profile.runnable if name in SCHEMES)
 
     def lower(
         self,

@@ -128,6 +128,13 @@ def test_a_companion_that_refuses_does_not_stop_the_export(vggt_edge: Run, tmp_p
     assert not (out / "tensorrt").exists()
 
 
+def test_a_pc_runs_palettes_on_request(vggt_edge: Run, tmp_path: Path) -> None:
+    """What the profile lists on request is not refused by its runtime."""
+    finished = vggt_edge("export", "--target", "host-cpu", "--precision", "p4a16", "--dry-run", "-o", tmp_path / "out")
+    assert finished.code == 0, finished.err
+    assert 'precision = "p4a16"' in finished.out
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [

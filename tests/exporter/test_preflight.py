@@ -102,6 +102,11 @@ def test_what_else_runs_takes_its_time(sizes: Sizes) -> None:
     assert palettes.steps[3].seconds > estimate(replace(sizes, precision="w4a16"), 1e9).steps[3].seconds
 
 
+def test_a_backend_that_was_never_measured_is_taken_for_slow(sizes: Sizes) -> None:
+    other, slowest = (estimate(replace(sizes, makes=name), 1e9).steps[-3] for name in ("coreai", "tensorrt"))
+    assert other.seconds == slowest.seconds
+
+
 def test_a_backend_that_compiles_nothing_needs_less(sizes: Sizes) -> None:
     compiled, plain = estimate(sizes, 1e12), estimate(replace(sizes, makes="onnxruntime"), 1e12)
     assert plain.memory_bytes < compiled.memory_bytes

@@ -60,8 +60,7 @@ def test_schemes_are_known_and_a_subset_of_the_profile_in_its_order(one: Backend
     for profile in list_profiles():
         schemes = one.schemes(profile)
         assert set(schemes) <= set(SCHEMES)
-        listed = (*profile.schemes, *profile.on_request)
-        assert list(schemes) == [name for name in listed if name in schemes]
+        assert list(schemes) == [name for name in profile.runnable if name in schemes]
 
 
 @ALL
