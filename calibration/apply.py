@@ -11,7 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from vggt_edge.calibration.collect import layers_of
+from vggt_edge.calibration.cost import conv_scheme
 from vggt_edge.calibration.linear import (
+    DYNAMIC,
     HalfConv2d,
     HalfConvTranspose2d,
     HalfLinear,
@@ -27,7 +29,7 @@ from vggt_edge.calibration.quantize import activation_scale, usable_group
 from vggt_edge.calibration.scheme import Activation, Scheme, form_of, scheme
 from vggt_edge.calibration.stats import CalibrationStats
 from vggt_edge.calibration.walk import Stage, StagedModel
-from vggt_edge.devices.errors import InputError, UsageError
+from vggt_edge.devices.errors import InputError
 
 ACTIVATION_PERCENTILE = 99.99
 IMPORTANCE_FLOOR = 1e-3  # of the mean: a channel that calibration never saw counts for something
@@ -35,7 +37,7 @@ IMPORTANCE_FLOOR = 1e-3  # of the mean: a channel that calibration never saw cou
 
 @dataclass(frozen=True)
 class Recipe:
-    """How one layer is quantized. input_scale: of the static int8 input, where the scheme has one.
+    """How one layer is quantized. input_scale: of the static int8 input, where the scheme has one, not of a dynamic.
 
     importance: of each input channel, (in,), for the palette of a linear.
     """
@@ -76,27 +78,33 @@ def quantized(layer: nn.Module, recipe: Recipe) -> nn.Module:
     """The replacement of one layer; the layer itself for ``fp32``.
 
     Grouped schemes fall back to the largest supported group that divides the input dimension, and to 8 bits per channel
-    for convolutions and for linears that no group divides (``realised_scheme`` tells). ``ValueError`` where a weight is
-    outside what the scheme can hold.
+    with the same activations for convolutions and for linears that no group divides (``realised_scheme`` tells).
+    ``ValueError`` where a weight is outside what the scheme can hold.
     """
     real = scheme(realised_scheme(layer, recipe.scheme.name, recipe.group_size))
     if real.name == "fp32":
         return layer
+    if real.name == "fp16":
+        return _half_form(layer)
     if real.palette:
         return _palette_form(layer, real.weight_bits, recipe.importance)
+    input_scale = DYNAMIC if real.activation is Activation.DYNAMIC_TOKEN else recipe.input_scale
     if isinstance(layer, nn.Linear):
-        if real.name == "fp16":
-            return HalfLinear(layer)
-        if real.name == "w4a16":
-            group = usable_group(layer.in_features, recipe.group_size)
-            return QuantLinear(layer, bits=4, group_size=group)
-        return QuantLinear(layer, bits=8, input_scale=recipe.input_scale)
+        group = None if real.group_size is None else usable_group(layer.in_features, recipe.group_size)
+        return QuantLinear(layer, bits=real.weight_bits, group_size=group, input_scale=input_scale)
     if isinstance(layer, nn.ConvTranspose2d):
-        if real.name == "fp16":
-            return HalfConvTranspose2d(layer)
-        return QuantConvTranspose2d(layer, input_scale=recipe.input_scale)
+        return QuantConvTranspose2d(layer, input_scale=input_scale)
     assert isinstance(layer, nn.Conv2d)
-    return HalfConv2d(layer) if real.name == "fp16" else QuantConv2d(layer, input_scale=recipe.input_scale)
+    return QuantConv2d(layer, input_scale=input_scale)
+
+
+def _half_form(layer: nn.Module) -> nn.Module:
+    if isinstance(layer, nn.Linear):
+        return HalfLinear(layer)
+    if isinstance(layer, nn.ConvTranspose2d):
+        return HalfConvTranspose2d(layer)
+    assert isinstance(layer, nn.Conv2d)
+    return HalfConv2d(layer)
 
 
 def _palette_form(layer: nn.Module, bits: int, weights: Tensor | None) -> nn.Module:
@@ -109,15 +117,10 @@ def _palette_form(layer: nn.Module, bits: int, weights: Tensor | None) -> nn.Mod
 
 
 def realised_scheme(layer: nn.Module, name: str, group_size: int) -> str:
-    """What a layer really gets when ``name`` is asked of it: w8a16 where it has no 4-bit or palette form."""
-    if scheme(name).activation is Activation.DYNAMIC_TOKEN:
-        raise UsageError(
-            f"scheme {name} has no form in this version",
-            expected="one of: fp32, fp16, w8a16, p6a16, w4a16, p4a16, w8a8",
-            remedy="choose a static or weight-only scheme",
-        )
-    if name == "w4a16" and not (isinstance(layer, nn.Linear) and usable_group(layer.in_features, group_size)):
-        return "w8a16"
+    """What a layer really gets when ``name`` is asked of it: 8 bits where it has no 4-bit or palette form."""
+    grouped = scheme(name).group_size is not None
+    if grouped and not (isinstance(layer, nn.Linear) and usable_group(layer.in_features, group_size)):
+        return conv_scheme(name)
     return form_of(name, layer.get_parameter("weight").numel())
 
 
@@ -188,7 +191,7 @@ def planned_layers(
 ) -> dict[str, nn.Module]:
     """The layers that ``plan`` gives one stage, by their path in its module, which is left as it is.
 
-    A layer that an assignment excludes, and every layer outside the blocks, gets the plan's rest scheme.
+    A layer outside the blocks gets the plan's rest scheme, one that an assignment excludes the plan's excluded scheme.
     ``InputError`` when plan, statistics and model do not belong together, or for weights that are not finite.
     """
     every, rest = model.blocks(), _rest_scheme(plan)
@@ -199,7 +202,7 @@ def planned_layers(
         excluded = _checked_exclusions(name, every[name], plan)
         prefix = f"{paths[id(every[name])]}." if paths[id(every[name])] else ""
         for path, layer in layers_of(every[name]).items():
-            wanted = rest if path in excluded else plan.scheme_of(name)
+            wanted = plan.excluded_scheme if path in excluded else plan.scheme_of(name)
             found[prefix + path] = replacement(layer, f"{name}.{path}", wanted, plan.group_size, stats)
     names = {id(module): name for name, module in model.named_modules()}
     for path, layer in layers_of(stage.module).items():
@@ -227,10 +230,13 @@ def apply_plan(model: StagedModel, plan: PrecisionPlan, stats: CalibrationStats)
 
 
 def _rest_scheme(plan: PrecisionPlan) -> Scheme:
+    """Calibration watches the inputs of the blocks' layers only, so the others can have no static scale."""
     rest = scheme(plan.rest_scheme)
-    if rest.activation is not Activation.NONE:
+    if rest.activation is Activation.STATIC_TENSOR:
         raise InputError(
-            f"rest_scheme {rest.name} quantizes activations", where="plan", expected="fp32, fp16, w8a16 or w4a16"
+            f"rest_scheme {rest.name} quantizes activations with scales of calibration",
+            where="plan",
+            expected="fp32, fp16, w8a16, w4a16, w8a8d or w4a8d",
         )
     return rest
 

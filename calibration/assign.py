@@ -39,9 +39,16 @@ def candidate_schemes(block: BlockCost, profile: DeviceProfile) -> tuple[str, ..
 def rest_scheme(precision: str, profile: DeviceProfile) -> str:
     """What the layers outside the blocks get: 8 bits where the device has them without int8 inputs, else 16.
 
-    The camera head's modulation alone would else be a tenth of a 4-bit vggt-mini. precision: a scheme, or ``mixed``.
+    The camera head's modulation alone would else be a tenth of a 4-bit vggt-mini. A device that has neither gets 8 bits
+    with inputs that are quantized at run time, and FP32 where those are not asked for. precision: a scheme, or
+    ``mixed``.
     """
-    return "w8a16" if precision not in (LOSSLESS, "fp16") and "w8a16" in profile.schemes else "fp16"
+    narrow = precision not in (LOSSLESS, "fp16")
+    if narrow and "w8a16" in profile.schemes:
+        return "w8a16"
+    if {"fp16", "w8a16"} & set(profile.schemes):
+        return "fp16"
+    return "w8a8d" if narrow and "w8a8d" in profile.schemes else LOSSLESS
 
 
 def checked_group_size(profile: DeviceProfile, group_size: int | None = None) -> int:

@@ -2,6 +2,9 @@
 
 Bytes are exact for what a scheme packs. Latency is a roofline (Williams et al., CACM 2009) per layer: the longer of
 arithmetic and memory traffic, plus a fixed overhead. It ranks choices; it does not replace a measurement on the board.
+
+Under ``w8a8d`` and ``w4a8d`` another operator quantizes the input first, with a roofline of its own. The products run
+at the device's int8 rate, and beside them ``w4a8d`` unpacks weights and scales the sum of each group.
 """
 
 from __future__ import annotations
@@ -33,6 +36,14 @@ _OTHER_BYTES = 4
 # Convolutions have no 4-bit form but palettes in any runtime here; they get 8 bits with the same activations.
 _CONV_FORM = {"w4a16": "w8a16", "w4a8d": "w8a8d"}
 _NANOSECOND_DIGITS = 6
+# Work beside the products, in FP32 operations: a vector instruction counts as 8, as a multiply-accumulate of 4 values.
+# (M) All three, counted from the steps that such a kernel has to take; to be replaced by a measurement on a phone.
+# Quantizing a value at run time: minimum and maximum, then scaling, rounding to an integer, narrowing. 5 instructions.
+_QUANTIZE_OPS = 10
+# Each group of 4-bit weights ends an integer sum: to FP32, times its scale, added up. 2 instructions for 4 results.
+_RESCALE_OPS = 4
+# One instruction unpacks 16 weights of 4 bits, anew for each tile of rows (16 in KleidiAI's larger kernels).
+_UNPACK_OPS, _TILE_ROWS = 0.5, 16
 
 
 @dataclass(frozen=True)
@@ -95,8 +106,8 @@ def block_scheme(block: BlockCost, name: str) -> str:
 def weight_bytes(block: BlockCost, name: str, group_size: int | None = None) -> int:
     """Stored bytes of the block under a scheme: packed weights, their scales, input scales, and the rest of it in FP32.
 
-    group_size: of 4-bit weights; the scheme's own by default. Scales: 4 bytes per channel or input, 2 per group. Tables
-    of palettes: 2 bytes per value.
+    group_size: of 4-bit weights; the scheme's own by default. Scales: 4 bytes per channel or input, 2 per group (FP16;
+    bfloat16 in XNNPACK). Tables of palettes: 2 bytes per value.
     """
     return _OTHER_BYTES * block.other_count + sum(_packed_bytes(layer, name, group_size) for layer in block.layers)
 
@@ -115,7 +126,7 @@ def _packed_bytes(layer: LayerCost, name: str, group_size: int | None) -> int:
     if form.palette:
         scales = _TABLE_VALUE_BYTES * table_count(layer.out_channels) << bits
     if form.group_size is not None:
-        group = usable_group(layer.in_channels, group_size or form.group_size)
+        group = _group(layer, form, group_size)
         if group is None:
             bits = 8
         else:
@@ -123,6 +134,11 @@ def _packed_bytes(layer: LayerCost, name: str, group_size: int | None) -> int:
     if form.activation is Activation.STATIC_TENSOR:
         scales += _INPUT_SCALE_BYTES
     return (layer.weight_count * bits + 7) // 8 + scales
+
+
+def _group(layer: LayerCost, form: Scheme, group_size: int | None) -> int | None:
+    """The group of a layer's 4-bit weights; None where it has none."""
+    return None if form.group_size is None else usable_group(layer.in_channels, group_size or form.group_size)
 
 
 def latency_ms(block: BlockCost, name: str, profile: DeviceProfile, group_size: int | None = None) -> float:
@@ -143,7 +159,30 @@ def _layer_seconds(layer: LayerCost, name: str, profile: DeviceProfile, group_si
     traffic = layer.calls * _packed_bytes(layer, name, group_size)
     traffic += layer.input_count * _BYTES_OF_DTYPE[dtype] + layer.output_count * _BYTES_OF_DTYPE[leaving]
     compute_s = 2 * layer.macs / profile.ops_per_s(dtype)
+    before_s = 0.0
+    if form.activation is Activation.DYNAMIC_TOKEN:
+        before_s = _quantizing_seconds(layer, profile)
+        compute_s += _grouped_ops(layer, _group(layer, form, group_size)) / profile.ops_per_s("fp32")
+    overhead_s = layer.calls * profile.layer_overhead_us * 1e-6
+    return before_s + max(compute_s, traffic / profile.bandwidth_bytes_per_s) + overhead_s
+
+
+def _quantizing_seconds(layer: LayerCost, profile: DeviceProfile) -> float:
+    """Of the operator that quantizes a layer's input at run time.
+
+    It reads FP32 twice, for the range and for the values, and writes int8.
+    """
+    traffic = layer.input_count * (2 * _BYTES_OF_DTYPE["fp32"] + _BYTES_OF_DTYPE["int8"])
+    compute_s = _QUANTIZE_OPS * layer.input_count / profile.ops_per_s("fp32")
     return max(compute_s, traffic / profile.bandwidth_bytes_per_s) + layer.calls * profile.layer_overhead_us * 1e-6
+
+
+def _grouped_ops(layer: LayerCost, group: int | None) -> float:
+    """What a product of int8 inputs and 4-bit groups takes beside its multiplications, in FP32 operations."""
+    if group is None:
+        return 0.0
+    unpacked = max(layer.macs / _TILE_ROWS, layer.calls * layer.weight_count)
+    return _RESCALE_OPS * layer.macs / group + _UNPACK_OPS * unpacked
 
 
 def _attention_seconds(block: BlockCost, name: str, profile: DeviceProfile) -> float:

@@ -1,4 +1,7 @@
-"""Keeping named blocks and linears at 16 bits, whatever the planner would choose (``--exclude``)."""
+"""Keeping named blocks and linears at 16 bits, whatever the planner would choose (``--exclude``).
+
+On a device without FP16 they are kept in FP32.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +11,14 @@ from dataclasses import replace
 
 from vggt_edge.calibration.cost import BlockCost
 from vggt_edge.calibration.plan import Assignment, PrecisionPlan
+from vggt_edge.calibration.scheme import scheme
 from vggt_edge.devices.errors import UsageError
+from vggt_edge.devices.profile import DeviceProfile
 
-KEPT = "fp16"
+
+def kept_scheme(profile: DeviceProfile) -> str:
+    """What excluded layers stay at."""
+    return "fp16" if "fp16" in profile.runnable else "fp32"
 
 
 def excluded_layers(blocks: Iterable[BlockCost], patterns: Sequence[str]) -> dict[str, tuple[str, ...]]:
@@ -39,13 +47,13 @@ def excluded_layers(blocks: Iterable[BlockCost], patterns: Sequence[str]) -> dic
     return found
 
 
-def pin(blocks: Iterable[BlockCost], excluded: Mapping[str, tuple[str, ...]]) -> tuple[BlockCost, ...]:
-    """The cost of the blocks when the excluded layers stay at 16 bits."""
+def pin(blocks: Iterable[BlockCost], excluded: Mapping[str, tuple[str, ...]], kept: str) -> tuple[BlockCost, ...]:
+    """The cost of the blocks when the excluded layers stay at ``kept``."""
     return tuple(
         replace(
             block,
             layers=tuple(
-                replace(layer, pinned=KEPT)
+                replace(layer, pinned=kept)
                 if _relative(block.name, layer.name) in excluded.get(block.name, ())
                 else layer
                 for layer in block.layers
@@ -56,21 +64,24 @@ def pin(blocks: Iterable[BlockCost], excluded: Mapping[str, tuple[str, ...]]) ->
 
 
 def is_whole(block: BlockCost, excluded: Mapping[str, tuple[str, ...]]) -> bool:
-    """Whether every layer of the block is excluded: then its only scheme is 16 bits."""
+    """Whether every layer of the block is excluded: then its only scheme is that of kept layers."""
     return len(excluded.get(block.name, ())) == len(block.layers)
 
 
-def record(plan: PrecisionPlan, excluded: Mapping[str, tuple[str, ...]]) -> PrecisionPlan:
+def record(plan: PrecisionPlan, excluded: Mapping[str, tuple[str, ...]], kept: str) -> PrecisionPlan:
     """The plan with the exclusions in its assignments and their reasons."""
-    return replace(plan, assignments=tuple(_recorded(one, excluded.get(one.block, ())) for one in plan.assignments))
+    return replace(
+        plan, assignments=tuple(_recorded(one, excluded.get(one.block, ()), kept) for one in plan.assignments)
+    )
 
 
-def _recorded(assignment: Assignment, layers: tuple[str, ...]) -> Assignment:
+def _recorded(assignment: Assignment, layers: tuple[str, ...], kept: str) -> Assignment:
     if not layers:
         return assignment
-    if assignment.scheme == KEPT:
-        return replace(assignment, reason="kept at 16 bits by --exclude")
-    reason = f"{assignment.reason}; --exclude keeps {', '.join(layers)} at 16 bits"
+    bits = scheme(kept).weight_bits
+    if assignment.scheme == kept:
+        return replace(assignment, reason=f"kept at {bits} bits by --exclude")
+    reason = f"{assignment.reason}; --exclude keeps {', '.join(layers)} at {bits} bits"
     return replace(assignment, reason=reason, excluded=layers)
 
 

@@ -3,16 +3,19 @@
 Each holds its integer (or FP16) weight as a buffer and restores it in ``forward`` with the operators that
 ``torch.export`` keeps and every backend knows: ``quantized_decomposed.{quantize,dequantize}_per_tensor``,
 ``quantized_decomposed.dequantize_per_channel`` and ``torchao.dequantize_affine`` (groups); palettes with
-``vggt_edge.dequantize_palette``, which is defined here. Weights keep torch's layout; biases stay FP32. Only the input
+``vggt_edge.dequantize_palette``, which is defined here. Inputs that are quantized at run time go through
+``torchao.{choose_qparams,quantize,dequantize}_affine``. Weights keep torch's layout; biases stay FP32. Only the input
 of the layer is quantized, never its output.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from enum import Enum
+from typing import TypeAlias
 
 import torch
 import torch.ao.quantization.fx._decomposed  # registers the quantized_decomposed operators
@@ -40,13 +43,48 @@ with _quiet():
 ACTIVATION_LOW, ACTIVATION_HIGH = q.ACTIVATION_RANGE.low, q.ACTIVATION_RANGE.high
 
 
-def fake_quantize_input(x: Tensor, scale: float | None) -> Tensor:
-    """Static per-tensor int8 of an activation; None leaves it as it is."""
+class Dynamic(Enum):
+    """In place of a scale: it is taken from the values at run time."""
+
+    SCALE = "dynamic"
+
+
+DYNAMIC = Dynamic.SCALE
+InputScale: TypeAlias = float | Dynamic | None
+"""Of a layer's int8 input: a number for all of it, ``DYNAMIC``, or None for an input that stays as it is."""
+
+
+def fake_quantize_input(x: Tensor, scale: InputScale, block: Sequence[int]) -> Tensor:
+    """int8 of an activation and back. block: the shape of what shares a scale where that is ``DYNAMIC``."""
     if scale is None:
         return x
+    if isinstance(scale, Dynamic):
+        return _fake_quantize_dynamic(x, list(block))
     limits = (scale, 0, ACTIVATION_LOW, ACTIVATION_HIGH, torch.int8)
     integers = torch.ops.quantized_decomposed.quantize_per_tensor(x, *limits)
     return torch.ops.quantized_decomposed.dequantize_per_tensor(integers, *limits)  # type: ignore[no-any-return]
+
+
+def _fake_quantize_dynamic(x: Tensor, block: list[int]) -> Tensor:
+    """Asymmetric, as XNNPACK computes it: from the smallest to the largest value of a block, zero always included."""
+    limits = (torch.int8, ACTIVATION_LOW, ACTIVATION_HIGH)
+    scale, zero_point = torch.ops.torchao.choose_qparams_affine(
+        x, "ASYMMETRIC", block, *limits, q.DYNAMIC_SCALE_MIN, torch.float32, torch.int8
+    )
+    integers = torch.ops.torchao.quantize_affine(x, block, scale, zero_point, *limits)
+    return torch.ops.torchao.dequantize_affine(  # type: ignore[no-any-return]
+        integers, block, scale, zero_point, *limits
+    )
+
+
+def token_block(x: Tensor) -> tuple[int, ...]:
+    """Of x (..., features): one token."""
+    return (*(1 for _ in x.shape[:-1]), x.shape[-1])
+
+
+def image_block(x: Tensor) -> tuple[int, ...]:
+    """Of x (N, C, H, W): one image."""
+    return (1, *x.shape[1:])
 
 
 @dataclass(frozen=True)
@@ -77,17 +115,29 @@ class Geometry:
 class QuantWeight(nn.Module):
     """Integer weight with its scale: (n,) per output channel, or (out, groups) for a grouped linear.
 
-    bits: 8 or 4. axis: the dimension of the output channels (1 in a transposed convolution).
+    bits: 8 or 4. axis: the dimension of the output channels (1 in a transposed convolution). input_scale: with
+    ``DYNAMIC``, scales of groups are bfloat16 numbers, since XNNPACK stores them so.
     """
 
     weight_q: Tensor
     weight_scale: Tensor
 
-    def __init__(self, weight: Tensor, bits: int, group_size: int | None = None, axis: int = 0) -> None:
+    def __init__(
+        self,
+        weight: Tensor,
+        bits: int,
+        group_size: int | None = None,
+        axis: int = 0,
+        input_scale: InputScale = None,
+    ) -> None:
         super().__init__()
-        self.bits, self.group_size, self.axis = bits, group_size, axis
+        self.bits, self.group_size, self.axis, self.input_scale = bits, group_size, axis, input_scale
         weight = weight.detach().to(torch.float32)
-        scale = q.group_scale(weight, bits, group_size) if group_size else q.channel_scale(weight, bits, axis)
+        if group_size:
+            rounded = q.bfloat16_nearest if isinstance(input_scale, Dynamic) else q.fp16_ceil
+            scale = q.group_scale(weight, bits, group_size, rounded)
+        else:
+            scale = q.channel_scale(weight, bits, axis)
         self.register_buffer("weight_q", q.quantize(weight, q.spread(scale, weight, axis), q.WEIGHT_RANGES[bits]))
         self.register_buffer("weight_scale", scale)
 
@@ -103,44 +153,45 @@ class QuantWeight(nn.Module):
 
 
 class QuantLinear(QuantWeight):
-    """x (..., in) to (..., out); weights of 8 bits per channel or 4 bits per group, input int8 when it has a scale."""
+    """x (..., in) to (..., out); weights of 8 bits per channel or 4 bits per group, input int8 when it has a scale.
+
+    A ``DYNAMIC`` one is taken anew for every token, which is all but the last dimension of x.
+    """
 
     def __init__(
-        self, source: nn.Linear, *, bits: int, group_size: int | None = None, input_scale: float | None = None
+        self, source: nn.Linear, *, bits: int, group_size: int | None = None, input_scale: InputScale = None
     ) -> None:
-        super().__init__(source.weight, bits, group_size)
+        super().__init__(source.weight, bits, group_size, input_scale=input_scale)
         self.bias = source.bias
-        self.input_scale = input_scale
 
     def forward(self, x: Tensor) -> Tensor:
-        return functional.linear(fake_quantize_input(x, self.input_scale), self.dequantized(), self.bias)
+        x = fake_quantize_input(x, self.input_scale, token_block(x))
+        return functional.linear(x, self.dequantized(), self.bias)
 
 
 class QuantConv2d(QuantWeight):
-    """x (N, C, H, W); 8-bit weights per output channel, input int8 when it has a scale."""
+    """x (N, C, H, W); 8-bit weights per output channel, input int8 when it has a scale, a ``DYNAMIC`` one per image."""
 
-    def __init__(self, source: nn.Conv2d, *, input_scale: float | None = None) -> None:
-        super().__init__(source.weight, 8)
+    def __init__(self, source: nn.Conv2d, *, input_scale: InputScale = None) -> None:
+        super().__init__(source.weight, 8, input_scale=input_scale)
         self.bias = source.bias
-        self.input_scale = input_scale
         self.geometry = Geometry.of(source)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = fake_quantize_input(x, self.input_scale)
+        x = fake_quantize_input(x, self.input_scale, image_block(x))
         return self.geometry.convolve(x, self.dequantized(), self.bias)
 
 
 class QuantConvTranspose2d(QuantWeight):
     """x (N, C, H, W); 8-bit weights per output channel, which is the weight's second dimension."""
 
-    def __init__(self, source: nn.ConvTranspose2d, *, input_scale: float | None = None) -> None:
-        super().__init__(source.weight, 8, axis=1)
+    def __init__(self, source: nn.ConvTranspose2d, *, input_scale: InputScale = None) -> None:
+        super().__init__(source.weight, 8, axis=1, input_scale=input_scale)
         self.bias = source.bias
-        self.input_scale = input_scale
         self.geometry = Geometry.of(source)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = fake_quantize_input(x, self.input_scale)
+        x = fake_quantize_input(x, self.input_scale, image_block(x))
         return self.geometry.convolve_transposed(x, self.dequantized(), self.bias)
 
 

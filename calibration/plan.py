@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from vggt_edge.calibration.scheme import SCHEMES, Scheme
+from vggt_edge.calibration.scheme import SCHEMES, Activation, Scheme, scheme
 from vggt_edge.devices.errors import InputError
 
 SCHEMA_VERSION = 1
@@ -18,7 +18,7 @@ SCHEMA_VERSION = 1
 class Assignment:
     """What one block gets. ``predicted_*`` are the planner's estimates, not measurements.
 
-    excluded: names, relative to the block, of linears that keep the plan's rest scheme.
+    excluded: names, relative to the block, of linears that get the plan's ``excluded_scheme``.
     """
 
     block: str
@@ -52,6 +52,12 @@ class PrecisionPlan:
 
     def scheme_of(self, block: str) -> Scheme:
         return SCHEMES[self.assignment(block).scheme]
+
+    @property
+    def excluded_scheme(self) -> Scheme:
+        """What excluded layers get: the rest scheme, or FP32 where that quantizes activations."""
+        rest = scheme(self.rest_scheme)
+        return rest if rest.activation is Activation.NONE else SCHEMES["fp32"]
 
     @property
     def weight_bytes(self) -> int:

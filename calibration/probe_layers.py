@@ -14,7 +14,17 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 from vggt_edge.calibration.apply import realised_scheme, replacement
-from vggt_edge.calibration.linear import HalfWeight, PaletteWeight, QuantWeight
+from vggt_edge.calibration.linear import (
+    DYNAMIC,
+    Dynamic,
+    HalfWeight,
+    InputScale,
+    PaletteWeight,
+    QuantWeight,
+    fake_quantize_input,
+    image_block,
+    token_block,
+)
 from vggt_edge.calibration.quantize import ACTIVATION_RANGE
 from vggt_edge.calibration.scheme import Activation, scheme
 from vggt_edge.calibration.stats import CalibrationStats
@@ -22,8 +32,8 @@ from vggt_edge.calibration.stats import CalibrationStats
 SAMPLED_ROWS = 256  # on vggt-mini a quarter of the rows, 32 of 128, still ranks at 0.986
 TOKENS_AT_ONCE = 512
 Stored: TypeAlias = HalfWeight | QuantWeight | PaletteWeight
-Form: TypeAlias = tuple[Stored, float | None]
-"""A quantized layer, and the scale of its input where that is int8."""
+Form: TypeAlias = tuple[Stored, InputScale]
+"""A quantized layer, and the scale of its input under one scheme; the layer may serve others with another scale."""
 
 
 class ProbeArithmetic(TorchFunctionMode):
@@ -85,18 +95,27 @@ def quantized_forms(
 ) -> dict[str, Form]:
     """By scheme (fp32 left out): the quantized layer, shared by schemes that store it alike, and its input's scale."""
     realised = {wanted: scheme(realised_scheme(layer, wanted, group_size)) for wanted in schemes}
-    by_storage: dict[tuple[int, bool], nn.Module] = {}
+    by_storage: dict[tuple[int, bool, bool], nn.Module] = {}
     forms: dict[str, Form] = {}
-    # Those with int8 inputs first: theirs is the form that also knows the scale of the input.
-    for wanted, real in sorted(realised.items(), key=lambda item: item[1].activation is Activation.NONE):
-        storage = real.weight_bits, real.palette
+    # Those with a static scale first: theirs is the form that also knows it.
+    for wanted, real in sorted(realised.items(), key=lambda item: item[1].activation is not Activation.STATIC_TENSOR):
+        dynamic_groups = real.group_size is not None and real.activation is Activation.DYNAMIC_TOKEN
+        storage = real.weight_bits, real.palette, dynamic_groups
         if storage not in by_storage:
             by_storage[storage] = replacement(layer, name, real, group_size, stats)
         form = by_storage[storage]
         if isinstance(form, Stored):
-            narrow_input = real.activation is not Activation.NONE
-            forms[wanted] = form, getattr(form, "input_scale", None) if narrow_input else None
+            forms[wanted] = form, _input_scale(form, real.activation)
     return forms
+
+
+def _input_scale(form: Stored, activation: Activation) -> InputScale:
+    if activation is Activation.DYNAMIC_TOKEN:
+        return DYNAMIC
+    if activation is Activation.STATIC_TENSOR:
+        assert isinstance(form, QuantWeight)
+        return form.input_scale
+    return None
 
 
 def layer_errors(
@@ -127,8 +146,11 @@ def _run_of(x: Tensor) -> int:
     return 1 if x.ndim == 4 else TOKENS_AT_ONCE
 
 
-def _input_deviation(x: Tensor, scale: float) -> Tensor:
-    """As ``linear.fake_quantize_input`` but for the last bit, with a single tensor of its own."""
+def _input_deviation(x: Tensor, scale: float | Dynamic) -> Tensor:
+    """A static one as ``linear.fake_quantize_input`` has it but for the last bit, with a single tensor of its own."""
+    if isinstance(scale, Dynamic):
+        block = image_block(x) if x.ndim == 4 else token_block(x)
+        return fake_quantize_input(x, scale, block).sub_(x)
     return x.div(scale).round_().clamp_(ACTIVATION_RANGE.low, ACTIVATION_RANGE.high).mul_(scale).sub_(x)
 
 

@@ -2,11 +2,13 @@
 
 Every scale is a float32 tensor whose values an FP16 number can hold, rounded *up*: an FP16 device, the simulation and
 the exported file then use the very same scale, and the largest weight stays inside the integer range. Ranges: int8
-weights [-127, 127], int8 activations [-128, 127], int4 weights [-8, 7] with the scale amax / 7.
+weights [-127, 127], int8 activations [-128, 127], int4 weights [-8, 7] with the scale amax / 7. Activations that are
+quantized at run time are the exception: their zero point and scale come from the values (calibration/linear.py).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -15,6 +17,11 @@ from torch import Tensor
 GROUP_SIZES = (32, 64, 128)
 ZERO_SCALE = 1.0  # the scale of an all-zero tensor, row or group: any positive value will do, runtimes forbid 0
 FP16_MAX = 65504.0
+FP16_MIN = 2.0**-24
+# The smallest power of two from which on FP16 holds all eight significant bits of a bfloat16 number.
+BFLOAT16_IN_FP16_MIN = 2.0**-17
+# Below every scale that an activation can have at run time: a row of zeros must not divide by zero.
+DYNAMIC_SCALE_MIN = torch.finfo(torch.float32).smallest_normal
 
 
 @dataclass(frozen=True)
@@ -41,12 +48,18 @@ def fp16_ceil(values: Tensor) -> Tensor:
     return torch.where(half.to(torch.float32) < values, above, half).to(torch.float32)
 
 
-def scale_of(amax: Tensor, levels: int) -> Tensor:
-    """amax / levels, rounded up to FP16. ``ValueError`` if it is not finite or too large for FP16."""
+def bfloat16_nearest(values: Tensor) -> Tensor:
+    """The nearest bfloat16 number that FP16 holds too, as float32; 2^-17 for all below. Values are not negative."""
+    return values.clamp(min=BFLOAT16_IN_FP16_MIN).to(torch.bfloat16).to(torch.float32)
+
+
+def scale_of(amax: Tensor, levels: int, rounded: Callable[[Tensor], Tensor] = fp16_ceil) -> Tensor:
+    """amax / levels, ``rounded`` to what a device stores. ``ValueError`` if it is not finite or too large for FP16."""
     raw = amax.to(torch.float32) / levels
-    if not bool(torch.isfinite(raw).all()) or bool((raw > FP16_MAX).any()):
+    scale = rounded(raw.clamp(min=FP16_MIN))
+    if not bool(torch.isfinite(raw).all()) or bool((torch.maximum(raw, scale) > FP16_MAX).any()):
         raise ValueError(f"absolute maximum {float(amax.max()):g} has no finite FP16 scale")
-    return torch.where(amax > 0, fp16_ceil(raw.clamp(min=2.0**-24)), torch.full_like(raw, ZERO_SCALE))
+    return torch.where(amax > 0, scale, torch.full_like(raw, ZERO_SCALE))
 
 
 def activation_scale(amax: float) -> float:
@@ -69,12 +82,14 @@ def usable_group(in_features: int, group_size: int) -> int | None:
     return next((size for size in candidates if in_features % size == 0), None)
 
 
-def group_scale(weight: Tensor, bits: int, group_size: int) -> Tensor:
+def group_scale(
+    weight: Tensor, bits: int, group_size: int, rounded: Callable[[Tensor], Tensor] = fp16_ceil
+) -> Tensor:
     """One scale per ``group_size`` inputs of each output: (out, in) to (out, in / group_size)."""
     if weight.ndim != 2 or weight.shape[1] % group_size:
         raise ValueError(f"groups of {group_size} do not divide a weight of shape {tuple(weight.shape)}")
     grouped = weight.reshape(weight.shape[0], -1, group_size)
-    return scale_of(grouped.abs().amax(dim=2), WEIGHT_RANGES[bits].levels)
+    return scale_of(grouped.abs().amax(dim=2), WEIGHT_RANGES[bits].levels, rounded)
 
 
 def spread(scale: Tensor, weight: Tensor, axis: int = 0) -> Tensor:

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from vggt_edge.devices.cpu import Cores, peak_ops_per_s
 from vggt_edge.devices.errors import InputError, UnknownNameError
 from vggt_edge.devices.fields import Table, did_you_mean
 
@@ -23,10 +24,12 @@ _OPTIONAL = (
     "companions",
     "compute_capability",
     "compute_units",
+    "cores",
     "features",
     "group_sizes",
     "on_request",
     "power_modes",
+    "throughput_ops_per_s",
 )
 _OPTIONAL_MEMORY = ("usable_share", "usable_reason")
 # From narrow to wide: a device that does not list a dtype computes in the next wider one that it lists.
@@ -72,6 +75,8 @@ class Toolchain:
 @dataclass(frozen=True)
 class DeviceProfile:
     """One device. Throughputs and bandwidth are peak figures; an operation is a multiply or an add (a MAC is two).
+
+    A file gives ``throughput_ops_per_s`` as it is, or the ``cores`` of a CPU to derive it from (devices/cpu.py).
 
     runtime: name of the backend. companions: further backends that lower and run the same graph beside it.
     compute_units: one of ``COMPUTE_UNITS`` that the artifact is made for; None where the runtime offers no choice.
@@ -214,7 +219,7 @@ def _profile(table: Table) -> DeviceProfile:
         usable_memory_bytes=usable_bytes,
         usable_memory_reason=usable_reason,
         bandwidth_bytes_per_s=memory.number("bandwidth_bytes_per_s", above=0),
-        throughput_ops_per_s=_throughput(table.table("throughput_ops_per_s")),
+        throughput_ops_per_s=_throughput(table),
         layer_overhead_us=table.number("layer_overhead_us", at_least=0, at_most=1e6),
         schemes=table.texts("schemes", names=True),
         on_request=_names(table, "on_request"),
@@ -256,10 +261,30 @@ def _compute_capability(table: Table) -> str | None:
     return table.text("compute_capability", 'a CUDA compute capability such as "8.7"', r"\d{1,2}\.\d")
 
 
-def _throughput(table: Table) -> Mapping[str, float]:
+def _throughput(profile: Table) -> Mapping[str, float]:
+    """As written, or of a CPU from its cores and features; only one of the two may be there."""
+    if profile.has("cores"):
+        if profile.has("throughput_ops_per_s"):
+            profile.fail("cores", "goes without throughput_ops_per_s", "one of the two")
+        cores = [_cores(entry) for entry in profile.tables("cores")]
+        if not cores:
+            profile.fail("cores", "is empty", "at least one kind of core")
+        return frozen_map(peak_ops_per_s(cores, _names(profile, "features")))
+    table = profile.table("throughput_ops_per_s")
     rates = {dtype: table.number(dtype, above=0) for dtype in DTYPES if table.has(dtype) or dtype == "fp32"}
     table.done(DTYPES)
     return frozen_map(rates)
+
+
+def _cores(table: Table) -> Cores:
+    cores = Cores(
+        name=table.text("name"),
+        count=table.integer("count", at_most=1024),
+        clock_hz=table.number("clock_hz", above=0, at_most=1e11),
+        pipes=table.integer("pipes", at_most=64),
+    )
+    table.done()
+    return cores
 
 
 def _toolchain(table: Table) -> Toolchain:

@@ -28,7 +28,7 @@ from vggt_edge.calibration.assign import (
 )
 from vggt_edge.calibration.collect import calibrate
 from vggt_edge.calibration.cost import BlockCost, block_scheme, describe_blocks, rest_bytes
-from vggt_edge.calibration.exclude import KEPT, excluded_layers, is_whole, pin, record
+from vggt_edge.calibration.exclude import excluded_layers, is_whole, kept_scheme, pin, record
 from vggt_edge.calibration.plan import PrecisionPlan
 from vggt_edge.calibration.probes import estimate
 from vggt_edge.calibration.program import Budget
@@ -50,7 +50,11 @@ from vggt_edge.runtimes.base import DEFAULT_OPTIONS, AnnotatedGraph, Backend, Lo
 
 MODEL, SENSITIVITY = "model.onnx", "sensitivity.json"
 TOOLS = ("vggt-edge", "torch", "torchao", "onnx", "onnx-ir", "onnxruntime", "numpy", "scipy")
-TOOLS_OF_BACKEND = {"coreml": ("coremltools",), "coreai": ("coreai-core", "coreai-torch")}
+TOOLS_OF_BACKEND = {
+    "coreml": ("coremltools",),
+    "coreai": ("coreai-core", "coreai-torch"),
+    "executorch": ("executorch",),
+}
 EXACT_UP_TO_BYTES = 200_000_000  # of FP32 weights, for sensitivities by exact ablation
 PROBED_SCENES = 1
 _SENSITIVITIES = TypeAdapter(tuple[Sensitivity, ...])
@@ -91,7 +95,7 @@ class Job:
 
     @cached_property
     def blocks(self) -> tuple[BlockCost, ...]:
-        return pin(self.all_blocks, self.excluded)
+        return pin(self.all_blocks, self.excluded, kept_scheme(self.profile))
 
     @property
     def backends(self) -> tuple[Backend, ...]:
@@ -146,7 +150,7 @@ class Job:
     def schemes_of(self, block: BlockCost) -> tuple[str, ...]:
         """What the planner may give a block: the asked precision, or under ``mixed`` all that the device runs."""
         if is_whole(block, self.excluded):
-            return (KEPT,)
+            return (kept_scheme(self.profile),)
         if self.request.precision != "mixed":
             return (block_scheme(block, self.request.precision),)
         runnable = self.backend.schemes(self.profile)
@@ -237,7 +241,7 @@ def make_plan(job: Job, stats: CalibrationStats, sensitivities: tuple[Sensitivit
     else:
         plan = plan_uniform(job.blocks, request.precision, job.profile, context, errors)
         check_budget(plan, budget)
-    plan = record(plan, job.excluded)
+    plan = record(plan, job.excluded, kept_scheme(job.profile))
     plan.check_total(job.model.blocks())
     return plan
 

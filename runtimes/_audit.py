@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,15 +34,15 @@ _BITS = {
 class LinearPrecision:
     """One MatMul, Gemm or convolution with a stored weight.
 
-    path: module path of the layer inside its block, ``mlp.fc1``. int8_input: its input went through int8. palette: the
-    weight is a table and indices of ``weight_bits``.
+    path: module path of the layer inside its block, ``mlp.fc1``. activation: how its input went through int8, if it
+    did. palette: the weight is a table and indices of ``weight_bits``.
     """
 
     node: str
     path: str
     weight_bits: int
     weight_elements: int
-    int8_input: bool
+    activation: Activation
     palette: bool = False
 
 
@@ -102,15 +102,16 @@ def _stored_index(value: ir.Value | None) -> ir.TensorProtocol | None:
     return stored_weight(node.inputs[0] if node is not None and node.op_type == "Add" else value)
 
 
-def is_int8_activation(value: ir.Value | None) -> bool:
-    """Whether a value comes out of a QuantizeLinear/DequantizeLinear pair."""
+def activation_of(value: ir.Value | None) -> Activation:
+    """How a value came out of a QuantizeLinear/DequantizeLinear pair: with a stored scale, or one that is computed."""
     while value is not None and (node := value.producer()) is not None:
         if node.op_type == "QuantizeLinear":
-            return True
+            static = stored_weight(node.inputs[1]) is not None
+            return Activation.STATIC_TENSOR if static else Activation.DYNAMIC_TOKEN
         if node.op_type not in _TRANSPARENT:
-            return False
+            break
         value = node.inputs[0]
-    return False
+    return Activation.NONE
 
 
 def weight_and_data(node: ir.Node) -> tuple[ir.TensorProtocol | Palette, ir.Value | None] | None:
@@ -146,18 +147,29 @@ def linears(model: ir.Model, block: str) -> Iterator[LinearPrecision]:
             palette = isinstance(weight, Palette)
             bits = weight.bits if isinstance(weight, Palette) else _BITS.get(weight.dtype, 32)
             size = weight.index.size if isinstance(weight, Palette) else weight.size
-            yield LinearPrecision(name, path, bits, size, is_int8_activation(data), palette)
+            yield LinearPrecision(name, path, bits, size, activation_of(data), palette)
 
 
-def realised_scheme(bits: int, int8_input: bool, palette: bool = False) -> str:
+_INPUT_NAMES = {Activation.NONE: "", Activation.STATIC_TENSOR: "a8", Activation.DYNAMIC_TOKEN: "a8d"}
+
+
+def place(path: str, blocks: Iterable[str]) -> tuple[str, str]:
+    """(block, path in it) of a module; block names may leave out outer modules (``frame_blocks.0``)."""
+    fitting = [block for block in blocks if f".{block}." in f".{path}."]
+    if not fitting:
+        return "", path
+    block = max(fitting, key=len)
+    return block, f".{path}.".partition(f".{block}.")[2].rstrip(".")
+
+
+def realised_scheme(bits: int, activation: Activation, palette: bool = False) -> str:
     """Name of the scheme with these weight bits and input; a description where there is none. 0 bits: other weights."""
     if bits == 0:
         return "other weights"
-    wanted = Activation.STATIC_TENSOR if int8_input else Activation.NONE
     for scheme in SCHEMES.values():
-        if (scheme.weight_bits, scheme.activation, scheme.palette) == (bits, wanted, palette):
+        if (scheme.weight_bits, scheme.activation, scheme.palette) == (bits, activation, palette):
             return scheme.name
-    return f"{'p' if palette else 'w'}{bits}{'a8' if int8_input else ''}"
+    return f"{'p' if palette else 'w'}{bits}{_INPUT_NAMES[activation]}"
 
 
 def audit_onnx(path: Path, plan: PrecisionPlan) -> tuple[Realised, ...]:
@@ -175,11 +187,10 @@ def audit(
     holds nothing at all.
     """
     realised, complaints = [], []
-    rest = SCHEMES[plan.rest_scheme]
     for assignment in plan.assignments:
         found = layers_of(assignment)
-        realised.append(_summary(assignment, found, rest))
-        complaints += _complaints(assignment, found, rest)
+        realised.append(_summary(assignment, found, plan.excluded_scheme))
+        complaints += _complaints(assignment, found, plan.excluded_scheme)
     if complaints:
         raise LoweringError(
             f"{len(complaints)} layers do not have the precision that the plan gives them:\n    "
@@ -191,41 +202,42 @@ def audit(
     return tuple(realised)
 
 
-def _summary(assignment: Assignment, found: tuple[LinearPrecision, ...], rest: Scheme) -> Realised:
+def _summary(assignment: Assignment, found: tuple[LinearPrecision, ...], excluded: Scheme) -> Realised:
     """Of the layers that the block's scheme is for: small ones have no palette."""
-    kept = [linear for linear in found if _wanted(linear, assignment, rest).name == assignment.scheme] or list(found)
+    kept = [one for one in found if _wanted(one, assignment, excluded).name == assignment.scheme] or list(found)
     if not kept:
         return Realised(assignment.block, assignment.scheme, "nothing", "no weights under this name")
     widest = max(kept, key=lambda linear: linear.weight_bits)
-    name = realised_scheme(widest.weight_bits, all(linear.int8_input for linear in kept), widest.palette)
+    inputs = {linear.activation for linear in kept}
+    activation = inputs.pop() if len(inputs) == 1 else Activation.NONE
+    name = realised_scheme(widest.weight_bits, activation, widest.palette)
     how = f"stored weights of {len(found)} operators"
     if len(kept) < len(found):
         how += f", {len(found) - len(kept)} of them excluded or small"
     return Realised(assignment.block, assignment.scheme, name, how)
 
 
-def _complaints(assignment: Assignment, found: tuple[LinearPrecision, ...], rest: Scheme) -> list[str]:
+def _complaints(assignment: Assignment, found: tuple[LinearPrecision, ...], excluded: Scheme) -> list[str]:
     if not found:
         return [f"{assignment.block}: no weights under this name"]
     lines = []
     for linear in found:
-        wanted = _wanted(linear, assignment, rest)
-        got = realised_scheme(linear.weight_bits, linear.int8_input, linear.palette)
+        wanted = _wanted(linear, assignment, excluded)
+        got = realised_scheme(linear.weight_bits, linear.activation, linear.palette)
         if not _matches(linear, wanted):
             of_block = "" if linear.node.startswith(assignment.block) else f" of {assignment.block}"
             lines.append(f"{linear.node}{of_block}: asked {wanted.name}, the file holds {got}")
     return lines
 
 
-def _wanted(linear: LinearPrecision, assignment: Assignment, rest: Scheme) -> Scheme:
-    name = rest.name if _excluded(linear.path, assignment.excluded) else assignment.scheme
+def _wanted(linear: LinearPrecision, assignment: Assignment, excluded: Scheme) -> Scheme:
+    name = excluded.name if _excluded(linear.path, assignment.excluded) else assignment.scheme
     return SCHEMES[form_of(name, linear.weight_elements)]
 
 
 def _matches(linear: LinearPrecision, wanted: Scheme) -> bool:
-    static = wanted.activation is Activation.STATIC_TENSOR
-    found = linear.weight_bits, linear.int8_input, linear.palette
-    return found == (wanted.weight_bits, static, wanted.palette)
+    found = linear.weight_bits, linear.activation, linear.palette
+    return found == (wanted.weight_bits, wanted.activation, wanted.palette)
 
 
 def _excluded(path: str, excluded: tuple[str, ...]) -> bool:

@@ -31,7 +31,7 @@ __all__ = ["BACKEND", "Mode", "OnnxRuntime", "OrtSession", "audit_onnx", "open_o
 
 Mode: TypeAlias = Literal["oracle", "fast"]
 MODEL_FILE = "model.onnx"
-SCHEMES = ("fp32", "fp16", "w8a16", "p6a16", "w4a16", "p4a16", "w8a8")
+SCHEMES = ("fp32", "fp16", "w8a16", "p6a16", "w4a16", "p4a16", "w8a8", "w8a8d", "w4a8d")
 _REMEDY = "pip install 'onnxruntime>=1.31,<1.32'"
 
 

@@ -51,10 +51,10 @@ def alone(model: StagedModel, stage: Stage) -> AbstractContextManager[None]:
 
 
 def _forms(module: nn.Module) -> Iterator[tuple[Any, ...]]:
-    """Kinds of all modules; of a quantized layer also how it is stored and whether its input has a scale."""
+    """Kinds of all modules; of a quantized layer also how it is stored and what kind of scale its input has."""
     for path, inner in module.named_modules():
         storage = (getattr(inner, "bits", None), getattr(inner, "group_size", None))
-        yield (path, type(inner), *storage, getattr(inner, "input_scale", None) is not None)
+        yield (path, type(inner), *storage, type(getattr(inner, "input_scale", None)))
 
 
 def _tensors(module: nn.Module) -> Iterator[tuple[Any, ...]]:

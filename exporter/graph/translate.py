@@ -19,7 +19,7 @@ from vggt_edge.devices.errors import LoweringError
 from vggt_edge.exporter.graph.builder import Constant, Operand, TemplateBuilder
 from vggt_edge.exporter.graph.names import module_path
 from vggt_edge.exporter.graph.template import Literal, ModuleTensor, Source, Template, Value
-from vggt_edge.exporter.graph.translations import KEPT, TRANSLATIONS, Call, shape_and_type
+from vggt_edge.exporter.graph.translations import TRANSLATIONS, Call, is_kept, shape_and_type
 
 
 def translate(program: ExportedProgram) -> Template:
@@ -61,7 +61,7 @@ def _result(operand: Operand, builder: TemplateBuilder) -> Value:
 def _translate_node(node: Node, operands: Mapping[Node, Any], builder: TemplateBuilder) -> Operand:
     builder.path = module_path(node)
     sources = [operands[source] for source in node.all_input_nodes]
-    if node.target not in KEPT and sources and all(_is_constant(source) for source in sources):
+    if not is_kept(node) and sources and all(_is_constant(source) for source in sources):
         return _fold(node, operands)
     translation = TRANSLATIONS.get(node.target)
     if translation is None:

@@ -6,6 +6,7 @@ LayerNormalization and Gelu stay whole: a runtime that wants them written out ca
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -18,7 +19,7 @@ from vggt_edge.exporter.graph.builder import ONNX_TYPES, Constant, Operand, Temp
 from vggt_edge.exporter.graph.template import Value
 
 aten = torch.ops.aten
-decomposed = torch.ops.quantized_decomposed
+decomposed, torchao = torch.ops.quantized_decomposed, torch.ops.torchao
 
 
 class Call:
@@ -301,11 +302,66 @@ def dequantize_per_channel(call: Call) -> Operand:
     return Weight(call["input"], bits=8, scale=call["scales"], axis=call["axis"])
 
 
-@translates(torch.ops.torchao.dequantize_affine.default)
+@translates(torchao.choose_qparams_affine.default)
+def choose_qparams_affine(call: Call) -> Operand:
+    """Scale and zero point of each row, both (rows,): torch's own arithmetic, step by step."""
+    low, high = call["quant_min"], call["quant_max"]
+    given = (call["mapping_type"], call["scale_dtype"], call["zero_point_dtype"], call["keepdim"])
+    if given != ("ASYMMETRIC", torch.float32, torch.int8, False) or (low, high) != (-128, 127):
+        raise NotImplementedError(f"{given} from {low} to {high}")
+    x, builder = _rows(call), call.builder
+    shape, axes = x.shape[:1], builder.integers(*range(1, len(x.shape)))
+
+    def bound(op: str, reduction: str) -> Value:
+        found = builder.emit(reduction, [x, axes], shape, keepdims=0)
+        return builder.emit(op, [found, builder.scalar(0.0)], shape)
+
+    smallest, largest = bound("Min", "ReduceMin"), bound("Max", "ReduceMax")
+    span = builder.emit("Sub", [largest, smallest], shape)
+    scale = builder.emit("Div", [span, builder.scalar(high - low)], shape)
+    scale = builder.emit("Max", [scale, builder.scalar(call["eps"])], shape)
+    steps = builder.emit("Round", [builder.emit("Div", [smallest, scale], shape)], shape)
+    point = builder.emit("Sub", [builder.scalar(low), steps], shape)
+    point = builder.emit("Clip", [point, builder.scalar(low), builder.scalar(high)], shape)
+    return scale, builder.emit("Cast", [point], shape, torch.int8, to=ONNX_TYPES[torch.int8])
+
+
+@translates(torchao.quantize_affine.default)
+def quantize_affine(call: Call) -> Operand:
+    if call["output_dtype"] != torch.int8 or (call["quant_min"], call["quant_max"]) != (-128, 127):
+        raise NotImplementedError("an activation in anything but int8")
+    return _by_rows(call, "QuantizeLinear")
+
+
+def _rows(call: Call) -> Value:
+    """The input with one scale for each entry of its first dimension, which is what ONNX has."""
+    x, block = call["input"], list(call["block_size"])
+    if not isinstance(x, Value):
+        raise NotImplementedError("a constant")
+    leading = next((axis for axis, size in enumerate(block) if size != 1), len(block))
+    if block[leading:] != list(x.shape[leading:]) or leading == len(block):
+        raise NotImplementedError(f"blocks of {block} in {list(x.shape)}")
+    if leading == 1 or (leading > 1 and all(size == 1 for size in x.shape[1:leading])):
+        return x
+    rows = (math.prod(x.shape[:leading]), *x.shape[leading:])
+    return call.builder.emit("Reshape", [x, call.builder.integers(*rows)], rows, x.dtype)
+
+
+def _by_rows(call: Call, op: str) -> Value:
+    """QuantizeLinear or DequantizeLinear with scales that were computed."""
+    x = _rows(call)
+    result = call.builder.emit(op, [x, call["scale"], call["zero_point"]], x.shape, call.dtype, axis=0)
+    return result if x.shape == call.shape else call.emit("Reshape", [result, call.builder.integers(*call.shape)])
+
+
+@translates(torchao.dequantize_affine.default)
 def dequantize_affine(call: Call) -> Operand:
+    """Of a weight, which has no zero point, or of an activation."""
+    if call["zero_point"] is not None:
+        return _by_rows(call, "DequantizeLinear")
     leading, group_size = call["block_size"]
-    if leading != 1 or call["zero_point"] is not None:
-        raise NotImplementedError("blocks over several rows, or a zero point")
+    if leading != 1:
+        raise NotImplementedError("blocks over several rows")
     bits = {(-8, 7): 4, (-127, 127): 8}[(call["quant_min"], call["quant_max"])]
     return Weight(call["input"], bits=bits, scale=call["scale"], group_size=group_size)
 
@@ -321,9 +377,15 @@ def dequantize_palette(call: Call) -> Operand:
 KEPT = frozenset(
     {
         decomposed.dequantize_per_channel.default,
-        torch.ops.torchao.dequantize_affine.default,
+        torchao.dequantize_affine.default,
         torch.ops.vggt_edge.dequantize_palette.default,
         aten.to.dtype,
     }
     | {target for target, translation in TRANSLATIONS.items() if translation in (same, dropout)}
 )
+
+
+def is_kept(node: Node) -> bool:
+    """Whether a node is never folded; an activation that is restored from int8 can be."""
+    of_activation = node.target is torchao.dequantize_affine.default and node.args[3] is not None
+    return node.target in KEPT and not of_activation

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict, deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,8 +13,9 @@ from torch.export import ExportedProgram
 from torch.fx import Node
 
 from vggt_edge.calibration.plan import Assignment, PrecisionPlan
+from vggt_edge.calibration.scheme import Activation
 from vggt_edge.devices.errors import LoweringError
-from vggt_edge.runtimes._audit import LinearPrecision, audit
+from vggt_edge.runtimes._audit import LinearPrecision, audit, place
 from vggt_edge.runtimes.base import Realised
 from vggt_edge.runtimes.coreai.asset import StoredLinear, digest_of
 
@@ -74,15 +75,6 @@ def _weight_of(node: Node, targets: dict[str, str]) -> str | None:
     return None
 
 
-def place(path: str, blocks: Iterable[str]) -> tuple[str, str]:
-    """(block, path in it) of a module; block names may leave out outer modules (``frame_blocks.0``)."""
-    fitting = [block for block in blocks if f".{block}." in f".{path}."]
-    if not fitting:
-        return "", path
-    block = max(fitting, key=len)
-    return block, f".{path}.".partition(f".{block}.")[2].rstrip(".")
-
-
 def audit_asset(
     planned: Sequence[PlannedLinear], stored: Sequence[StoredLinear], plan: PrecisionPlan, where: str
 ) -> tuple[Realised, ...]:
@@ -110,8 +102,9 @@ def _precision(use: PlannedLinear, held: StoredLinear | None) -> LinearPrecision
     """0 bits stand for other weights than the program's."""
     node = f"{use.block}/{use.path}"
     if held is None:
-        return LinearPrecision(node, use.path, 0, use.elements, False)
-    return LinearPrecision(node, use.path, held.bits, use.elements, held.int8_input, held.palette)
+        return LinearPrecision(node, use.path, 0, use.elements, Activation.NONE)
+    activation = Activation.STATIC_TENSOR if held.int8_input else Activation.NONE
+    return LinearPrecision(node, use.path, held.bits, use.elements, activation, held.palette)
 
 
 def match(

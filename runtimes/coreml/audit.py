@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from vggt_edge.calibration.plan import Assignment, PrecisionPlan
-from vggt_edge.calibration.scheme import SCHEMES
+from vggt_edge.calibration.scheme import SCHEMES, Activation
 from vggt_edge.devices.errors import LoweringError
 from vggt_edge.runtimes._audit import LinearPrecision, audit, realised_scheme
 from vggt_edge.runtimes.base import Realised
@@ -42,8 +42,9 @@ def linears(program: MilProgram) -> Iterator[LinearPrecision]:
             (weight,), (data,) = operation.inputs["weight"], operation.inputs["x"]
             bits, palette, elements = _stored(weight, producers)
             int8 = isinstance(data, str) and data in producers and producers[data].type == "dequantize"
+            activation = Activation.STATIC_TENSOR if int8 else Activation.NONE
             scope = operation.name.rpartition("__")[0]
-            yield LinearPrecision(operation.name, scope, bits, elements, int8, palette)
+            yield LinearPrecision(operation.name, scope, bits, elements, activation, palette)
 
 
 def _stored(weight: Argument, producers: dict[str, Operation]) -> tuple[int, bool, int]:
@@ -68,7 +69,7 @@ def _of_block(layers: tuple[LinearPrecision, ...], assignment: Assignment) -> It
         if layer.path.startswith(prefix):
             path = layer.path.removeprefix(prefix)
             yield LinearPrecision(
-                layer.node, excluded.get(path, path), layer.weight_bits, layer.weight_elements, layer.int8_input,
+                layer.node, excluded.get(path, path), layer.weight_bits, layer.weight_elements, layer.activation,
                 layer.palette,
             )  # fmt: skip
 
@@ -77,7 +78,7 @@ def _check_rest(layers: tuple[LinearPrecision, ...], plan: PrecisionPlan, where:
     prefixes = tuple(f"{mil_name(assignment.block)}__" for assignment in plan.assignments)
     rest = SCHEMES[plan.rest_scheme]
     wide = [
-        f"{layer.node}: {realised_scheme(layer.weight_bits, layer.int8_input, layer.palette)}"
+        f"{layer.node}: {realised_scheme(layer.weight_bits, layer.activation, layer.palette)}"
         for layer in layers
         if not f"{layer.path}__".startswith(prefixes) and layer.weight_bits > rest.weight_bits
     ]

@@ -10,14 +10,30 @@ import torch
 from torch import nn
 
 from vggt_edge.calibration.activations import MemoryJournal
-from vggt_edge.calibration.apply import apply_plan, input_scale, quantized_stage, realised_scheme
+from vggt_edge.calibration.apply import (
+    Recipe,
+    apply_plan,
+    input_scale,
+    quantized,
+    quantized_stage,
+    realised_scheme,
+)
 from vggt_edge.calibration.collect import images_of, layers_of
-from vggt_edge.calibration.linear import HalfConv2d, HalfLinear, HalfWeight, QuantConv2d, QuantLinear, QuantWeight
+from vggt_edge.calibration.linear import (
+    DYNAMIC,
+    HalfConv2d,
+    HalfLinear,
+    HalfWeight,
+    QuantConv2d,
+    QuantLinear,
+    QuantWeight,
+)
 from vggt_edge.calibration.plan import PrecisionPlan
 from vggt_edge.calibration.scenes import Scene
+from vggt_edge.calibration.scheme import SCHEMES
 from vggt_edge.calibration.stats import CalibrationStats
 from vggt_edge.calibration.walk import walk
-from vggt_edge.devices.errors import InputError, UsageError
+from vggt_edge.devices.errors import InputError
 from vggt_edge.exporter.models.vggt import VGGT
 
 Plans = Callable[..., PrecisionPlan]
@@ -27,6 +43,7 @@ Plans = Callable[..., PrecisionPlan]
     ("scheme", "largest"),
     [
         ("fp32", 0.0), ("fp16", 1e-3), ("w8a16", 0.05), ("w4a16", 0.5), ("w8a8", 0.2), ("p6a16", 0.2), ("p4a16", 0.5),
+        ("w8a8d", 0.2), ("w4a8d", 0.5),
     ],
 )
 def test_outputs_stay_near_fp32(
@@ -63,6 +80,47 @@ def test_four_bits_fall_back_where_there_are_none(model: VGGT, stats: Calibratio
     assert realised_scheme(nn.Conv2d(64, 8, 1), "w4a16", 64) == "w8a16"
     assert realised_scheme(nn.Linear(9, 8), "w4a16", 64) == "w8a16"
     assert realised_scheme(nn.Linear(96, 8), "w4a16", 64) == "w4a16"
+
+
+@pytest.mark.parametrize(
+    ("layer", "group_size", "realised"),
+    [
+        (nn.Conv2d(64, 8, 1), 32, "w8a8d"),
+        (nn.ConvTranspose2d(64, 8, 2), 32, "w8a8d"),
+        (nn.Linear(9, 8), 32, "w8a8d"),
+        (nn.Linear(48, 8), 32, "w8a8d"),
+        (nn.Linear(96, 8), 32, "w4a8d"),
+        (nn.Linear(96, 8), 64, "w4a8d"),
+        (nn.Linear(96, 8), 16, "w8a8d"),
+    ],
+)
+def test_four_bits_keep_their_activations_where_they_fall_back(
+    layer: nn.Module, group_size: int, realised: str
+) -> None:
+    assert realised_scheme(layer, "w4a8d", group_size) == realised
+    assert realised_scheme(layer, "w8a8d", group_size) == "w8a8d"
+
+
+@pytest.mark.parametrize(("features", "group_size", "got"), [(96, 64, 32), (128, 64, 64), (128, 128, 128)])
+def test_groups_beside_dynamic_inputs_are_multiples_of_32(features: int, group_size: int, got: int) -> None:
+    layer = quantized(nn.Linear(features, 8), Recipe(SCHEMES["w4a8d"], group_size))
+    assert isinstance(layer, QuantLinear)
+    assert (layer.group_size, layer.input_scale) == (got, DYNAMIC)
+
+
+def test_dynamic_schemes_need_no_statistics(
+    model: VGGT, scenes: tuple[Scene, ...], stats: CalibrationStats, uniform_plan: Plans
+) -> None:
+    """Not even outside the blocks, where calibration does not look."""
+    nothing = replace(stats, tensors=(), channel_absmax={})
+    apply_plan(model, uniform_plan(model, "w4a8d", rest_scheme="w8a8d"), nothing)
+    assert not layers_of(model)
+    inputs = [module.input_scale for module in model.modules() if isinstance(module, QuantWeight)]
+    assert set(inputs) == {DYNAMIC}
+    assert model.camera_head.pose_branch.fc1.bits == 8
+    assert model.aggregator.frame_blocks[0].mlp.fc1.bits == 4
+    with torch.inference_mode():
+        assert all(bool(torch.isfinite(output).all()) for output in model(images_of(scenes[0])))
 
 
 def test_excluded_layers_keep_the_rest_scheme(model: VGGT, stats: CalibrationStats, uniform_plan: Plans) -> None:
@@ -105,17 +163,21 @@ def test_a_plan_of_another_model_is_refused(model: VGGT, stats: CalibrationStats
         apply_plan(model, replace(plan, assignments=plan.assignments[1:]), stats)
 
 
-def test_schemes_without_a_form_are_refused(model: VGGT, stats: CalibrationStats, uniform_plan: Plans) -> None:
-    with pytest.raises(UsageError, match="w8a8d"):
-        apply_plan(model, uniform_plan(model, "w8a8d"), stats)
+def test_excluded_layers_stay_in_fp32_where_the_rest_quantizes_activations(
+    model: VGGT, stats: CalibrationStats, uniform_plan: Plans
+) -> None:
+    apply_plan(model, uniform_plan(model, "w4a8d", rest_scheme="w8a8d", excluded=("mlp.fc2",)), stats)
+    for block in model.aggregator.global_blocks:
+        assert type(block.mlp.fc2) is nn.Linear
+        assert isinstance(block.mlp.fc1, QuantLinear)
 
 
-def test_the_rest_cannot_quantize_activations(model: VGGT, stats: CalibrationStats, uniform_plan: Plans) -> None:
+def test_the_rest_cannot_have_static_activations(model: VGGT, stats: CalibrationStats, uniform_plan: Plans) -> None:
     with pytest.raises(InputError, match="rest_scheme"):
         apply_plan(model, uniform_plan(model, "fp16", rest_scheme="w8a8"), stats)
 
 
-@pytest.mark.parametrize("scheme", ["fp16", "w8a8", "w4a16", "p4a16"])
+@pytest.mark.parametrize("scheme", ["fp16", "w8a8", "w4a16", "p4a16", "w8a8d", "w4a8d"])
 def test_one_stage_at_a_time_computes_the_same_as_all_at_once(
     model: VGGT, scenes: tuple[Scene, ...], stats: CalibrationStats, uniform_plan: Plans, scheme: str
 ) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from vggt_edge.calibration.assign import (
     make_candidates,
     plan_mixed,
     plan_uniform,
+    rest_scheme,
 )
 from vggt_edge.calibration.cost import BlockCost, LayerCost
 from vggt_edge.calibration.plan import PrecisionPlan
@@ -59,6 +61,26 @@ def schemes_of(plan: PrecisionPlan) -> dict[str, str]:
 def test_convolution_blocks_are_offered_no_four_bits() -> None:
     assert candidate_schemes(BLOCKS[0], ORIN) == ("fp16", "w8a8", "w4a16")
     assert candidate_schemes(BLOCKS[-1], ORIN) == ("fp16", "w8a8")
+
+
+@pytest.mark.parametrize(
+    ("target", "precision", "rest"),
+    [
+        ("host-cpu", "mixed", "w8a16"),
+        ("host-cpu", "w8a8d", "w8a16"),
+        ("host-cpu", "fp16", "fp16"),
+        ("jetson-orin", "w8a8", "fp16"),
+        ("pixel-9", "mixed", "w8a8d"),
+        ("pixel-9", "w4a8d", "w8a8d"),
+        ("pixel-9", "fp32", "fp32"),
+    ],
+)
+def test_outside_the_blocks_is_stored_what_the_device_runs(target: str, precision: str, rest: str) -> None:
+    assert rest_scheme(precision, resolve(target)) == rest
+
+
+def test_a_device_with_fp32_alone_has_it_everywhere() -> None:
+    assert rest_scheme("mixed", replace(ORIN, schemes=("fp32",))) == "fp32"
 
 
 def test_an_unmeasured_scheme_is_an_error_not_a_guess() -> None:

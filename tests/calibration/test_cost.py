@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from vggt_edge.calibration.apply import realised_scheme
 from vggt_edge.calibration.cost import (
     BlockCost,
     LayerCost,
@@ -19,6 +22,7 @@ from vggt_edge.calibration.cost import (
 from vggt_edge.calibration.linear import QuantConv2d, QuantLinear
 from vggt_edge.calibration.quantize import GROUP_SIZES, pack_int4
 from vggt_edge.calibration.scheme import SCHEMES
+from vggt_edge.devices.cpu import FP32_MACS, int8_macs
 from vggt_edge.devices.errors import InputError, UnknownNameError
 from vggt_edge.devices.profile import list_profiles, resolve
 from vggt_edge.exporter.models.config import InputShape, VGGTConfig
@@ -225,8 +229,82 @@ def test_peak_activations_hold_at_least_what_the_dense_head_waits_for(blocks: di
 
 def test_the_profiles_speak_the_vocabulary_of_schemes() -> None:
     for profile in list_profiles():
-        assert set(profile.schemes) <= set(SCHEMES)
+        assert set(profile.runnable) <= set(SCHEMES)
         assert set(profile.group_sizes) <= set(GROUP_SIZES)
+
+
+def test_a_quantized_input_is_read_twice_and_written_once() -> None:
+    """One token through 4096 x 4096 int8 weights on a phone: each of two operators is bound by its traffic."""
+    phone, block = resolve("android"), block_of(linear(4096, 4096, 1))
+    quantizing = 4096 * (4 + 4 + 1)
+    product = weight_bytes(block, "w8a8d") + 4096 + 4 * 4096
+    overhead_ms = 2 * phone.layer_overhead_us / 1e3
+    expected_ms = 1e3 * (quantizing + product) / phone.bandwidth_bytes_per_s + overhead_ms
+    assert latency_ms(block, "w8a8d", phone) == pytest.approx(expected_ms, abs=1e-6)
+
+
+def test_four_bits_pay_where_weights_are_the_traffic() -> None:
+    """With one token the bytes decide; with many, unpacking and the scales of groups cost more than 8 bits do."""
+    phone, one, many = resolve("android"), block_of(linear(4096, 4096, 1)), block_of(linear(1024, 1024, 1374))
+    assert latency_ms(one, "w4a8d", phone, 32) < 0.7 * latency_ms(one, "w8a8d", phone)
+    times = [latency_ms(many, name, phone, 32) for name in ("w8a8d", "w4a8d", "fp32")]
+    assert times == sorted(times)
+    larger = [latency_ms(many, "w4a8d", phone, group) for group in (128, 64, 32)]
+    assert larger == sorted(set(larger))
+
+
+def test_a_product_of_four_bits_by_hand() -> None:
+    """1374 tokens through 1024 x 1024 in groups of 32: products, one rescaled sum per group, weights of 86 tiles."""
+    phone, layer = resolve("android"), linear(1024, 1024, 1374)
+    extra = 4 * 1374 * 1024 * (1024 // 32) + 0.5 * 1024 * 1024 * 1374 / 16
+    seconds = 2 * layer.macs / phone.ops_per_s("int8") + extra / phone.ops_per_s("fp32")
+    quantizing = 1374 * 1024 * max(10 / phone.ops_per_s("fp32"), 9 / phone.bandwidth_bytes_per_s)
+    expected_ms = 1e3 * (seconds + quantizing) + 2 * phone.layer_overhead_us / 1e3
+    assert latency_ms(block_of(layer), "w4a8d", phone, 32) == pytest.approx(expected_ms, abs=1e-6)
+
+
+def test_dot_products_and_matrix_products_are_priced() -> None:
+    """The same phone with fewer instructions is slower at int8, and as fast at FP32."""
+    phone, block = resolve("android"), block_of(linear(1024, 1024, 1374))
+    fp32 = phone.ops_per_s("fp32")
+    slower = [
+        replace(phone, throughput_ops_per_s={"fp32": fp32, "int8": fp32 * int8_macs(features) / FP32_MACS})
+        for features in (("i8mm", "dotprod"), ("dotprod",), ())
+    ]
+    for name in ("w8a8d", "w4a8d"):
+        times = [latency_ms(block, name, one, 32) for one in slower]
+        assert times == sorted(set(times))
+        assert times[0] == latency_ms(block, name, phone, 32)
+    assert len({latency_ms(block, "fp32", one) for one in slower}) == 1
+
+
+@given(st.integers(1, 12).map(lambda n: 64 * n), st.integers(1, 99), st.integers(1, 999))
+def test_activations_quantized_at_run_time_never_come_for_free(columns: int, rows: int, tokens: int) -> None:
+    """On the PC, where w8a8 has the same product without that operator."""
+    host, block = resolve("host"), block_of(linear(rows, columns, tokens))
+    assert latency_ms(block, "w8a8d", host) > latency_ms(block, "w8a8", host)
+    assert weight_bytes(block, "w8a8d") == weight_bytes(block, "w8a8") - 4
+
+
+@pytest.mark.parametrize("group", [32, 64, 128])
+@pytest.mark.parametrize(
+    "layer",
+    [nn.Linear(128, 5), nn.Linear(96, 7), nn.Linear(9, 8), nn.Conv2d(64, 8, 1), nn.ConvTranspose2d(32, 8, 2)],
+    ids=str,
+)
+def test_what_a_layer_is_counted_as_is_what_it_gets(layer: nn.Module, group: int) -> None:
+    """The bytes of a layer under w4a8d and w4a16 are those of the scheme that ``apply`` realises."""
+    (cost,) = describe_blocks(OneBlock(nn.Sequential(layer)), example_of(layer))
+    for name in ("w4a16", "w4a8d"):
+        real = realised_scheme(layer, name, group)
+        assert weight_bytes(cost, name, group) == weight_bytes(cost, real, group)
+        assert (SCHEMES[real].weight_bits == 4) == (weight_bytes(cost, name, group) < weight_bytes(cost, "w8a16"))
+
+
+def example_of(layer: nn.Module) -> Tensor:
+    """An input that the layer takes."""
+    shape = (3, layer.in_features) if isinstance(layer, nn.Linear) else (1, layer.in_channels, 4, 4)
+    return torch.zeros(shape)
 
 
 def test_small_layers_are_counted_at_8_bits_under_a_palette() -> None:

@@ -16,6 +16,7 @@ from vggt_edge.calibration import probe_layers, probes
 from vggt_edge.calibration.activations import MemoryJournal
 from vggt_edge.calibration.apply import replacement
 from vggt_edge.calibration.collect import images_of
+from vggt_edge.calibration.linear import DYNAMIC, fake_quantize_input, image_block, token_block
 from vggt_edge.calibration.probe_layers import layer_errors, quantized_forms, sampled, weight_gradient
 from vggt_edge.calibration.probes import cotangent, estimate
 from vggt_edge.calibration.scenes import Scene
@@ -130,6 +131,59 @@ def test_ranks_as_the_ablation_does(model: VGGT, scenes: tuple[Scene, ...], stat
     assert spearmanr([one.error for one in probed], [one.error for one in exact]).statistic > 0.9
     ratios = [mine.error / true.error for mine, true in zip(probed, exact, strict=True) if true.error > 0]
     assert 0.3 < float(np.median(ratios)) < 3.0
+
+
+ANDROID = {
+    "patch_embed.blocks.0": ("w8a8d", "w4a8d"),
+    "frame_blocks.0": ("w8a8d", "w4a8d"),
+    "global_blocks.2": ("fp32", "w8a8d", "w4a8d"),
+    "frame_blocks.3": ("w8a8d", "w4a8d"),
+    "camera_head.trunk.0": ("w8a8d", "w4a8d"),
+    "depth_head": ("w8a8d",),
+    "point_head": ("w8a8d",),
+}
+
+
+def test_ranks_dynamic_activations_as_the_ablation_does(
+    model: VGGT, scenes: tuple[Scene, ...], stats: CalibrationStats
+) -> None:
+    exact = measure(model, stats, scenes[:1], ANDROID, 32)
+    probed = estimate(model, stats, scenes[:1], ANDROID, 32, seed=0)
+    assert spearmanr([one.error for one in probed], [one.error for one in exact]).statistic > 0.9
+    ratios = [mine.error / true.error for mine, true in zip(probed, exact, strict=True) if true.error > 0]
+    assert 0.3 < float(np.median(ratios)) < 3.0
+
+
+def test_schemes_that_store_a_weight_alike_share_it_and_not_their_input() -> None:
+    layer = nn.Linear(64, 8).requires_grad_(False)
+    names = ("w8a8d", "w8a16", "w4a8d", "w4a16", "fp32")
+    forms = quantized_forms("layer", layer, names, 32, NO_STATS)
+    scales = {name: scale for name, (_, scale) in forms.items()}
+    assert scales == {"w8a8d": DYNAMIC, "w8a16": None, "w4a8d": DYNAMIC, "w4a16": None}
+    assert forms["w8a8d"][0] is forms["w8a16"][0]
+    assert not torch.equal(forms["w4a8d"][0].weight_scale, forms["w4a16"][0].weight_scale)
+
+
+@pytest.mark.usefixtures("exact_arithmetic")
+@pytest.mark.parametrize(
+    ("layer", "shape"),
+    [
+        (nn.Linear(64, 8), (probe_layers.TOKENS_AT_ONCE + 7, 64)),
+        (nn.Conv2d(4, 6, 3, padding=1), (3, 4, 9, 9)),
+        (nn.ConvTranspose2d(4, 6, 2, stride=2), (3, 4, 5, 5)),
+    ],
+)
+def test_a_dynamic_input_adds_what_it_really_changes(layer: nn.Module, shape: tuple[int, ...]) -> None:
+    """Token by token or image by image, though only some of them are at hand at a time."""
+    torch.manual_seed(0)
+    layer.requires_grad_(False)
+    x = torch.randn(shape) * torch.logspace(-3, 3, shape[0]).reshape(-1, *(1 for _ in shape[1:]))
+    by_input, by_output = torch.randn(shape), torch.zeros_like(layer(x))
+    forms = quantized_forms("layer", layer, ("w8a8d", "w8a16"), 32, NO_STATS)
+    found = layer_errors(sampled(layer, by_output, "layer"), x, by_input, forms)
+    change = fake_quantize_input(x, DYNAMIC, token_block(x) if x.ndim == 2 else image_block(x)) - x
+    assert found["w8a16"] == 0.0
+    assert found["w8a8d"] == pytest.approx(0.5 * float((by_input * change).square().sum()), rel=1e-4)
 
 
 def test_fp32_costs_nothing(model: VGGT, scenes: tuple[Scene, ...], stats: CalibrationStats) -> None:

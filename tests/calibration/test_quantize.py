@@ -50,6 +50,34 @@ def test_packing_refuses_what_does_not_fit() -> None:
         q.pack_int4(torch.tensor([8], dtype=torch.int8))
 
 
+@given(st.floats(2.0**-17, 65000, width=32))
+def test_a_bfloat16_scale_is_the_nearest_and_fp16_holds_it(value: float) -> None:
+    rounded = q.bfloat16_nearest(torch.tensor([value]))
+    assert torch.equal(rounded.to(torch.bfloat16).to(torch.float32), rounded)
+    assert is_fp16(rounded)
+    assert abs(float(rounded) - value) <= value * 2**-8
+
+
+@given(st.floats(0, 2.0**-17, width=32))
+def test_a_bfloat16_scale_is_never_zero(value: float) -> None:
+    assert float(q.bfloat16_nearest(torch.tensor([value]))) == 2.0**-17
+
+
+@given(matrices)
+def test_groups_with_bfloat16_scales_hold_their_largest_weight(weight: Tensor) -> None:
+    scale = q.group_scale(weight, 4, 32, q.bfloat16_nearest)
+    step = q.spread(scale, weight)
+    error = (q.dequantize(q.quantize(weight, step, q.WEIGHT_RANGES[4]), step) - weight).abs()
+    assert bool((error <= step * (0.5 + 1e-5)).all())
+
+
+def test_a_bfloat16_scale_beyond_fp16_is_refused() -> None:
+    """65500 is no bfloat16 number: the nearest one is 65536, which FP16 has not."""
+    with pytest.raises(ValueError, match="no finite FP16 scale"):
+        q.scale_of(torch.tensor([7 * 65500.0]), 7, q.bfloat16_nearest)
+    assert float(q.scale_of(torch.tensor([7 * 65000.0]), 7, q.bfloat16_nearest)) == 65024
+
+
 @given(st.floats(0, 65504, width=32))
 def test_fp16_ceil_is_the_smallest_half_not_below(value: float) -> None:
     rounded = float(q.fp16_ceil(torch.tensor([value], dtype=torch.float32)))

@@ -20,7 +20,8 @@ CANDIDATES = {
     "patch_embed.blocks.0": ("w4a16",),
     "global_blocks.2": ("w8a8", "fp16"),
     "camera_head.trunk.0": ("w4a16",),
-    "point_head": ("w8a16",),
+    "frame_blocks.1": ("w4a8d",),
+    "point_head": ("w8a16", "w8a8d"),
 }
 
 

@@ -56,13 +56,29 @@ class Builder:
             where, "DequantizeLinear", self.op(where, "QuantizeLinear", x, scale_name, zero), scale_name, zero
         )
 
+    def fake_quantize_rows(self, where: str, x: str) -> str:
+        """int8 with a computed scale and zero point for each entry of the first dimension of x."""
+        zero, levels = (self.constant(np.array(value, np.float32)) for value in (0, 255))
+        low, high = (self.constant(np.array(value, np.float32)) for value in (-128, 127))
+        # Of any rank: flattened, so that one axis is left to reduce.
+        flat, axis = self.op(where, "Flatten", x, axis=1), self.constant(np.array([1]))
+        smallest = self.op(where, "Min", self.op(where, "ReduceMin", flat, axis, keepdims=0), zero)
+        largest = self.op(where, "Max", self.op(where, "ReduceMax", flat, axis, keepdims=0), zero)
+        span = self.op(where, "Div", self.op(where, "Sub", largest, smallest), levels)
+        scale = self.op(where, "Max", span, self.constant(np.array(1e-9, np.float32)))
+        steps = self.op(where, "Round", self.op(where, "Div", smallest, scale))
+        point = self.op(where, "Clip", self.op(where, "Sub", low, steps), low, high)
+        point = self.op(where, "Cast", point, to=TensorProto.INT8)
+        integers = self.op(where, "QuantizeLinear", x, scale, point, axis=0)
+        return self.op(where, "DequantizeLinear", integers, scale, point, axis=0)
+
     def weight(self, where: str, array: Array, scheme: str, axis: int) -> str:
         """A float32 value made of ``array`` (output channels along ``axis``) stored as ``scheme`` says."""
         if scheme == "fp32":
             return self.constant(array)
         if scheme == "fp16":
             return self.op(where, "Cast", self.constant(array.astype(np.float16)), to=TensorProto.FLOAT)
-        if scheme == "w4a16":
+        if scheme in ("w4a16", "w4a8d"):
             groups = array.reshape(array.shape[0] // GROUP, GROUP, array.shape[1])
             scale = np.abs(groups).max(axis=1) / 7
             integers = np.clip(np.round(groups / scale[:, None]), -8, 7).astype(np.int8).reshape(array.shape)
@@ -79,20 +95,29 @@ class Builder:
         return (self.random.standard_normal(shape) * scale).astype(np.float32)
 
     def linear(self, where: str, x: str, inputs: int, outputs: int, scheme: str, input_scale: float = 0.05) -> str:
-        if scheme == "w8a8":
-            x = self.fake_quantize(where, x, input_scale)
+        x = self.layer_input(where, x, scheme, input_scale, (-1, inputs))
         weight = self.weight(where, self.normal(inputs, outputs, scale=inputs**-0.5), scheme, axis=1)
         return self.op(where, "Add", self.op(where, "MatMul", x, weight), self.constant(self.normal(outputs)))
 
     def conv(
         self, where: str, x: str, shape: tuple[int, ...], scheme: str, operator: str = "Conv", **attributes: object
     ) -> str:
-        if scheme == "w8a8":
-            x = self.fake_quantize(where, x, 0.05)
+        x = self.layer_input(where, x, scheme, 0.05)
         fan_in = shape[1] * shape[2] * shape[3]
         axis = 0 if operator == "Conv" else 1
         weight = self.weight(where, self.normal(*shape, scale=fan_in**-0.5), scheme, axis)
         return self.op(where, operator, x, weight, self.constant(self.normal(shape[axis])), **attributes)
+
+    def layer_input(self, where: str, x: str, scheme: str, scale: float, tokens: tuple[int, ...] = ()) -> str:
+        """tokens: the shape in which every row has a scale of its own, of x (1, TOKENS, features)."""
+        if scheme == "w8a8":
+            return self.fake_quantize(where, x, scale)
+        if not scheme.endswith("a8d"):
+            return x
+        if not tokens:
+            return self.fake_quantize_rows(where, x)
+        rows = self.fake_quantize_rows(where, self.op(where, "Reshape", x, self.constant(np.array(tokens))))
+        return self.op(where, "Reshape", rows, self.constant(np.array([1, *tokens])))
 
     def norm(self, where: str, x: str, dim: int) -> str:
         gain, bias = self.constant(np.ones(dim, np.float32)), self.constant(np.zeros(dim, np.float32))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,14 +13,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from vggt_edge.calibration.plan import PrecisionPlan
+from vggt_edge.calibration.scheme import Activation
 from vggt_edge.devices.errors import LoweringError
-from vggt_edge.runtimes._audit import audit_onnx
+from vggt_edge.runtimes._audit import audit_onnx, realised_scheme
 
-LINEAR = st.sampled_from(["fp32", "fp16", "w8a16", "w4a16", "w8a8"])
-CONV = st.sampled_from(["fp32", "fp16", "w8a16", "w8a8"])
+LINEAR = st.sampled_from(["fp32", "fp16", "w8a16", "w4a16", "w8a8", "w8a8d", "w4a8d"])
+CONV = st.sampled_from(["fp32", "fp16", "w8a16", "w8a8", "w8a8d"])
 
 
-@settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(written=st.tuples(LINEAR, LINEAR, CONV), asked=st.tuples(LINEAR, LINEAR, CONV))
 def test_it_passes_exactly_when_every_block_holds_what_was_asked(
     written: tuple[str, ...],
@@ -59,6 +61,42 @@ def test_an_excluded_linear_has_to_have_the_rest_scheme(
     path = write_mini("w8a8")
     with pytest.raises(LoweringError, match=r"mlp\.fc2/MatMul_\d+: asked fp16, the file holds w8a8"):
         audit_onnx(path, make_plan("w8a8", excluded=("mlp.fc2",)))
+
+
+@pytest.mark.parametrize(
+    ("written", "asked"), [("w8a8", "w8a8d"), ("w8a8d", "w8a8"), ("w8a16", "w8a8d"), ("w4a16", "w4a8d")]
+)
+def test_static_dynamic_and_no_int8_inputs_are_told_apart(
+    written: str, asked: str, write_mini: Callable[..., Path], make_plan: Callable[..., PrecisionPlan]
+) -> None:
+    with pytest.raises(LoweringError, match=rf"4 layers(.|\n)*asked {asked}, the file holds {written}\n"):
+        audit_onnx(write_mini(written), make_plan(asked))
+
+
+def test_an_excluded_linear_stays_in_fp32_where_the_rest_quantizes_activations(
+    write_mini: Callable[..., Path], make_plan: Callable[..., PrecisionPlan]
+) -> None:
+    plan = replace(make_plan("w8a8d", excluded=("mlp.fc2",)), rest_scheme="w8a8d")
+    with pytest.raises(LoweringError, match=r"mlp\.fc2/MatMul_\d+: asked fp32, the file holds w8a8d"):
+        audit_onnx(write_mini("w8a8d"), plan)
+
+
+@pytest.mark.parametrize(
+    ("bits", "activation", "palette", "name"),
+    [
+        (8, Activation.NONE, False, "w8a16"),
+        (8, Activation.STATIC_TENSOR, False, "w8a8"),
+        (8, Activation.DYNAMIC_TOKEN, False, "w8a8d"),
+        (4, Activation.DYNAMIC_TOKEN, False, "w4a8d"),
+        (4, Activation.NONE, True, "p4a16"),
+        (4, Activation.STATIC_TENSOR, False, "w4a8"),
+        (16, Activation.DYNAMIC_TOKEN, False, "w16a8d"),
+        (4, Activation.DYNAMIC_TOKEN, True, "p4a8d"),
+        (0, Activation.DYNAMIC_TOKEN, False, "other weights"),
+    ],
+)
+def test_what_is_found_has_a_name(bits: int, activation: Activation, palette: bool, name: str) -> None:
+    assert realised_scheme(bits, activation, palette) == name
 
 
 def test_an_exclusion_does_not_cover_names_that_begin_alike(

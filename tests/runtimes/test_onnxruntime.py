@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,10 @@ import onnxruntime
 import pytest
 from onnx.reference import ReferenceEvaluator
 
+from vggt_edge.calibration.scheme import SCHEMES
 from vggt_edge.devices.errors import InputError, LoweringError
+from vggt_edge.devices.profile import load_profile
+from vggt_edge.runtimes import all_backends
 from vggt_edge.runtimes.onnxruntime import BACKEND, open_onnx, session_options
 
 Array = np.ndarray
@@ -27,7 +31,7 @@ def sqnr_db(actual: Array, expected: Array) -> float:
 def test_the_oracle_does_what_the_onnx_standard_says(builder: Any, tmp_path: Path, save: Any) -> None:
     """Against the reference evaluator of the onnx package, an implementation of its own, on each kind of linear."""
     x = "x"
-    for index, scheme in enumerate(("fp16", "w8a8", "w8a16", "w4a16")):
+    for index, scheme in enumerate(("fp16", "w8a8", "w8a16", "w4a16", "w8a8d", "w4a8d")):
         x = builder.linear(f"blocks.{index}/fc", x, 128, 128, scheme)
     path = save(builder.model({"x": (1, 16, 128)}, {"y": (x, (1, 16, 128))}), tmp_path / "model.onnx")
     inputs = {"x": np.random.default_rng(0).standard_normal((1, 16, 128)).astype(np.float32)}
@@ -35,7 +39,7 @@ def test_the_oracle_does_what_the_onnx_standard_says(builder: Any, tmp_path: Pat
     assert sqnr_db(open_onnx(path).run(inputs)["y"], expected) > 60
 
 
-@pytest.mark.parametrize("schemes", [MIXED, ("w8a16", "w8a16", "w8a16"), ("fp16", "fp16", "fp16")], ids="-".join)
+@pytest.mark.parametrize("schemes", [MIXED, ("w8a16",) * 3, ("fp16",) * 3, ("w8a8d", "w4a8d", "w8a8d")], ids="-".join)
 def test_fast_mode_stays_close_to_the_oracle(
     schemes: tuple[str, ...], write_mini: Callable[..., Path], tokens: Array
 ) -> None:
@@ -43,6 +47,13 @@ def test_fast_mode_stays_close_to_the_oracle(
     oracle, fast = (open_onnx(path, mode).run({"tokens": tokens}) for mode in ("oracle", "fast"))
     for name, expected in oracle.items():
         assert sqnr_db(fast[name], expected) > 35, name
+
+
+def test_dynamic_activations_are_run_here_and_in_no_backend_that_fixes_its_scales() -> None:
+    every = replace(load_profile("host-cpu"), schemes=tuple(SCHEMES), on_request=())
+    takers = {one.name for one in all_backends() if {"w8a8d", "w4a8d"} & set(one.schemes(every))}
+    assert "onnxruntime" in takers
+    assert not takers & {"coreai", "coreml", "tensorrt"}
 
 
 def test_fast_mode_runs_per_channel_weights_without_zero_points(builder: Any, tmp_path: Path, save: Any) -> None:

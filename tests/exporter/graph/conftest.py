@@ -43,6 +43,8 @@ CONFIG = VGGTConfig(
     dpt_hidden=8,
 )
 SCHEMES = ("fp32", "fp16", "w8a16", "w4a16", "w8a8")
+ANDROID_SCHEMES = ("w8a8d", "w4a8d", "fp32")
+REST = {"fp32": "fp32", "camera": "fp32", "android": "w8a8d", "w8a8d": "w8a8d", "w4a8d": "w8a8d"}
 Array = npt.NDArray[np.float32]
 
 
@@ -61,8 +63,13 @@ def scene() -> Scene:
 
 
 def schemes_of(model: VGGT, kind: str) -> dict[str, str]:
-    """``mixed`` deals all schemes out in turn; ``camera`` quantizes the camera trunk to w8a8 and nothing else."""
+    """``mixed`` deals all schemes out in turn, ``android`` those of Android.
+
+    ``camera`` quantizes the camera trunk to w8a8 and nothing else.
+    """
     names = list(model.blocks())
+    if kind == "android":
+        return {name: ANDROID_SCHEMES[index % len(ANDROID_SCHEMES)] for index, name in enumerate(names)}
     if kind == "mixed":
         return {name: SCHEMES[index % len(SCHEMES)] for index, name in enumerate(names)}
     if kind == "camera":
@@ -94,7 +101,7 @@ def run_torch(model: VGGT, images: Array) -> dict[str, Array]:
 
 @pytest.fixture(scope="session")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Exported]:
-    """``exported(kind)``: a scheme's name for a uniform plan, ``mixed``, or ``camera``."""
+    """``exported(kind)``: a scheme's name for a uniform plan, ``mixed``, ``android`` or ``camera``."""
 
     @functools.cache
     def make(kind: str) -> Exported:
@@ -104,8 +111,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Export
         assignments = tuple(
             Assignment(name, scheme, "test", 0.0, 0, 0.0) for name, scheme in schemes_of(model, kind).items()
         )
-        rest = "fp32" if kind in ("fp32", "camera") else "fp16"
-        plan = PrecisionPlan("model", stats.digest, "none", 64, assignments, rest_scheme=rest)
+        plan = PrecisionPlan("model", stats.digest, "none", 64, assignments, rest_scheme=REST.get(kind, "fp16"))
         quantized = copy.deepcopy(model)
         apply_plan(quantized, plan, stats)
         graph, file = build_graph(model, plan, stats, tmp_path_factory.mktemp(kind) / "model.onnx")

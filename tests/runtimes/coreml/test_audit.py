@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from vggt_edge.calibration.plan import PrecisionPlan
+from vggt_edge.calibration.scheme import Activation
 from vggt_edge.devices.errors import LoweringError
 from vggt_edge.runtimes.base import Lowered
 from vggt_edge.runtimes.coreml.audit import audit_program, linears
@@ -68,5 +69,5 @@ def test_every_linear_and_convolution_is_seen_once(lower_mini: Lower) -> None:
     _, out = lower_mini("w8a8", "w4a16", "w8a16")
     found = tuple(linears(load_program(out / PACKAGE)))
     assert len({layer.node for layer in found}) == len(found)
-    int8 = {layer.path.partition("__")[0] for layer in found if layer.int8_input}
+    int8 = {layer.path.partition("__")[0] for layer in found if layer.activation is Activation.STATIC_TENSOR}
     assert int8 == {"frame_blocks_0"}

@@ -150,3 +150,10 @@ def test_enforce_lists_all_of_it_in_one_error(builder: Any, tmp_path: Path, save
     with pytest.raises(LoweringError, match="breaks 2 rules") as caught:
         enforce(loaded(builder, twice, tmp_path, save), "model.onnx")
     assert str(caught.value).count("decomposed Gelu") == 2
+
+
+def test_activations_quantized_at_run_time_are_refused(builder: Any, tmp_path: Path, save: Any) -> None:
+    """Their zero points are computed, and TensorRT takes any for 0."""
+    x = builder.fake_quantize_rows("n", builder.op("n", "Reshape", "x", builder.constant(np.array([16, 128]))))
+    with pytest.raises(LoweringError, match="zero point"):
+        enforce(loaded(builder, matmul(builder, x, weight8(builder)), tmp_path, save), "model.onnx")
