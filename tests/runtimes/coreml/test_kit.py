@@ -444,7 +444,7 @@ def test_write_golden(folder: Path) -> None:
     assert set(tensors) == {"input/images", *(f"{group}/{name}" for group in ("simulation", "fp32") for name in names)}
     np.testing.assert_array_equal(tensors["simulation/depth"], simulation["depth"])
     golden = json.loads((folder / "kit.json").read_text())["golden"]
-    assert golden == {"file": "golden.safetensors", "sha256": kit_files._sha256(path)}
+    assert golden == {"file": "golden.safetensors", "sha256": kit_files.sha256(path)}
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,81 @@
+package io.vggtedge
+
+import kotlin.math.abs
+import kotlin.math.floor
+import kotlin.math.ln
+import kotlin.math.max
+import kotlin.math.min
+
+/**
+ * Width and height of a frame in pixels.
+ *
+ * @property width Pixels from left to right.
+ * @property height Pixels from top to bottom.
+ */
+public data class FrameSize(public val width: Int, public val height: Int) {
+    /** The number of pixels. */
+    public val pixelCount: Int get() = width * height
+
+    /** Whether both sides are made of whole patches. */
+    public val isWholePatches: Boolean
+        get() = width >= PATCH && height >= PATCH && width % PATCH == 0 && height % PATCH == 0
+
+    /** Width x height. */
+    override fun toString(): String = "$width x $height"
+
+    /** Sizes of frames that a model can take. */
+    public companion object {
+        /** The side of one patch of the model: both sides of its input are multiples of it. */
+        public const val PATCH: Int = 14
+
+        /**
+         * The size of whole patches that best keeps the aspect ratio of a frame.
+         *
+         * The longer side becomes the largest multiple of 14 within [longSide]; the shorter one the multiple of 14
+         * whose aspect ratio is nearest in the logarithm. It is what the exporter chooses for `--resolution`.
+         * Throws [KitException] for a frame without pixels or a long side under one patch.
+         */
+        public fun fitting(frame: FrameSize, longSide: Int): FrameSize {
+            if (frame.width < 1 || frame.height < 1 || longSide < PATCH) {
+                throw KitException(
+                    KitException.Kind.WRONG_INPUT,
+                    "a frame of $frame has no size within $longSide pixels",
+                    "give a frame of at least 1 x 1 pixel and a long side of at least $PATCH",
+                )
+            }
+            val longPatches = longSide / PATCH
+            val shorter = min(frame.width, frame.height).toDouble()
+            val exact = longPatches * shorter / max(frame.width, frame.height)
+            val below = max(1, floor(exact).toInt())
+            val above = min(below + 1, longPatches)
+            val belowIsNearer = abs(ln(below / exact)) <= abs(ln(above / exact))
+            val long = longPatches * PATCH
+            val short = (if (belowIsNearer) below else above) * PATCH
+            return if (frame.width >= frame.height) FrameSize(long, short) else FrameSize(short, long)
+        }
+    }
+}
+
+/**
+ * The centred part of a [source] frame that a [target] frame shows, in source pixels.
+ *
+ * A frame is scaled until it covers the target and cropped evenly: nothing is padded, nothing is stretched. Pixel
+ * coordinates are continuous, the top-left corner of the image is (0, 0).
+ */
+public class FrameCrop(source: FrameSize, target: FrameSize) {
+    /** Target pixels per source pixel. */
+    public val scale: Double =
+        max(target.width.toDouble() / source.width, target.height.toDouble() / source.height)
+
+    /** Width of the part that is shown. */
+    public val width: Double = min(target.width / scale, source.width.toDouble())
+
+    /** Height of the part that is shown. */
+    public val height: Double = min(target.height / scale, source.height.toDouble())
+
+    /** Left edge of the part that is shown. */
+    public val left: Double = (source.width - width) / 2
+
+    /** Top edge of the part that is shown. */
+    public val top: Double = (source.height - height) / 2
+}

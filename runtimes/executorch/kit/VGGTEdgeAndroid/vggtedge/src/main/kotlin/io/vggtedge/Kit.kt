@@ -1,0 +1,204 @@
+package io.vggtedge
+
+import java.io.File
+import java.io.IOException
+import org.json.JSONException
+import org.json.JSONObject
+
+/**
+ * What `kit.json` says: the model, what goes in and comes out, and how far it may drift.
+ *
+ * @property target The device profile that the model was exported for.
+ * @property planDigest sha256 of the precision plan.
+ * @property model The program and its weights.
+ * @property input What goes in.
+ * @property outputs What comes out, in the order in which the program returns it.
+ * @property blocks The precision of each block.
+ * @property tolerances How far the model may drift.
+ * @property golden The golden tensors; null in a kit without them.
+ */
+public class Kit
+private constructor(
+    public val target: String,
+    public val planDigest: String,
+    public val model: Model,
+    public val input: Input,
+    public val outputs: List<Output>,
+    public val blocks: List<Block>,
+    public val tolerances: Tolerances,
+    public val golden: Golden?,
+) {
+    /**
+     * The program and its weights.
+     *
+     * @property program The name of the `.pte` beside `kit.json`.
+     * @property sha256 Its sha256.
+     * @property weights The name of the `.ptd` beside it; null where the program holds its weights itself.
+     * @property weightsSha256 The sha256 of that.
+     * @property executorchVersion The ExecuTorch that wrote the program.
+     * @property delegate What runs it, such as `xnnpack`.
+     * @property plannedBytes Memory that ExecuTorch plans for values between delegate calls.
+     */
+    public data class Model(
+        public val program: String,
+        public val sha256: String,
+        public val weights: String?,
+        public val weightsSha256: String?,
+        public val executorchVersion: String,
+        public val delegate: String,
+        public val plannedBytes: Long,
+    )
+
+    /**
+     * What goes in: one tensor (1, frames, 3, height, width), RGB from 0 to 1.
+     *
+     * @property name Its name.
+     * @property frames Frames per prediction.
+     * @property height Rows of a frame, a multiple of 14.
+     * @property width Columns of a frame, a multiple of 14.
+     */
+    public data class Input(
+        public val name: String,
+        public val frames: Int,
+        public val height: Int,
+        public val width: Int,
+    ) {
+        /** The size of a frame. */
+        public val frameSize: FrameSize get() = FrameSize(width, height)
+
+        /** The sides of the tensor. */
+        public val shape: LongArray get() = longArrayOf(1, frames.toLong(), 3, height.toLong(), width.toLong())
+    }
+
+    /**
+     * One output, float32.
+     *
+     * @property name `pose_enc`, `depth`, `depth_conf`, `points` or `points_conf`.
+     * @property shape Its sides, the batch of 1 first.
+     */
+    public data class Output(public val name: String, public val shape: List<Long>)
+
+    /**
+     * One block of the model and the scheme that its weights and activations are stored in.
+     *
+     * @property block Its name, such as `frame_blocks.0`.
+     * @property scheme Its scheme, such as `w4a8d`.
+     */
+    public data class Block(public val block: String, public val scheme: String)
+
+    /**
+     * How far the model may drift.
+     *
+     * @property backendSqnrDbMin The least SQNR in dB of each output against the simulation of the same plan; null:
+     *   not judged.
+     */
+    public data class Tolerances(public val backendSqnrDbMin: Double?)
+
+    /**
+     * The golden tensors.
+     *
+     * @property file The name of the file beside `kit.json`.
+     * @property sha256 Its sha256.
+     */
+    public data class Golden(public val file: String, public val sha256: String)
+
+    /** Throws [KitException] unless program and weights are byte for byte what `kit.json` lists. */
+    public fun checkModel(folder: File) {
+        checkFile(File(folder, model.program), model.sha256)
+        val weights = model.weights ?: return
+        checkFile(File(folder, weights), model.weightsSha256.orEmpty())
+    }
+
+    /** Reads kits. */
+    public companion object {
+        /** The one version of `kit.json` that this library reads. */
+        public const val SCHEMA_VERSION: Int = 1
+
+        /** The name of the file. */
+        public const val FILE_NAME: String = "kit.json"
+
+        /**
+         * Reads and checks `kit.json` in [folder], `executorch` in a bundle.
+         *
+         * Throws [KitException] for a file that is missing, of another version, or not consistent in itself.
+         */
+        public fun read(folder: File): Kit {
+            val file = File(folder, FILE_NAME)
+            try {
+                return parse(file.readText())
+            } catch (error: IOException) {
+                throw KitException(
+                    KitException.Kind.DAMAGED_FILE,
+                    "cannot read $file: ${error.message}",
+                    "copy kit.json from the bundle's executorch folder, beside the program",
+                    error,
+                )
+            }
+        }
+
+        /** From the contents of `kit.json`; throws as [read] does. */
+        public fun parse(json: String): Kit {
+            val kit =
+                readJson(json, ::damaged) { root ->
+                    checkVersion(root.int("schema_version"))
+                    kit(root)
+                }
+            kit.check()
+            return kit
+        }
+
+        private fun checkVersion(version: Int) {
+            if (version == SCHEMA_VERSION) return
+            throw KitException(
+                KitException.Kind.UNSUPPORTED,
+                "kit.json has version $version, this library reads $SCHEMA_VERSION",
+                "take kit.json and VGGTEdgeAndroid out of the same bundle",
+            )
+        }
+
+        internal fun damaged(reason: String): KitException =
+            KitException(
+                KitException.Kind.DAMAGED_FILE,
+                "kit.json cannot be used: $reason",
+                "copy it from the bundle again",
+            )
+
+        private fun kit(json: JSONObject): Kit =
+            Kit(
+                target = json.text("target"),
+                planDigest = json.text("plan_digest"),
+                model = model(json.table("model")),
+                input = input(json.table("input")),
+                outputs = json.tables("outputs").map(::output),
+                blocks = json.tables("blocks").map(::block),
+                tolerances = tolerances(json.table("tolerances")),
+                golden = json.tableOrNull("golden")?.let(::golden),
+            )
+
+        private fun model(json: JSONObject): Model =
+            Model(
+                program = json.text("program"),
+                sha256 = json.text("sha256"),
+                weights = json.textOrNull("weights"),
+                weightsSha256 = json.textOrNull("weights_sha256"),
+                executorchVersion = json.text("executorch_version"),
+                delegate = json.text("delegate"),
+                plannedBytes = json.table("memory").whole("planned_bytes"),
+            )
+
+        private fun input(json: JSONObject): Input {
+            for ((key, only) in listOf("order" to "NCHW", "layout" to "contiguous", "dtype" to "float32")) {
+                if (json.text(key) != only) throw JSONException("the input's $key is ${json.text(key)}, not $only")
+            }
+            return Input(json.text("name"), json.int("frames"), json.int("height"), json.int("width"))
+        }
+
+        private fun output(json: JSONObject) = Output(json.text("name"), json.wholes("shape"))
+
+        private fun block(json: JSONObject) = Block(json.text("block"), json.text("scheme"))
+
+        private fun tolerances(json: JSONObject) = Tolerances(json.numberOrNull("backend_sqnr_db_min"))
+
+        private fun golden(json: JSONObject) = Golden(json.text("file"), json.text("sha256"))
+    }
+}

@@ -1,0 +1,33 @@
+package io.vggtedge
+
+/**
+ * What went wrong and what to do next. Everything that this library throws on purpose is a [KitException].
+ *
+ * @property kind The kind of failure, for code that reacts to it.
+ * @property what What happened, with the file, tensor or size it happened to.
+ * @property remedy What to do next.
+ */
+public class KitException(
+    public val kind: Kind,
+    public val what: String,
+    public val remedy: String,
+    cause: Throwable? = null,
+) : Exception("$what; next: $remedy", cause) {
+    /** The kinds of failure. */
+    public enum class Kind {
+        /** A file of the kit is missing, cut short, or not what `kit.json` lists. */
+        DAMAGED_FILE,
+
+        /** This device, or this version of the library, cannot use the kit. */
+        UNSUPPORTED,
+
+        /** Frames, tensors or sizes handed in do not fit the model. */
+        WRONG_INPUT,
+
+        /** The model gave something that cannot be used, such as NaN. */
+        UNUSABLE_OUTPUT,
+
+        /** ExecuTorch could not load or run the model. */
+        MODEL_FAILED,
+    }
+}

@@ -1,0 +1,61 @@
+package io.vggtedge
+
+/**
+ * What the model says about some frames of one place. The world is the camera of the first frame.
+ *
+ * @property outputs The outputs that were exported, by name.
+ * @property frames How many frames went in.
+ * @property frameSize The frames as the model saw them: the pixels of all maps.
+ */
+public class Prediction(
+    public val outputs: Map<String, FloatTensor>,
+    public val frames: Int,
+    public val frameSize: FrameSize,
+) {
+    /** Distances along the optical axis, (1, S, H, W), in units of the scene. */
+    public val depth: FloatTensor? get() = outputs["depth"]
+
+    /** How sure the model is of each depth, from 1 up, (1, S, H, W). */
+    public val depthConfidence: FloatTensor? get() = outputs["depth_conf"]
+
+    /** The world point of each pixel, (1, S, H, W, 3), in units of the scene. */
+    public val points: FloatTensor? get() = outputs["points"]
+
+    /** How sure the model is of each point, from 1 up, (1, S, H, W). */
+    public val pointsConfidence: FloatTensor? get() = outputs["points_conf"]
+
+    /** The camera of each frame. Throws [KitException] if the model gives none, or none that can be used. */
+    public fun cameras(): List<Camera> = PoseEncoding.cameras(output("pose_enc").values, frameSize)
+
+    /**
+     * The points of the most confident pixels of all frames: x, y, z of one after the other.
+     *
+     * Taken from depth and cameras, more accurate than the point map by VGGT's authors (arXiv 2503.11651), and from
+     * the point map where one of them was not exported. [share] says how many pixels to keep, from 0 to 1. Throws
+     * [KitException] if the model was exported with neither.
+     */
+    public fun pointCloud(share: Double = 0.5): FloatArray {
+        val fromDepth = "depth" in outputs && "pose_enc" in outputs
+        val all =
+            if (fromDepth) PointCloud.unproject(output("depth").values, cameras(), frameSize)
+            else output("points").values
+        val confidence = (if (fromDepth) depthConfidence else pointsConfidence) ?: return all
+        val keep = PointCloud.confidentPixels(listOf(confidence.values), share)
+        val kept = FloatArray(3 * keep.count { it })
+        var to = 0
+        for (index in keep.indices) {
+            if (!keep[index]) continue
+            all.copyInto(kept, to, 3 * index, 3 * index + 3)
+            to += 3
+        }
+        return kept
+    }
+
+    private fun output(name: String): FloatTensor =
+        outputs[name]
+            ?: throw KitException(
+                KitException.Kind.WRONG_INPUT,
+                "the model has no output $name, only ${outputs.keys.sorted().joinToString()}",
+                "export with --outputs depth,points,camera",
+            )
+}

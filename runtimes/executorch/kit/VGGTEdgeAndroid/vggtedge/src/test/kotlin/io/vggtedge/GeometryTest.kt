@@ -1,0 +1,99 @@
+package io.vggtedge
+
+import org.junit.Assert.assertArrayEquals
+import org.junit.Assert.assertEquals
+import org.junit.Test
+
+class GeometryTest {
+    @Test
+    fun posesDecodeAsInPython() {
+        for (case in Vectors.cases("poses")) {
+            val cameras = PoseEncoding.cameras(case.floats("encoding"), case.size("size"))
+            val extrinsics = case.getJSONArray("extrinsics").arrays()
+            assertEquals(extrinsics.size, cameras.size)
+            for ((index, camera) in cameras.withIndex()) {
+                assertNear(extrinsics[index].doubles(), camera.extrinsics.rowMajor)
+                val intrinsics = case.getJSONArray("intrinsics").arrays()[index]
+                assertNear(intrinsics.doubles(), camera.intrinsics.matrix.rowMajor)
+                val center = camera.extrinsics.cameraCenter
+                val expected = case.getJSONArray("centers").arrays()[index].doubles()
+                assertNear(expected, doubleArrayOf(center.x, center.y, center.z))
+            }
+        }
+    }
+
+    @Test
+    fun worldAndCameraAreInverse() {
+        val case = Vectors.cases("poses").first()
+        val pose = PoseEncoding.cameras(case.floats("encoding"), case.size("size")).first().extrinsics
+        val point = Vector3(0.3, -2.0, 5.0)
+        val back = pose.toWorld(pose.toCamera(point))
+        assertNear(doubleArrayOf(point.x, point.y, point.z), doubleArrayOf(back.x, back.y, back.z))
+    }
+
+    @Test
+    fun quaternionSignsFollowTheReference() {
+        for (case in Vectors.cases("quaternion_signs")) {
+            val aligned = PoseEncoding.withQuaternionSigns(case.floats("reference"), case.floats("values"))
+            assertArrayEquals(case.floats("aligned"), aligned, 0f)
+        }
+    }
+
+    @Test
+    fun senselessPosesAreRefused() {
+        val size = FrameSize(28, 14)
+        assertRefused(KitException.Kind.WRONG_INPUT) { PoseEncoding.cameras(FloatArray(0), size) }
+        assertRefused(KitException.Kind.WRONG_INPUT) { PoseEncoding.cameras(FloatArray(10), size) }
+        assertRefused(KitException.Kind.UNUSABLE_OUTPUT) { PoseEncoding.cameras(FloatArray(9), size) }
+        val broken = FloatArray(9) { if (it == 0) Float.NaN else 1f }
+        assertRefused(KitException.Kind.UNUSABLE_OUTPUT) { PoseEncoding.cameras(broken, size) }
+        assertRefused(KitException.Kind.WRONG_INPUT) { PoseEncoding.withQuaternionSigns(broken, FloatArray(18)) }
+    }
+
+    @Test
+    fun pointsAreUnprojectedAsInPython() {
+        for (case in Vectors.cases("unprojections")) {
+            val cameras = PoseEncoding.cameras(case.floats("encoding"), case.size("size"))
+            val points = PointCloud.unproject(case.floats("depth"), cameras, case.size("size"))
+            val expected = case.getJSONArray("points").doubles()
+            assertNear(expected, DoubleArray(points.size) { points[it].toDouble() }, 1e-6)
+        }
+    }
+
+    @Test
+    fun depthsNeedTheirCameras() {
+        val size = FrameSize(2, 2)
+        assertRefused(KitException.Kind.WRONG_INPUT) { PointCloud.unproject(FloatArray(4), emptyList(), size) }
+    }
+
+    @Test
+    fun confidentPixelsAreThoseOfPython() {
+        for (case in Vectors.cases("confidences")) {
+            val keep = PointCloud.confidentPixels(case.getJSONArray("maps").arrays().map { it.floats() })
+            val expected = case.getJSONArray("keep")
+            assertEquals(List(expected.length()) { expected.getBoolean(it) }, keep.toList())
+        }
+    }
+
+    @Test
+    fun senselessConfidencesAreRefused() {
+        assertRefused(KitException.Kind.WRONG_INPUT) { PointCloud.confidentPixels(emptyList()) }
+        assertRefused(KitException.Kind.WRONG_INPUT) {
+            PointCloud.confidentPixels(listOf(FloatArray(2), FloatArray(3)))
+        }
+        assertRefused(KitException.Kind.WRONG_INPUT) { PointCloud.confidentPixels(listOf(FloatArray(2)), 1.5) }
+        assertRefused(KitException.Kind.UNUSABLE_OUTPUT) {
+            PointCloud.confidentPixels(listOf(floatArrayOf(1f, Float.NaN)))
+        }
+    }
+
+    @Test
+    fun intrinsicsFollowTheResize() {
+        for (case in Vectors.cases("intrinsics")) {
+            val (focalX, focalY, centerX, centerY) = case.getJSONArray("before").doubles().toList()
+            val after = Intrinsics(focalX, focalY, centerX, centerY).resized(case.size("source"), case.size("target"))
+            val actual = doubleArrayOf(after.focalX, after.focalY, after.centerX, after.centerY)
+            assertNear(case.getJSONArray("after").doubles(), actual)
+        }
+    }
+}

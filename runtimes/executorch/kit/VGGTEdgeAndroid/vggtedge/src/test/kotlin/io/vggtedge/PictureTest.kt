@@ -1,0 +1,112 @@
+package io.vggtedge
+
+import java.nio.ByteBuffer
+import org.junit.Assert.assertArrayEquals
+import org.junit.Assert.assertEquals
+import org.junit.Assert.assertTrue
+import org.junit.Test
+
+class PictureTest {
+    @Test
+    fun sizesAreThoseOfTheExporter() {
+        for (case in Vectors.cases("sizes")) {
+            assertEquals(case.size("fitting"), FrameSize.fitting(case.size("frame"), case.getInt("long_side")))
+        }
+        assertRefused(KitException.Kind.WRONG_INPUT) { FrameSize.fitting(FrameSize(0, 5), 518) }
+        assertRefused(KitException.Kind.WRONG_INPUT) { FrameSize.fitting(FrameSize(5, 5), 13) }
+    }
+
+    @Test
+    fun resizedToTheByteAsInPython() {
+        for (case in Vectors.cases("resizes")) {
+            val picture = RgbImage.of(case.size("source"), case.bytes("pixels"))
+            val resized = picture.resizedToCover(case.size("target"))
+            assertEquals(case.size("target"), resized.size)
+            assertArrayEquals("${case.size("source")}", case.bytes("resized"), resized.pixels)
+        }
+    }
+
+    @Test
+    fun onlyWholePatchesAreResizedTo() {
+        val picture = RgbImage.of(FrameSize(2, 1), ByteArray(6))
+        assertRefused(KitException.Kind.WRONG_INPUT) { picture.resizedToCover(FrameSize(15, 14)) }
+        assertRefused(KitException.Kind.WRONG_INPUT) { picture.resizedToCover(FrameSize(0, 0)) }
+    }
+
+    @Test
+    fun turned() {
+        for (case in Vectors.cases("turns")) {
+            val turn = QuarterTurn.valueOf(case.getString("turn").uppercase())
+            val turned = RgbImage.of(case.size("source"), case.bytes("pixels")).turned(turn)
+            assertArrayEquals(case.bytes("turned"), turned.pixels)
+        }
+        assertEquals(QuarterTurn.entries, listOf(0, 90, 180, 270).map(QuarterTurn::ofDegrees))
+        assertRefused(KitException.Kind.WRONG_INPUT) { QuarterTurn.ofDegrees(45) }
+    }
+
+    @Test
+    fun planesAreUnitValues() {
+        val picture = RgbImage.of(FrameSize(2, 1), byteArrayOf(0, 51, 102, -1, -52, -103))
+        val expected = floatArrayOf(0f, 255f, 51f, 204f, 102f, 153f).map { it / 255f }.toFloatArray()
+        assertArrayEquals(expected, picture.planes(), 0f)
+    }
+
+    @Test
+    fun colorsOfBitmaps() {
+        val picture = RgbImage.ofColors(FrameSize(1, 2), intArrayOf(0x00010203, 0x7ffefdfc))
+        assertArrayEquals(byteArrayOf(1, 2, 3, -2, -3, -4), picture.pixels)
+        assertRefused(KitException.Kind.WRONG_INPUT) { RgbImage.ofColors(FrameSize(2, 2), IntArray(3)) }
+    }
+
+    @Test
+    fun picturesOfOtherSizesAreRefused() {
+        assertRefused(KitException.Kind.WRONG_INPUT) { RgbImage.of(FrameSize(2, 2), ByteArray(11)) }
+        assertRefused(KitException.Kind.WRONG_INPUT) { RgbImage.of(FrameSize(0, 2), ByteArray(0)) }
+        assertRefused(KitException.Kind.WRONG_INPUT) { RgbImage.of(FrameSize(1 shl 20, 1 shl 20), ByteArray(0)) }
+    }
+
+    @Test
+    fun colorsAreWithinOneLevelOfTheStandards() {
+        for (case in Vectors.cases("colors")) {
+            val matrix = YCbCrEncoding.Matrix.valueOf(case.getString("matrix").uppercase())
+            val levels = YCbCrEncoding.Levels.valueOf(case.getString("levels").uppercase())
+            val expected = case.getJSONArray("rgb").arrays()
+            for ((index, triple) in case.getJSONArray("ycbcr").arrays().withIndex()) {
+                val (y, cb, cr) = triple.ints().map { it.toByte() }
+                val picture = onePixel(y, cb, cr, YCbCrEncoding(matrix, levels))
+                val rgb = picture.pixels.map { it.toInt() and 0xff }
+                for ((ours, theirs) in rgb.zip(expected[index].ints().toList())) {
+                    assertTrue("$rgb and ${expected[index]}", ours - theirs in -1..1)
+                }
+            }
+        }
+    }
+
+    private fun onePixel(y: Byte, cb: Byte, cr: Byte, encoding: YCbCrEncoding): RgbImage {
+        val (luma, blue, red) = listOf(y, cb, cr).map { BytePlane(ByteBuffer.wrap(byteArrayOf(it)), 1, 1) }
+        return RgbImage.ofPlanes(FrameSize(1, 1), luma, blue, red, encoding)
+    }
+
+    /** NV21 as cameras give it: Cr and Cb share their memory, rows are longer than the picture. */
+    @Test
+    fun interleavedPlanesWithGaps() {
+        val luma = BytePlane(ByteBuffer.wrap(byteArrayOf(10, 20, 30, 0, 40, 50, 60)), 4, 1)
+        val chroma = byteArrayOf(-128, -128, -128, -128)
+        val red = BytePlane(ByteBuffer.wrap(chroma), 4, 2)
+        val blue = BytePlane(ByteBuffer.wrap(chroma, 1, 3).slice(), 4, 2)
+        val picture = RgbImage.ofPlanes(FrameSize(3, 2), luma, blue, red)
+        assertEquals(listOf<Byte>(10, 20, 30, 40, 50, 60), picture.pixels.toList().chunked(3).map { it.first() })
+        assertTrue(picture.pixels.toList().chunked(3).all { it.distinct().size == 1 })
+    }
+
+    @Test
+    fun planesThatAreTooSmallAreRefused() {
+        val plane = BytePlane(ByteBuffer.allocate(6), 3, 1)
+        val size = FrameSize(3, 2)
+        for (bad in listOf(BytePlane(ByteBuffer.allocate(5), 3, 1), BytePlane(ByteBuffer.allocate(6), 0, 1))) {
+            assertRefused(KitException.Kind.WRONG_INPUT) { RgbImage.ofPlanes(size, bad, plane, plane) }
+        }
+        val hostile = BytePlane(ByteBuffer.allocate(6), Int.MAX_VALUE, Int.MAX_VALUE)
+        assertRefused(KitException.Kind.WRONG_INPUT) { RgbImage.ofPlanes(size, hostile, plane, plane) }
+    }
+}
