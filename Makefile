@@ -50,7 +50,7 @@ $(DEMO_STAMP): pyproject.toml | $(BIN)/python
 
 $(DEV_STAMP): pyproject.toml | $(BIN)/python
 	@echo "installing into $(VENV) (about two gigabytes)"
-	@$(PIP) install --quiet --quiet --editable '.[jetson,apple,coreai,dev]'
+	@$(PIP) install --quiet --quiet --editable '.[jetson,apple,coreai,android,dev]'
 	@touch $@ $(DEMO_STAMP)
 
 clean:

@@ -16,6 +16,7 @@ from vggt_edge.calibration.collect import calibrate
 from vggt_edge.calibration.cost import describe_blocks, rest_bytes
 from vggt_edge.calibration.plan import PrecisionPlan
 from vggt_edge.calibration.scenes import Scene
+from vggt_edge.calibration.scheme import scheme
 from vggt_edge.calibration.stats import CalibrationStats
 from vggt_edge.devices.profile import load_profile
 from vggt_edge.exporter.graph import build_graph
@@ -39,8 +40,8 @@ from vggt_edge.exporter.validation.outputs import without_batch
 
 # Any machine can simulate these; which of them a device runs is its profile's business.
 PROFILE = "host-cpu"
-PRECISIONS = ("fp16", "w8a16", "w8a8", "p6a16", "w4a16", "p4a16")
-GROUP_SIZE = 64
+PRECISIONS = ("fp16", "w8a16", "w8a8", "w8a8d", "p6a16", "w4a16", "w4a8d", "p4a16")
+GROUP_SIZE = 64  # recorded in plans without 4-bit groups; each scheme with groups has its own size
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,8 @@ def bench(
 
 def _plan(model: VGGT, precision: str, stats: CalibrationStats) -> PrecisionPlan:
     rest = "fp32" if precision == "fp32" else "fp16"
-    context = PlanContext(stats.model_digest, stats.digest, PROFILE, GROUP_SIZE, rest_bytes(model, rest), rest)
+    group_size = scheme(precision).group_size or GROUP_SIZE
+    context = PlanContext(stats.model_digest, stats.digest, PROFILE, group_size, rest_bytes(model, rest), rest)
     blocks = describe_blocks(model, model.example_input())
     return plan_uniform(blocks, precision, load_profile(PROFILE), context)
 

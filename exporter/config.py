@@ -21,7 +21,7 @@ from vggt_edge.devices.profile import load_profile
 from vggt_edge.devices.units import parse_bytes, parse_ms
 from vggt_edge.exporter.models.config import OUTPUTS, PATCH, checked_outputs
 
-Precision: TypeAlias = Literal["fp16", "w8a16", "w8a8", "p6a16", "w4a16", "p4a16", "mixed"]
+Precision: TypeAlias = Literal["fp32", "fp16", "w8a16", "w8a8", "w8a8d", "p6a16", "w4a16", "w4a8d", "p4a16", "mixed"]
 PRECISIONS: tuple[str, ...] = get_args(Precision)
 SensitivityMethod: TypeAlias = Literal["auto", "exact", "probe"]
 SENSITIVITY_METHODS: tuple[str, ...] = get_args(SensitivityMethod)
@@ -43,7 +43,8 @@ class ExportRequest(BaseModel):
     resolution: long side in pixels, or (height, width), multiples of 14; None for what the model was made for.
     outputs: which heads stay in the graph, in the model's order.
     calibration_scenes, validation_scenes: at most so many of each; None for up to eight.
-    exclude: regular expressions; a block (or ``block.linear``) that one of them matches stays at 16 bits.
+    exclude: regular expressions; a block (or ``block.linear``) that one of them matches stays at 16 bits,
+    or in FP32 where the device has no FP16.
     group_size: input channels that share an int4 scale.
     sensitivity: how the error of each block and scheme is found: exact ablation, a few backward passes, or by size.
     image_input: the model takes each frame as an image instead of all in one tensor. strict_ane: findings of the Neural

@@ -63,8 +63,8 @@ Sensitivity: TypeAlias = Annotated[
 Precision: TypeAlias = Annotated[
     str | None,
     _option(
-        "--precision", metavar="NAME", help="fp16, w8a16, w8a8, p6a16, w4a16, p4a16 or mixed. Default: mixed.",
-        panel=_BUDGET,
+        "--precision", metavar="NAME", panel=_BUDGET,
+        help="fp32, fp16, w8a16, w8a8, w8a8d, p6a16, w4a16, w4a8d, p4a16 or mixed. Default: mixed.",
     ),
 ]
 MaxMemory: TypeAlias = Annotated[
@@ -78,7 +78,7 @@ MaxAccuracyDrop: TypeAlias = Annotated[
 ]
 Exclude: TypeAlias = Annotated[
     list[str] | None,
-    _option("--exclude", metavar="REGEX", help="Keep matching blocks at 16 bits; repeatable.", panel=_BUDGET),
+    _option("--exclude", metavar="REGEX", help="Keep matching blocks at 16 bits, or FP32; repeatable.", panel=_BUDGET),
 ]
 ImageInput: TypeAlias = Annotated[
     bool, _option("--image-input", help="Take frames as images, not as one tensor (Core ML).", panel=_WHAT)

@@ -68,7 +68,10 @@ SUBJECT_TITLES = {
     "coreml-fp16": "Core ML package, FP16",
     "coreml-fp32": "Core ML package, FP32",
     "coreai": "Core AI",
+    "executorch": "ExecuTorch (XNNPACK) on this CPU",
 }
+# Where an artifact has another name than what its execution here is called.
+BACKEND_TITLES = {"executorch": "ExecuTorch (XNNPACK)"}
 STATUS_TITLES = {"passed": "passed", "failed": "failed", "not_run": "not run", "info": "info"}
 _HEADLINES = {
     Status.PASSED: ("Passed", "Every accuracy gate that could run here holds."),
@@ -348,7 +351,7 @@ def backend_view(lowered: Lowered) -> BackendView:
         else f"All {count} blocks hold the precision that the plan asks for"
     )
     return BackendView(
-        title=subject_title(lowered.backend),
+        title=BACKEND_TITLES.get(lowered.backend, subject_title(lowered.backend)),
         headline=headline,
         ok=not departed and all(check.status != "failed" for check in lowered.checks),
         checks=Table(

@@ -9,7 +9,8 @@ from pathlib import Path
 from vggt_edge.devices.profile import Tolerances, list_profiles, load_profile, resolve
 
 DOCS = Path(__file__).parents[2] / "docs"
-RUNTIMES = {"TensorRT": "tensorrt", "Core ML": "coreml", "ONNX Runtime": "onnxruntime"}
+RUNTIMES = {"TensorRT": "tensorrt", "Core ML": "coreml", "ExecuTorch": "executorch", "ONNX Runtime": "onnxruntime"}
+PHONES = r"`(?:pixel|galaxy|dimensity)[a-z0-9-]*`"
 UNITS = {"Neural Engine": "neural_engine", "GPU": "gpu"}
 
 
@@ -20,16 +21,27 @@ def rows(first_column: str) -> list[list[str]]:
     return [row for row in cells if re.fullmatch(first_column, row[0])]
 
 
+def how_to_examples() -> list[str]:
+    return re.findall(r"```toml\n(.*?)```", (DOCS / "how-to" / "add-a-device.md").read_text(), re.DOTALL)
+
+
 def test_the_example_in_the_how_to_is_a_valid_profile(tmp_path: Path) -> None:
-    (example,) = re.findall(r"```toml\n(.*?)```", (DOCS / "how-to" / "add-a-device.md").read_text(), re.DOTALL)
     path = tmp_path / "my-board.toml"
-    path.write_text(example)
+    path.write_text(how_to_examples()[0])
     assert load_profile(path).schemes == ("fp16", "w8a8", "w4a16")
+
+
+def test_the_example_of_cores_goes_where_the_throughputs_were(tmp_path: Path) -> None:
+    """With it the board computes FP32 at 1 core x 3.1 GHz x 4 pipes x 4 values x 2."""
+    example, cores = how_to_examples()
+    path = tmp_path / "my-board.toml"
+    path.write_text(re.sub(r"\[throughput_ops_per_s\].*?\n\n", cores + "\n", example, flags=re.DOTALL))
+    assert load_profile(path).throughput_ops_per_s["fp32"] == 99.2e9
 
 
 def test_the_table_of_targets_is_that_of_the_profiles() -> None:
     listed = {}
-    targets = [row for row in rows(r"`(?:jetson|iphone|ipad|vision|host).*`") if len(row) == 5]
+    targets = [row for row in rows(r"`(?:jetson|iphone|ipad|vision|pixel|galaxy|dimensity|host).*`") if len(row) == 5]
     for names, runtime, memory, schemes, on_request in targets:
         name, *aliases = re.findall(r"`([^`]+)`", names)
         runtime, _, unit = runtime.partition(", ")
@@ -67,6 +79,21 @@ def test_the_figures_of_the_apple_devices_are_those_of_the_profiles() -> None:
                 ", ".join(one.features) or "-",
             )
     assert listed == expected
+
+
+def test_the_figures_of_the_phones_are_those_of_the_profiles() -> None:
+    """Bandwidth, the rates that follow from the cores, and the instructions."""
+    listed = {row[0].strip("`"): tuple(row[1:6]) for row in rows(PHONES) if len(row) == 6}
+    assert listed == {
+        one.name: (
+            one.soc,
+            f"{one.bandwidth_bytes_per_s / 1e9:g}",
+            *(f"{one.throughput_ops_per_s[dtype] / 1e12:.3f}" for dtype in ("fp32", "int8")),
+            ", ".join(one.features),
+        )
+        for one in list_profiles()
+        if one.runtime == "executorch"
+    }
 
 
 def test_the_table_of_tolerances_is_that_of_the_profiles() -> None:

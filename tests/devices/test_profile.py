@@ -208,11 +208,115 @@ def test_apple_profiles_offer_what_their_compute_unit_is_good_at(profile: Device
     assert all(system in release.tools for release in profile.toolchain.releases)
 
 
+def phones() -> list[DeviceProfile]:
+    return [profile for profile in list_profiles() if profile.runtime == "executorch"]
+
+
+def test_android_is_the_slowest_phone() -> None:
+    """What is fast enough on it is so on every other; only the plain Galaxy S24 has less memory."""
+    slowest = resolve("android")
+    assert slowest.name == "pixel-9"
+    assert len(phones()) == 6
+    for other in phones():
+        assert slowest.bandwidth_bytes_per_s <= other.bandwidth_bytes_per_s
+        assert all(slowest.ops_per_s(dtype) <= other.ops_per_s(dtype) for dtype in profiles.DTYPES)
+        assert slowest.layer_overhead_us == other.layer_overhead_us
+        assert slowest.schemes == other.schemes
+        assert set(slowest.features) <= set(other.features)
+    assert {one.name for one in phones() if one.usable_memory_bytes < slowest.usable_memory_bytes} == {"galaxy-s24"}
+
+
+@pytest.mark.parametrize("profile", phones(), ids=lambda profile: profile.name)
+def test_android_profiles_offer_what_xnnpack_computes(profile: DeviceProfile) -> None:
+    """FP32 and int8 with run-time activations, groups that are multiples of 32 and 32 by default, no FP16."""
+    assert profile.schemes == ("fp32", "w8a8d", "w4a8d")
+    assert profile.on_request == profile.companions == ()
+    assert profile.group_sizes == (32, 64, 128)
+    assert set(profile.throughput_ops_per_s) == {"fp32", "int8"}
+    assert profile.ops_per_s("int8") == 8 * profile.ops_per_s("fp32")
+    assert set(profile.toolchain.requires) == {"executorch", "android_api"}
+    assert all(set(release.tools) == {"executorch", "android_api"} for release in profile.toolchain.releases)
+
+
+@pytest.mark.parametrize(
+    ("soc", "phone"),
+    [
+        ("snapdragon-8-gen-3", "galaxy-s24"),
+        ("snapdragon-8-elite", "galaxy-s25"),
+        ("exynos-2500", "galaxy-z-flip7"),
+        ("tensor-g4", "pixel-9"),
+        ("tensor-g5", "pixel-10"),
+        ("dimensity-9400", "dimensity-9400"),
+    ],
+)
+def test_a_phone_is_found_by_its_chip(soc: str, phone: str) -> None:
+    assert resolve(soc).name == phone
+
+
+CORES = """\
+[[cores]]
+name = "large"
+count = 2
+clock_hz = 3e9
+pipes = 4
+
+"""
+
+
+def cpu(features: str = "", cores: str = CORES) -> str:
+    """The board with cores instead of throughputs."""
+    throughput = "[throughput_ops_per_s]\nfp32 = 2e12\nint8 = 3e13\n"
+    assert throughput in BOARD
+    return BOARD.replace(throughput, cores).replace('soc = "Orin"', f'soc = "Orin"\nfeatures = [{features}]')
+
+
+@pytest.mark.parametrize(
+    ("features", "macs"), [("", 16 / 3), ('"dotprod"', 16), ('"dotprod", "i8mm"', 32), ('"i8mm", "sve"', 32)]
+)
+def test_cores_and_features_give_the_throughput(tmp_path: Path, features: str, macs: float) -> None:
+    """2 cores x 3 GHz x 4 pipes are 24 billion instructions a second."""
+    profile = load_profile(board(tmp_path, cpu(features)))
+    assert profile.throughput_ops_per_s == {"fp32": 2 * 4 * 24e9, "int8": 2 * macs * 24e9}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "key", "expected"),
+    [
+        ('name = "large"\n', "", "cores[0].name", "a line of text"),
+        ("count = 2", "count = 0", "cores[0].count", "from 1"),
+        ("clock_hz = 3e9", "clock_hz = -3e9", "cores[0].clock_hz", "above 0"),
+        ("clock_hz = 3e9", "clock_hz = 3e90", "cores[0].clock_hz", "at most"),
+        ("pipes = 4", "pipes = 4.5", "cores[0].pipes", "a whole number"),
+        ("pipes = 4", "pipe = 4", "cores[0].pipes", "a whole number"),
+        ("pipes = 4", "pipes = 4\nsimd = true", "cores[0].simd", "pipes"),
+        ("[[cores]]", "[cores]", "cores", "[[cores]]"),
+        ("[[cores]]", "[throughput_ops_per_s]\nfp32 = 1e9\n[[cores]]", "cores", "one of the two"),
+        (CORES, "", "throughput_ops_per_s", "a table"),
+    ],
+)
+def test_a_wrong_core_names_its_place(tmp_path: Path, old: str, new: str, key: str, expected: str) -> None:
+    assert old in cpu()
+    with pytest.raises(InputError) as caught:
+        load_profile(board(tmp_path, cpu().replace(old, new)))
+    assert caught.value.what.startswith(f"key {key}: ")
+    assert expected in caught.value.expected
+
+
+def test_an_empty_list_of_cores_is_an_error(tmp_path: Path) -> None:
+    text = cpu(cores="").replace("layer_overhead_us", "cores = []\nlayer_overhead_us")
+    with pytest.raises(InputError, match="key cores: is empty"):
+        load_profile(board(tmp_path, text))
+
+
 def test_every_promised_board_has_a_profile() -> None:
     assert [profile.name for profile in list_profiles()] == sorted(
         path.stem for path in profiles.PROFILE_FOLDER.glob("*.toml")
     )
     assert {profile.name for profile in list_profiles()} >= {
+        "dimensity-9400",
+        "galaxy-s24",
+        "galaxy-s25",
+        "galaxy-z-flip7",
         "host-cpu",
         "ipad-m4",
         "iphone-14-pro",
@@ -226,6 +330,8 @@ def test_every_promised_board_has_a_profile() -> None:
         "jetson-orin-nx-8gb",
         "jetson-thor-t4000",
         "jetson-thor-t5000",
+        "pixel-10",
+        "pixel-9",
         "vision-pro",
         "vision-pro-m5",
     }

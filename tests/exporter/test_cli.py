@@ -94,6 +94,24 @@ def test_usage_errors_exit_2_and_say_what(vggt_edge: Run, arguments: list[str], 
     assert finished.out == ""
 
 
+@pytest.mark.parametrize(
+    ("target", "precision", "known"),
+    [
+        ("jetson-orin", "fp32", "fp16, w8a8, w4a16, mixed"),
+        ("jetson-orin", "w8a8d", "fp16, w8a8, w4a16, mixed"),
+        ("android", "fp16", "fp32, w8a8d, w4a8d, mixed"),
+        ("android", "w8a8", "fp32, w8a8d, w4a8d, mixed"),
+    ],
+)
+def test_a_scheme_of_other_targets_is_refused_with_those_of_this_one(
+    vggt_edge: Run, tmp_path: Path, target: str, precision: str, known: str
+) -> None:
+    finished = vggt_edge("export", "--target", target, "--precision", precision, "-o", tmp_path / "out")
+    assert finished.code == 2
+    assert f"has no form of {precision}" in finished.err
+    assert f"one of: {known}" in finished.err
+
+
 def test_with_json_an_error_is_a_document_too(vggt_edge: Run) -> None:
     finished = vggt_edge("export", "--target", "toaster", "--json")
     assert finished.document["exit_code"] == finished.code == 2

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from vggt_edge.calibration.scheme import SCHEMES
 from vggt_edge.devices.errors import InputError, UnknownNameError, UsageError
 from vggt_edge.exporter.config import (
     KEYS,
@@ -112,8 +113,16 @@ def test_profile_defaults_are_those_of_the_resolved_target(tmp_path: Path) -> No
     assert asked == ["from-set"]
 
 
-def test_group_size_comes_from_the_profile() -> None:
-    assert settings_of_profile("jetson-orin")["group_size"] in (32, 64, 128)
+@pytest.mark.parametrize(("target", "size"), [("jetson-orin", 64), ("host", 64), ("ios-ar", 32), ("android", 32)])
+def test_group_size_comes_from_the_profile(target: str, size: int) -> None:
+    """Its first one, unless the user names another."""
+    assert resolve_request({"target": target}, (), None, settings_of_profile).group_size == size
+    assert resolve_request({"target": target}, ["group_size=128"], None, settings_of_profile).group_size == 128
+
+
+def test_every_scheme_can_be_asked_for() -> None:
+    """Which of them a device runs is its profile's business."""
+    assert {*PRECISIONS} == {*SCHEMES, "mixed"}
 
 
 def test_units_and_shares() -> None:
@@ -164,7 +173,7 @@ def test_resolutions(text: str, wanted: object) -> None:
         ("max_accuracy_drop=-1%", "greater than or equal to 0"),
         ("exclude=(", "not a regular expression"),
         ("group_size=48", "32, 64 or 128"),
-        ("precision=int8", "one of: fp16"),
+        ("precision=int8", "one of: fp16, fp32, mixed"),
         ("sensitivity=guess", "one of: auto, exact, probe"),
         ("calibration_scenes=0", "greater than 0"),
         ("validation_scenes=-3", "greater than 0"),

@@ -52,6 +52,14 @@ def test_the_target_s_backend_is_needed() -> None:
     assert "backend tensorrt" not in needed
 
 
+def test_what_android_needs_is_looked_at_by_its_version() -> None:
+    """It is an extra, so that exports for other targets do without it."""
+    (finding,) = (finding for finding in examine() if finding.subject == "executorch [android]")
+    assert not finding.needed
+    assert finding.ok == finding.found.startswith("1.4.")
+    assert finding.ok or "vggt-edge[android]" in finding.remedy
+
+
 def test_an_unknown_target_is_refused() -> None:
     with pytest.raises(UnknownNameError):
         examine("toaster")

@@ -43,6 +43,7 @@ def test_listing_the_backends_imports_neither_torch_nor_an_sdk() -> None:
     code = (
         "import sys; from vggt_edge.runtimes import all_backends; all_backends();"
         "sdks = {'onnxruntime', 'tensorrt', 'tensorrt_rtx_bindings', 'coremltools', 'coreai', 'coreai_torch'};"
+        "sdks.add('executorch');"
         "print(sorted({'torch', *sdks} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -68,7 +69,7 @@ def test_lowering_realises_the_plan_block_by_block(
     one: Backend, write_mini: Write, annotated: Annotated, make_plan: Plan, tmp_path: Path
 ) -> None:
     skip_without(one)
-    schemes = ("w8a8", "w4a16", "w8a8")
+    schemes = ("w8a8d", "w4a8d", "w8a8d") if one.name == "executorch" else ("w8a8", "w4a16", "w8a8")
     graph = annotated(write_mini(*schemes), *schemes)
     lowered = one.lower(graph, make_plan(*schemes), load_profile("jetson-orin"), tmp_path / "out")
     assert lowered.backend == one.name
@@ -86,10 +87,11 @@ def test_a_block_that_did_not_get_its_precision_is_an_error_that_names_it(
     one: Backend, write_mini: Write, annotated: Annotated, make_plan: Plan, tmp_path: Path
 ) -> None:
     skip_without(one)
-    schemes = ("fp16", "w4a16", "fp16")
+    wide, narrow, asked = ("fp32", "w4a8d", "w8a8d") if one.name == "executorch" else ("fp16", "w4a16", "w8a8")
+    schemes = (wide, narrow, wide)
     graph = annotated(write_mini(*schemes), *schemes)
-    with pytest.raises(VggtEdgeError, match=r"frame_blocks\.0.*asked w8a8.*fp16") as caught:
-        one.lower(graph, make_plan("w8a8", "w4a16", "fp16"), load_profile("jetson-orin"), tmp_path / "out")
+    with pytest.raises(VggtEdgeError, match=rf"frame_blocks\.0.*asked {asked}.*{wide}") as caught:
+        one.lower(graph, make_plan(asked, narrow, wide), load_profile("jetson-orin"), tmp_path / "out")
     assert caught.value.exit_code == 6
 
 

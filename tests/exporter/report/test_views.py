@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from vggt_edge.calibration.scheme import SCHEMES
 from vggt_edge.exporter.report import ReportData, component_sizes, views
 from vggt_edge.exporter.report.data import REST
 
@@ -66,6 +67,17 @@ def test_failed_gates_come_first(full: ReportData) -> None:
     assert table.rows[0][2] == "delta < 1.25 drop"
     assert table.rows[0][5] == "<= 0.03"
     assert "info" not in table.statuses
+
+
+def test_every_scheme_has_a_colour_of_its_own() -> None:
+    assert set(views.SCHEME_COLORS) == set(SCHEMES)
+    assert len(set(views.SCHEME_COLORS.values())) == len(SCHEMES)
+
+
+def test_what_runs_a_phones_file_here_is_not_taken_for_the_phone(full: ReportData) -> None:
+    """The execution says that it is this CPU's; the artifact does not."""
+    assert views.subject_title("executorch") == "ExecuTorch (XNNPACK) on this CPU"
+    assert views.backend_view(replace(full.lowered[0], backend="executorch")).title == "ExecuTorch (XNNPACK)"
 
 
 def test_drift_table_has_a_row_per_subject_reference_and_output(full: ReportData) -> None:

@@ -1,0 +1,248 @@
+"""The backend: cut, lower, assemble, audit, run once; see docs/runtimes/executorch.md."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from vggt_edge.calibration.plan import PrecisionPlan
+from vggt_edge.devices.errors import InputError, LoweringError, ToolchainError
+from vggt_edge.devices.profile import DeviceProfile
+from vggt_edge.runtimes.base import (
+    DEFAULT_OPTIONS,
+    AnnotatedGraph,
+    Arrays,
+    Availability,
+    Check,
+    Executor,
+    Lowered,
+    Options,
+)
+from vggt_edge.runtimes.executorch import kit_files
+from vggt_edge.runtimes.executorch.files import FOLDER, MODEL_FILE, PROGRAM, WEIGHTS
+from vggt_edge.runtimes.executorch.model_file import Border, write_model_file
+from vggt_edge.runtimes.executorch.sdk import NAME, REMEDY, installed
+from vggt_edge.runtimes.executorch.session import ExecuTorchSession
+
+if TYPE_CHECKING:  # listing the backends must not cost the import of torch
+    from torch.export import ExportedProgram
+
+    from vggt_edge.runtimes.executorch.assemble import Assembled
+    from vggt_edge.runtimes.executorch.pieces import Pieces
+    from vggt_edge.runtimes.executorch.xnnpack import LoweredPiece
+
+SCHEMES = ("fp32", "w8a8d", "w4a8d")
+HOW = "ExecuTorch's runtime with XNNPACK on this CPU"
+# A program with its weights inside is one flatbuffer and is read whole; apart, weights are mapped from their file.
+EXTERNAL_FROM_BYTES = 200_000_000
+IMAGES = "images"
+
+
+class ExecuTorch:
+    """The backend; see the module."""
+
+    name = "executorch"
+    options: frozenset[str] = frozenset()
+
+    def availability(self) -> Availability:
+        return Availability(True) if installed() else Availability(False, "not installed: executorch", REMEDY)
+
+    def schemes(self, profile: DeviceProfile) -> tuple[str, ...]:
+        """What both the profile lists and XNNPACK runs, in the profile's order."""
+        return tuple(name for name in profile.runnable if name in SCHEMES)
+
+    def lower(
+        self,
+        graph: AnnotatedGraph,
+        plan: PrecisionPlan,
+        profile: DeviceProfile,
+        out_dir: Path,
+        options: Options = DEFAULT_OPTIONS,
+    ) -> Lowered:
+        """Write ``<out_dir>/executorch``: program, weights where they are many, and the Android kit for images.
+
+        ``ToolchainError`` without ExecuTorch; ``LoweringError`` for a graph that it refuses or cannot run, or a block
+        without its precision.
+        """
+        state = self.availability()
+        if not state.ok:
+            raise ToolchainError(f"{NAME} cannot lower here: {state.reason}", remedy=state.remedy)
+        from vggt_edge.runtimes.executorch.audit import audit_pieces, findings
+        from vggt_edge.runtimes.executorch.block_errors import block_error_check
+
+        folder = out_dir / FOLDER
+        folder.mkdir(parents=True, exist_ok=True)
+        began = time.perf_counter()
+        program = graph.program()
+        pieces, lowered = _lowered(program, graph.blocks)
+        realised = audit_pieces(lowered, plan, graph.blocks)
+        external = _data_bytes(lowered) > EXTERNAL_FROM_BYTES
+        assembled = _assembled(program, pieces, lowered, external=external)
+        _write(assembled, folder, external=external)
+        borders = _borders(program, graph)
+        write_model_file(folder, *borders, assembled.planned_bytes)
+        checks = [
+            _lowering_check(folder, lowered, assembled, time.perf_counter() - began),
+            _run_check(folder),
+            block_error_check(program, pieces, lowered),
+            *_kit_checks(folder, borders, plan, profile, assembled.planned_bytes),
+        ]
+        return Lowered(self.name, _files(out_dir), realised, tuple(checks), findings(assembled.undelegated))
+
+    def executors(self) -> tuple[Executor, ...]:
+        """ExecuTorch's own runtime, where it is installed."""
+        return (Executor(self.name, HOW, self.open),) if installed() else ()
+
+    def open(self, bundle: Path) -> ExecuTorchSession:
+        return ExecuTorchSession(bundle / FOLDER)
+
+    def write_golden(self, bundle: Path, inputs: Arrays, simulation: Arrays, fp32: Arrays) -> None:
+        kit_files.write_golden(bundle / FOLDER, inputs, simulation, fp32)
+
+
+def _lowered(program: ExportedProgram, blocks: Sequence[str]) -> tuple[Pieces, tuple[LoweredPiece, ...]]:
+    from vggt_edge.runtimes._audit import place
+    from vggt_edge.runtimes.executorch.pieces import cut
+    from vggt_edge.runtimes.executorch.xnnpack import lower_pieces
+
+    pieces = cut(program, lambda path: place(path, blocks)[0])
+    with _refusals():
+        return pieces, lower_pieces(pieces.pieces)
+
+
+def _assembled(
+    program: ExportedProgram, pieces: Pieces, lowered: Sequence[LoweredPiece], *, external: bool
+) -> Assembled:
+    from vggt_edge.runtimes.executorch.assemble import assemble
+
+    (example,) = program.example_inputs[0]
+    with _refusals():
+        return assemble(pieces, lowered, example, external=external)
+
+
+@contextmanager
+def _refusals() -> Iterator[None]:
+    """ExecuTorch says no in many ways; for its users all of them mean the same."""
+    try:
+        yield
+    except Exception as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise LoweringError(
+            f"{NAME} did not lower the graph: {reason}",
+            where=FOLDER,
+            expected="operators and precisions of docs/runtimes/executorch.md",
+        ) from error
+
+
+def _write(assembled: Assembled, folder: Path, *, external: bool) -> None:
+    """Through names of their own: what lies there may be linked from elsewhere."""
+    with (folder / f".{PROGRAM}.partial").open("wb") as stream:
+        assembled.manager.write_to_file(stream)
+    (folder / WEIGHTS).unlink(missing_ok=True)
+    if external:
+        assembled.manager.write_tensor_data_to_file(str(folder))
+    (folder / f".{PROGRAM}.partial").replace(folder / PROGRAM)
+
+
+def _data_bytes(lowered: Sequence[LoweredPiece]) -> int:
+    sizes = {
+        key: len(data) for one in lowered for delegate in one.delegates.values() for key, data in delegate.data.items()
+    }
+    return sum(sizes.values())
+
+
+def _borders(program: ExportedProgram, graph: AnnotatedGraph) -> tuple[tuple[Border, ...], tuple[Border, ...]]:
+    nodes = {node.name: node for node in program.graph.nodes}
+    signature = program.graph_signature
+
+    def borders(names: Sequence[str], given: Sequence[Any]) -> tuple[Border, ...]:
+        pairs = zip(names, given, strict=True)
+        return tuple(Border(name, tuple(nodes[str(node)].meta["val"].shape)) for name, node in pairs)
+
+    return borders(graph.input_names, signature.user_inputs), borders(graph.output_names, signature.user_outputs)
+
+
+def _lowering_check(folder: Path, lowered: Sequence[LoweredPiece], assembled: Assembled, seconds: float) -> Check:
+    delegates = [one for piece in lowered for one in piece.delegates.values()]
+    weights = folder / WEIGHTS
+    figures: dict[str, float | int | str] = {
+        "seconds": round(seconds, 3),
+        "delegates": len(assembled.calls),
+        "kinds": len({piece.piece.key for piece in lowered}),
+        "delegated_operations": sum(one.nodes for one in delegates),
+        "undelegated_operations": len(assembled.undelegated),
+        "planned_bytes": assembled.planned_bytes,
+        "program_bytes": (folder / PROGRAM).stat().st_size,
+        "weights_bytes": weights.stat().st_size if weights.is_file() else 0,
+    }
+    left = len(assembled.undelegated)
+    what = "all operations in XNNPACK's delegates" if not left else f"{left} operations are left to portable kernels"
+    return Check(f"{NAME} lowering", "passed", what, figures)
+
+
+def _run_check(folder: Path) -> Check:
+    """Loaded and run once on zeros. ``LoweringError`` for a refusal, a crash, or NaN."""
+    try:
+        session = ExecuTorchSession(folder)
+        ran = session.measure({name: np.zeros(shape, np.float32) for name, shape in session.input_shapes.items()})
+        session.close()
+    except (InputError, ToolchainError) as error:
+        raise LoweringError(
+            f"{NAME} cannot run what it lowered: {error.what}",
+            where=str(folder / PROGRAM),
+            expected="a program that runs",
+        ) from error
+    broken = sorted(name for name, array in ran.outputs.items() if not bool(np.isfinite(array).all()))
+    if broken:
+        raise LoweringError(f"NaN or Inf for {', '.join(broken)}", where=str(folder / PROGRAM), expected="numbers")
+    figures = {
+        "load_seconds": session.load_seconds,
+        "seconds": ran.seconds[0],
+        "peak_memory_bytes": ran.peak_memory_bytes,
+        "threads": session.threads,
+    }
+    return Check(f"{NAME} run", "passed", f"runs; outputs {', '.join(sorted(ran.outputs))}", figures)
+
+
+def _kit_checks(
+    folder: Path,
+    borders: tuple[tuple[Border, ...], tuple[Border, ...]],
+    plan: PrecisionPlan,
+    profile: DeviceProfile,
+    planned_bytes: int,
+) -> tuple[Check, ...]:
+    (images, *others), outputs = borders
+    if others or images.name != IMAGES or len(images.shape) != 5:
+        return ()
+    weights = WEIGHTS if (folder / WEIGHTS).is_file() else None
+    description = kit_files.KitDescription(
+        target=profile.name,
+        plan_digest=plan.digest,
+        program=PROGRAM,
+        weights=weights,
+        executorch_version=version("executorch"),
+        memory={"planned_bytes": planned_bytes},
+        frames=images.shape[1],
+        height=images.shape[3],
+        width=images.shape[4],
+        outputs=tuple(kit_files.KitOutput(one.name, one.shape) for one in outputs),
+        blocks=tuple(kit_files.KitBlock(one.block, one.scheme) for one in plan.assignments),
+        backend_sqnr_db_min=profile.tolerances.backend_sqnr_db_min,
+    )
+    kit_files.write_kit(folder, description)
+    return (kit_files.compile_check(),)
+
+
+def _files(out_dir: Path) -> tuple[str, ...]:
+    folder = out_dir / FOLDER
+    assert (folder / MODEL_FILE).is_file()
+    return tuple(sorted(path.relative_to(out_dir).as_posix() for path in folder.rglob("*") if path.is_file()))
+
+
+BACKEND = ExecuTorch()
