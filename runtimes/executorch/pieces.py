@@ -133,8 +133,7 @@ def _fold(graph: Graph, constants: dict[Node, Any]) -> None:
 
 def _computed(node: Node, value_of: Callable[[Node], Any]) -> Any:
     arguments, named = torch.fx.node.map_arg((node.args, node.kwargs), value_of)
-    value = node.target(*arguments, **named)  # type: ignore[operator]
-    return value.contiguous() if isinstance(value, Tensor) else value
+    return node.target(*arguments, **named)  # type: ignore[operator]
 
 
 def _live(graph: Graph, constants: Mapping[Node, Any], results: Sequence[Node]) -> list[Node]:
@@ -157,7 +156,7 @@ def _piece(block: str, nodes: Sequence[Node], whole: _Whole) -> Piece:
     copies = {node: graph.placeholder(f"x{index}") for index, node in enumerate(values)}
     for node in _by_first_use(nodes, constants):
         name = f"w{len(weights)}"
-        weights[name], targets[name] = constants[node], whole.targets.get(node.name, "")
+        weights[name], targets[name] = _alone(constants[node]), whole.targets.get(node.name, "")
         copies[node] = graph.get_attr(name)
     for node in nodes:
         copies[node] = graph.create_node(
@@ -177,6 +176,12 @@ def _piece(block: str, nodes: Sequence[Node], whole: _Whole) -> Piece:
         targets,
         _key(graph, weights, values),
     )
+
+
+def _alone(tensor: Tensor) -> Tensor:
+    """In memory of its own: ExecuTorch stores all of the memory that a tensor is part of, from its beginning."""
+    contiguous = tensor.contiguous()
+    return contiguous if contiguous.untyped_storage().nbytes() == contiguous.nbytes else contiguous.clone()
 
 
 def _by_first_use(nodes: Sequence[Node], constants: Mapping[Node, Any]) -> Iterator[Node]:

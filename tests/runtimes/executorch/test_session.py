@@ -96,7 +96,7 @@ def test_wrong_inputs_are_refused_and_the_session_goes_on(
 
 
 @pytest.mark.parametrize("name", [PROGRAM, WEIGHTS])
-@pytest.mark.parametrize("share", [0.0, 0.3, 0.99])
+@pytest.mark.parametrize("share", [0.0, 0.99])
 def test_a_file_that_is_cut_short_is_told_by_its_checksum(program: Path, name: str, share: float) -> None:
     """Whatever is left of it."""
     content = (program / name).read_bytes()
@@ -132,7 +132,7 @@ def test_a_description_that_is_none_is_refused(program: Path, content: str) -> N
         ExecuTorchSession(program)
 
 
-@pytest.mark.parametrize("share", [0.0, 0.01, 0.3, 0.6, 0.99])
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.99])
 def test_native_code_may_refuse_or_crash_on_a_broken_program_and_we_go_on(program: Path, share: float) -> None:
     """With a checksum that vouches for it."""
     content = (program / PROGRAM).read_bytes()
@@ -142,7 +142,7 @@ def test_native_code_may_refuse_or_crash_on_a_broken_program_and_we_go_on(progra
         ExecuTorchSession(program).run({"x": X})
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(3))
 def test_noise_in_a_program_ends_in_an_error_or_in_numbers(program: Path, seed: int) -> None:
     """Never in the end of this process."""
     random = np.random.default_rng(seed)

@@ -64,8 +64,14 @@ LAYERS: dict[str, Callable[[str], tuple[nn.Module, Tensor]]] = {
 }
 
 
-@pytest.mark.parametrize("scheme", ["fp32", "w8a8d", "w4a8d"])
-@pytest.mark.parametrize("name", LAYERS)
+@pytest.mark.parametrize(
+    ("name", "scheme"),
+    [
+        *((name, "w8a8d") for name in LAYERS),
+        *((name, "fp32") for name in ("linear", "patches", "transposed")),
+        ("linear", "w4a8d"),
+    ],
+)
 def test_a_layer_computes_what_the_simulation_does(name: str, scheme: str, tmp_path: Path) -> None:
     """Images of one batch have scales of their own, tokens too; nothing is left undelegated."""
     torch.manual_seed(0)
@@ -163,6 +169,25 @@ def test_weights_outside_of_the_program(tmp_path: Path) -> None:
         assert distance(executed(made, x, tmp_path), model(x)) < 1e-5
     assert (tmp_path / "vggt.pte").stat().st_size < 10_000
     assert (tmp_path / "vggt.ptd").stat().st_size > 512 * 512
+
+
+class Shifted(nn.Module):
+    """Adds a part of a larger constant, which begins in the midst of it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = nn.Parameter(torch.randn(1, 9, 8))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.table[:, 1:]
+
+
+def test_a_constant_that_is_part_of_another_is_stored_alone(tmp_path: Path) -> None:
+    """ExecuTorch 1.4 would store the whole from its beginning: a position table without its class token."""
+    torch.manual_seed(0)
+    model, x = Shifted(), torch.randn(2, 8, 8)
+    with torch.no_grad():
+        assert distance(executed(assembled(model, x), x, tmp_path), model(x)) < 1e-6
 
 
 class Sorted(nn.Module):
