@@ -54,6 +54,7 @@ TOOLS_OF_BACKEND = {
     "coreml": ("coremltools",),
     "coreai": ("coreai-core", "coreai-torch"),
     "executorch": ("executorch",),
+    "vulkan": ("executorch",),
 }
 EXACT_UP_TO_BYTES = 200_000_000  # of FP32 weights, for sensitivities by exact ablation
 PROBED_SCENES = 1

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vggt_edge.devices.errors import InputError, ToolchainError
+from vggt_edge.runtimes._inputs import check_inputs
 from vggt_edge.runtimes.base import Arrays
 from vggt_edge.runtimes.coreai import process
 from vggt_edge.runtimes.coreai.files import ASSET_FILES, HASH_FILE, INPUTS, OUTPUTS, PROGRAM_FILE
@@ -91,7 +92,7 @@ class CoreAISession:
 
     def measure(self, inputs: Arrays) -> Ran:
         """The same, with what it took."""
-        self._check(inputs)
+        check_inputs(inputs, self._inputs, str(self._asset))
         # Beside the asset there may be no room to write: outputs are small.
         with tempfile.TemporaryDirectory(prefix="vggt-edge-coreai-") as name:
             folder = Path(name)
@@ -99,19 +100,6 @@ class CoreAISession:
             outcome = process.run_worker(process.worker("run", str(self._asset), name), self._timeout_s)
             answer = self._answer(outcome)
             return Ran(self._outputs(folder / OUTPUTS), answer)
-
-    def _check(self, inputs: Arrays) -> None:
-        where = str(self._asset)
-        if set(inputs) != set(self._inputs):
-            given, known = ", ".join(sorted(inputs)) or "none", ", ".join(sorted(self._inputs))
-            raise InputError(f"wrong inputs: {given}", where=where, expected=f"exactly: {known}")
-        for name, shape in self._inputs.items():
-            array = inputs[name]
-            if array.dtype != np.float32 or array.shape != shape:
-                what = f"input {name} is {array.dtype} {array.shape}"
-                raise InputError(what, where=where, expected=f"{name}: float32 {shape}")
-            if not bool(np.isfinite(array).all()):
-                raise InputError(f"input {name} holds NaN or Inf", where=where, expected="numbers")
 
     def _answer(self, outcome: Outcome) -> Mapping[str, Any]:
         if outcome.answer is None:

@@ -11,7 +11,7 @@ from types import MappingProxyType
 import numpy as np
 import numpy.typing as npt
 
-from vggt_edge.devices.errors import InputError
+from vggt_edge.runtimes._inputs import check_inputs
 from vggt_edge.runtimes.base import Arrays
 from vggt_edge.runtimes.executorch.files import INPUTS, OUTPUTS, PROGRAM, WEIGHTS
 from vggt_edge.runtimes.executorch.model_file import ModelFile, checked_model
@@ -62,7 +62,7 @@ class ExecuTorchSession:
 
     def measure(self, inputs: Arrays, repeats: int = 1) -> Ran:
         """The same, several times in a row, timed inside the worker."""
-        self._check(inputs)
+        check_inputs(inputs, self.input_shapes, self._where)
         with tempfile.TemporaryDirectory(prefix="vggt-edge-executorch-") as name:
             _save(Path(name) / INPUTS, [inputs[one.name] for one in self._model.inputs])
             answer = self._worker.run(Path(name), repeats)
@@ -71,19 +71,6 @@ class ExecuTorchSession:
 
     def close(self) -> None:
         self._worker.close()
-
-    def _check(self, inputs: Arrays) -> None:
-        known = {one.name: one.shape for one in self._model.inputs}
-        if set(inputs) != set(known):
-            given = ", ".join(sorted(inputs)) or "none"
-            raise InputError(f"wrong inputs: {given}", where=self._where, expected=f"exactly: {', '.join(known)}")
-        for name, shape in known.items():
-            array = inputs[name]
-            if array.dtype != np.float32 or array.shape != shape:
-                what = f"input {name} is {array.dtype} {array.shape}"
-                raise InputError(what, where=self._where, expected=f"{name}: float32 {shape}")
-            if not bool(np.isfinite(array).all()):
-                raise InputError(f"input {name} holds NaN or Inf", where=self._where, expected="numbers")
 
     def _outputs(self, path: Path) -> dict[str, npt.NDArray[np.float32]]:
         from safetensors.numpy import load_file

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from measure import Run, format_seconds, format_size, run_measured
+from measure import Run, format_seconds, format_size, number, run_measured, table
 
 PRECISIONS = ("fp32", "w8a8d", "w4a8d", "mixed")
 LOWERING, RUNNING = "ExecuTorch lowering", "ExecuTorch run"
@@ -81,12 +81,6 @@ def latencies_ms(done: Sequence[Exported], rounds: int) -> dict[str, list[float]
     return taken
 
 
-def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    yield "| " + " | ".join(header) + " |"
-    yield "|" + " --- |" * len(header)
-    yield from ("| " + " | ".join(row) + " |" for row in rows)
-
-
 def sizes(done: Sequence[Exported]) -> Iterator[str]:
     header = ("precision", "program + weights", "FP32 / this", "lowering", "kinds of delegates", "undelegated",
               "whole export", "peak memory", "memory of a run", "AUC@30 drop", "least SQNR against the simulation",
@@ -129,10 +123,6 @@ def latency(taken: dict[str, list[float]]) -> Iterator[str]:
         for name, values in taken.items()
     ]
     return table(header, rows)
-
-
-def number(value: float | None, form: str) -> str:
-    return "-" if value is None else format(value, form)
 
 
 def main() -> None:

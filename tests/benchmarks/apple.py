@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from measure import Run, format_seconds, format_size, run_measured
+from measure import Run, format_seconds, format_size, number, run_measured, table
 
 PRECISIONS = ("fp16", "w8a16", "w8a8", "p6a16", "p4a16", "w4a16", "mixed")
 # Subject, and what it is compared with.
@@ -85,12 +85,6 @@ def export(arguments: argparse.Namespace, precision: str) -> Exported:
     return Exported(precision, run_measured(command, arguments.work / f"{precision}.log"), bundle)
 
 
-def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    yield "| " + " | ".join(header) + " |"
-    yield "|" + " --- |" * len(header)
-    yield from ("| " + " | ".join(row) + " |" for row in rows)
-
-
 def sizes(done: Sequence[Exported], fp32_bytes: int) -> Iterator[str]:
     header = ("precision", "package", "FP32 / package", "Core ML", "Core AI", "whole export", "peak memory",
               "AUC@30 drop", "audit: errors / warnings / notes", "ended")  # fmt: skip
@@ -116,10 +110,6 @@ def agreement(done: Sequence[Exported]) -> Iterator[str]:
     header = ("precision", *(f"{subject} against {against}" for subject, against in PAIRS))
     rows = [(one.precision, *(number(one.worst_relative(*pair), ".1e") for pair in PAIRS)) for one in done]
     return table(header, rows)
-
-
-def number(value: float | None, form: str) -> str:
-    return "-" if value is None else format(value, form)
 
 
 def parameters_bytes(bundle: Path) -> int:

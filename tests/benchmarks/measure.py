@@ -9,7 +9,7 @@ import re
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -166,3 +166,14 @@ def format_size(size: float | None) -> str:
 
 def format_seconds(seconds: float | None) -> str:
     return "-" if seconds is None else f"{seconds:.3g} s" if seconds < 100 else f"{seconds:.0f} s"
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    """In Markdown, line by line."""
+    yield "| " + " | ".join(header) + " |"
+    yield "|" + " --- |" * len(header)
+    yield from ("| " + " | ".join(row) + " |" for row in rows)
+
+
+def number(value: float | None, form: str) -> str:
+    return "-" if value is None else format(value, form)
