@@ -15,7 +15,7 @@ import shlex
 import shutil
 import statistics
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -63,11 +63,11 @@ def export(arguments: argparse.Namespace, precision: str) -> Exported:
     return Exported(precision, run_measured(command, arguments.work / f"{precision}.log"), bundle)
 
 
-def latencies_ms(done: Sequence[Exported], rounds: int) -> dict[str, list[float]]:
+def latencies_ms(bundles: Mapping[str, Path], rounds: int) -> dict[str, list[float]]:
     """Of each program, once per round, in turns: what disturbs one round disturbs all of them."""
     from vggt_edge.runtimes.executorch.session import ExecuTorchSession
 
-    sessions = {one.precision: ExecuTorchSession(one.bundle / "executorch") for one in done}
+    sessions = {name: ExecuTorchSession(bundle / "executorch") for name, bundle in bundles.items()}
     taken: dict[str, list[float]] = {name: [] for name in sessions}
     random = np.random.default_rng(0)
     inputs = {
@@ -133,15 +133,21 @@ def main() -> None:
     parser.add_argument("--checkpoint", type=Path, help="another model than vggt-mini")
     parser.add_argument("--export", default="", help="more options of `vggt-edge export`, in one string")
     parser.add_argument("--rounds", type=int, default=15, help="runs of each program")
+    parser.add_argument("--reuse", action="store_true", help="time the bundles that lie in --work, without any export")
     arguments = parser.parse_args()
     arguments.work.mkdir(parents=True, exist_ok=True)
+    if arguments.reuse:
+        bundles = {name: arguments.work / f"out-{name}" for name in arguments.precisions}
+        print("\n".join(latency(latencies_ms(bundles, arguments.rounds))))
+        return
     done = [export(arguments, precision) for precision in arguments.precisions]
     made = [one for one in done if one.bundle.is_dir()]
     for one in done:
         if one not in made:
             print(f"{one.precision}: {one.run.described()}, no bundle; see {arguments.work}", file=sys.stderr)
     if made:
-        print("\n".join((*sizes(made), "", *latency(latencies_ms(made, arguments.rounds)))))
+        bundles = {one.precision: one.bundle for one in made}
+        print("\n".join((*sizes(made), "", *latency(latencies_ms(bundles, arguments.rounds)))))
 
 
 if __name__ == "__main__":
