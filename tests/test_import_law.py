@@ -23,7 +23,7 @@ BACKENDS_OF_SDK = {
     "coremltools": {"coreml"},
     "coreai": {"coreai"},
     "coreai_torch": {"coreai"},
-    "executorch": {"executorch"},
+    "executorch": {"executorch", "vulkan"},
 }
 # Scripts for the device: no part of the package's import graph, and their SDK is there by definition.
 KIT = "kit"

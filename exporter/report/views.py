@@ -69,6 +69,7 @@ SUBJECT_TITLES = {
     "coreml-fp32": "Core ML package, FP32",
     "coreai": "Core AI",
     "executorch": "ExecuTorch (XNNPACK) on this CPU",
+    "vulkan": "ExecuTorch (Vulkan)",
 }
 # Where an artifact has another name than what its execution here is called.
 BACKEND_TITLES = {"executorch": "ExecuTorch (XNNPACK)"}

@@ -17,6 +17,8 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind
 from torch.fx import Graph, GraphModule, Node
 
+import vggt_edge.calibration.linear  # noqa: F401  registers the operators of an annotated program
+
 # A weight stays as it is stored: folding these would restore it to FP32.
 _KEPT = frozenset(
     {
@@ -97,7 +99,13 @@ def _module_of(node: Node) -> str:
 
 
 def _targets(program: ExportedProgram) -> dict[str, str]:
-    return {spec.arg.name: str(spec.target) for spec in program.graph_signature.input_specs}
+    """By a node's name; a weight in FP16 keeps its own behind the cast that it is stored for."""
+    targets = {spec.arg.name: str(spec.target) for spec in program.graph_signature.input_specs}
+    for node in program.graph.nodes:
+        source = node.args[0].name if node.target is torch.ops.aten.to.dtype else ""
+        if source in targets:
+            targets[node.name] = targets[source]
+    return targets
 
 
 def _constants(program: ExportedProgram) -> dict[Node, Any]:

@@ -9,7 +9,13 @@ from pathlib import Path
 from vggt_edge.devices.profile import Tolerances, list_profiles, load_profile, resolve
 
 DOCS = Path(__file__).parents[2] / "docs"
-RUNTIMES = {"TensorRT": "tensorrt", "Core ML": "coreml", "ExecuTorch": "executorch", "ONNX Runtime": "onnxruntime"}
+RUNTIMES = {
+    "TensorRT": "tensorrt",
+    "Core ML": "coreml",
+    "ExecuTorch": "executorch",
+    "Vulkan": "vulkan",
+    "ONNX Runtime": "onnxruntime",
+}
 PHONES = r"`(?:pixel|galaxy|dimensity)[a-z0-9-]*`"
 UNITS = {"Neural Engine": "neural_engine", "GPU": "gpu"}
 

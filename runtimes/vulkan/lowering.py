@@ -1,0 +1,76 @@
+"""From the annotated program to one ``.pte`` for ExecuTorch's Vulkan delegate, lowered as a whole.
+
+Every border between delegates costs a GPU a copy to the CPU and back, so the program is not cut into its blocks.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from torch.export import ExportedProgram
+
+from vggt_edge.runtimes.executorch.assemble import Undelegated
+from vggt_edge.runtimes.executorch.pieces import Piece, cut
+from vggt_edge.runtimes.executorch.rewrite import rewrite
+from vggt_edge.runtimes.executorch.sdk import quiet, sdk
+from vggt_edge.runtimes.vulkan.payload import Operation, operations
+from vggt_edge.runtimes.vulkan.rewrite import RULES, restored
+
+# What ExecuTorch's loader needs; its default of 128 for a segment is one of its own for every tensor.
+_ALIGNMENT = 16
+_CALL = "executorch_call_delegate"
+
+
+@dataclass(frozen=True)
+class LoweredProgram:
+    """piece: what was lowered, in Vulkan's operators. delegates: the operations of each.
+
+    manager: ``ExecutorchProgramManager``.
+    """
+
+    piece: Piece
+    delegates: tuple[tuple[Operation, ...], ...]
+    undelegated: tuple[Undelegated, ...]
+    manager: Any
+
+
+def lower_program(program: ExportedProgram) -> LoweredProgram:
+    """With weights and activations in FP16, but for weights of 4 bits."""
+    (piece,) = cut(program, lambda path: "").pieces
+    piece = restored(piece)
+    with quiet(), _root_level():
+        edge = _delegated(rewrite(piece, RULES))
+        module = edge.exported_program().graph_module
+        delegates = tuple(operations(bytes(one.processed_bytes)) for _, one in module.named_children())
+        wanted = sdk("exir").ExecutorchBackendConfig(segment_alignment=_ALIGNMENT)
+        return LoweredProgram(piece, delegates, tuple(_undelegated(module)), edge.to_executorch(wanted))
+
+
+def _delegated(program: ExportedProgram) -> Any:
+    """In ExecuTorch's edge dialect, with what Vulkan takes as calls of delegates."""
+    exir = sdk("exir")
+    chosen = sdk("backends.vulkan.partitioner.vulkan_partitioner").VulkanPartitioner({"force_fp16": True})
+    kept, _ = chosen.ops_to_not_decompose(program)
+    config = exir.EdgeCompileConfig(_check_ir_validity=False, preserve_ops=kept)
+    return exir.to_edge(program, compile_config=config).to_backend(chosen)
+
+
+def _undelegated(module: Any) -> Iterator[Undelegated]:
+    for node in module.graph.nodes:
+        schema = getattr(node.target, "_schema", None)
+        if node.op == "call_function" and schema is not None:
+            yield Undelegated("", f"{schema.name.replace('::', '.')}.{schema.overload_name or 'default'}")
+
+
+@contextmanager
+def _root_level() -> Iterator[None]:
+    """ExecuTorch's Vulkan modules set the level of the root logger as they are imported."""
+    level = logging.root.level
+    try:
+        yield
+    finally:
+        logging.root.setLevel(level)

@@ -1,0 +1,46 @@
+"""The whole line for the GPU of a phone: lowered with Vulkan, judged without it, and honest about that."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vggt_edge.exporter.bundle import read_manifest
+from vggt_edge.runtimes.executorch.sdk import installed
+
+Run = Callable[..., Any]
+SMALL = ("--frames", "2", "--resolution", "42", "--calibration-scenes", "1", "--validation-scenes", "1")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not installed(), reason="the extra android is not installed")
+def test_a_mix_for_the_gpu_is_lowered_whole_and_not_run(vggt_edge: Run, tmp_path: Path) -> None:
+    """Every block holds what the plan gives it, nothing is left to the CPU, and the report says what has not run."""
+    out = tmp_path / "out"
+    finished = vggt_edge("export", "--target", "android-gpu", *SMALL, "--max-memory", "7MB", "-o", out)
+    # 42 pixels are half of what the model was made for: the line is tested here, not the accuracy.
+    assert finished.code in (0, 4), finished.err
+    lowered = json.loads((out / "lowered-vulkan.json").read_text())
+    assert {entry["realised"] for entry in lowered["realised"]} == {"fp16", "w4a16"}
+    assert all(entry["asked"] == entry["realised"] for entry in lowered["realised"])
+    checks = {check["name"]: check for check in lowered["checks"]}
+    assert checks["Vulkan lowering"]["figures"]["undelegated_operations"] == 0
+    assert checks["Vulkan lowering"]["figures"]["delegates"] == 1
+    assert checks["Vulkan run"]["status"] == "not_run"
+    rows = json.loads((out / "validation.json").read_text())["rows"]
+    assert [row["status"] for row in rows if row["subject"] == "vulkan"] == ["not_run"]
+    assert {"simulation", "onnxruntime"} <= {row["subject"] for row in rows}
+    assert "ExecuTorch (Vulkan)" in (out / "report.html").read_text()
+    assert {"vulkan/README.md", "vulkan/vggt.pte"} <= {entry.path for entry in read_manifest(out).files}
+    assert vggt_edge("verify", out).code == 0
+
+
+def test_what_the_gpu_does_not_hold_is_refused_before_any_work(vggt_edge: Run, tmp_path: Path) -> None:
+    """It quantizes no activations."""
+    finished = vggt_edge("export", "--target", "android-gpu", "--precision", "w4a8d", "-o", tmp_path / "out")
+    assert finished.code == 2
+    assert "fp16, w4a16, mixed" in finished.err
