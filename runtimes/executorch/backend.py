@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,8 +23,10 @@ from vggt_edge.runtimes.base import (
     Availability,
     Check,
     Executor,
+    Finding,
     Lowered,
     Options,
+    Realised,
 )
 from vggt_edge.runtimes.executorch import kit_files
 from vggt_edge.runtimes.executorch.files import FOLDER, MODEL_FILE, PROGRAM, WEIGHTS
@@ -73,27 +77,17 @@ class ExecuTorch:
         state = self.availability()
         if not state.ok:
             raise ToolchainError(f"{NAME} cannot lower here: {state.reason}", remedy=state.remedy)
-        from vggt_edge.runtimes.executorch.audit import audit_pieces, findings
-        from vggt_edge.runtimes.executorch.block_errors import block_error_check
-
         folder = out_dir / FOLDER
         folder.mkdir(parents=True, exist_ok=True)
-        began = time.perf_counter()
-        program = graph.program()
-        pieces, lowered = _lowered(program, graph.blocks)
-        realised = audit_pieces(lowered, plan, graph.blocks)
-        external = _data_bytes(lowered) > EXTERNAL_FROM_BYTES
-        assembled = _assembled(program, pieces, lowered, external=external)
-        _write(assembled, folder, external=external)
-        borders = _borders(program, graph)
-        write_model_file(folder, *borders, assembled.planned_bytes)
-        checks = [
-            _lowering_check(folder, lowered, assembled, time.perf_counter() - began),
+        made = _make(graph, plan, folder)
+        gc.collect()  # programs refer to themselves, and the run below needs their memory
+        checks = (
+            made.lowering,
             _run_check(folder),
-            block_error_check(program, pieces, lowered),
-            *_kit_checks(folder, borders, plan, profile, assembled.planned_bytes),
-        ]
-        return Lowered(self.name, _files(out_dir), realised, tuple(checks), findings(assembled.undelegated))
+            made.block_errors,
+            *_kit_checks(folder, made.borders, plan, profile, made.planned_bytes),
+        )
+        return Lowered(self.name, _files(out_dir), made.realised, checks, made.findings)
 
     def executors(self) -> tuple[Executor, ...]:
         """ExecuTorch's own runtime, where it is installed."""
@@ -104,6 +98,42 @@ class ExecuTorch:
 
     def write_golden(self, bundle: Path, inputs: Arrays, simulation: Arrays, fp32: Arrays) -> None:
         kit_files.write_golden(bundle / FOLDER, inputs, simulation, fp32)
+
+
+@dataclass(frozen=True)
+class _Made:
+    """What is left of a lowering when its programs are gone."""
+
+    lowering: Check
+    block_errors: Check
+    realised: tuple[Realised, ...]
+    findings: tuple[Finding, ...]
+    borders: tuple[tuple[Border, ...], tuple[Border, ...]]
+    planned_bytes: int
+
+
+def _make(graph: AnnotatedGraph, plan: PrecisionPlan, folder: Path) -> _Made:
+    """Write program, weights and ``model.json``."""
+    from vggt_edge.runtimes.executorch.audit import audit_pieces, findings
+    from vggt_edge.runtimes.executorch.block_errors import block_error_check
+
+    began = time.perf_counter()
+    program = graph.program()
+    pieces, lowered = _lowered(program, graph.blocks)
+    realised = audit_pieces(lowered, plan, graph.blocks)
+    external = _data_bytes(lowered) > EXTERNAL_FROM_BYTES
+    assembled = _assembled(program, pieces, lowered, external=external)
+    _write(assembled, folder, external=external)
+    borders = _borders(program, graph)
+    write_model_file(folder, *borders, assembled.planned_bytes)
+    return _Made(
+        _lowering_check(folder, lowered, assembled, time.perf_counter() - began),
+        block_error_check(program, pieces, lowered),
+        realised,
+        findings(assembled.undelegated),
+        borders,
+        assembled.planned_bytes,
+    )
 
 
 def _lowered(program: ExportedProgram, blocks: Sequence[str]) -> tuple[Pieces, tuple[LoweredPiece, ...]]:

@@ -20,7 +20,7 @@ from vggt_edge.runtimes.executorch.rewrite import rewrite
 from vggt_edge.runtimes.executorch.sdk import quiet, sdk
 
 BACKEND_ID = "XnnpackBackend"
-_KEY_DIGITS = 16
+_KEY_DIGITS = 12
 _SOURCE = "source."  # rewrite() puts the piece's module there, and with it the weights
 
 
@@ -176,7 +176,7 @@ def _tensor_value(value: Any) -> Any:
 
 
 def _short(key: str) -> str:
-    """64 bits of the SHA-256 that is a tensor's key: the whole ones take 2 % of vggt-mini in 4 bits.
+    """48 bits of the SHA-256 that is a tensor's key: the whole ones take 2 % of vggt-mini in 4 bits.
 
     ExecuTorch refuses a key that stands for two different tensors.
     """
