@@ -6,6 +6,7 @@ some twenty passes over the graph, which cost nearly all of the time, are done o
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -176,8 +177,8 @@ def _tensor_value(value: Any) -> Any:
 
 
 def _short(key: str) -> str:
-    """48 bits of the SHA-256 that is a tensor's key: the whole ones take 2 % of vggt-mini in 4 bits.
+    """48 bits of the SHA-256 that is a tensor's key, in eight characters: whole keys take 2 % of vggt-mini in 4 bits.
 
     ExecuTorch refuses a key that stands for two different tensors.
     """
-    return key[-_KEY_DIGITS:]
+    return base64.urlsafe_b64encode(bytes.fromhex(key[-_KEY_DIGITS:])).decode()
