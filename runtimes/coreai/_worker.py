@@ -7,17 +7,15 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 import os
-import resource
 import sys
 import tempfile
 import time
-import warnings
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
+from vggt_edge.runtimes._worker import peak_memory_bytes, quiet_stdout
 from vggt_edge.runtimes.coreai.files import ASSET, INPUTS, OUTPUTS, PROGRAM, REQUEST
 
 Answer = dict[str, Any]
@@ -68,16 +66,6 @@ async def run(asset: Path, folder: Path, answers: TextIO) -> NoReturn:
         finish(answers, {**times, "peak_memory_bytes": peak_memory_bytes()})
 
 
-def peak_memory_bytes() -> int:
-    """The most memory that this process had; from /proc, since ``ru_maxrss`` begins with that of the parent."""
-    status = Path("/proc/self/status")
-    if status.is_file():
-        for line in status.read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
 def finish(answers: TextIO, answer: Answer) -> NoReturn:
     """Answer, and end without taking anything down: there Core AI 1.0.0b3 has aborted, once in some hundred runs."""
     print(json.dumps(answer, sort_keys=True), file=answers, flush=True)
@@ -88,15 +76,6 @@ def perform(verb: str, paths: list[Path], answers: TextIO) -> NoReturn:
     if verb == "run":
         asyncio.run(run(paths[0], paths[1], answers))
     finish(answers, convert(paths[0]) if verb == "convert" else inspect(paths[0]))
-
-
-def quiet_stdout() -> TextIO:
-    """The stream for the answer; everything else that is printed goes to stderr."""
-    answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)
-    warnings.simplefilter("ignore")
-    logging.disable(logging.WARNING)
-    return answers
 
 
 def main(arguments: list[str]) -> NoReturn:

@@ -5,7 +5,6 @@ Programs and arrays travel as files in a scratch folder, answers as one line of 
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import signal
 import subprocess
@@ -16,6 +15,7 @@ from enum import StrEnum
 from typing import Any
 
 from vggt_edge.devices.errors import ResourceError, ToolchainError, VggtEdgeError
+from vggt_edge.runtimes._packages import installed
 from vggt_edge.runtimes.base import Availability
 
 NAME = "Core AI"
@@ -52,17 +52,10 @@ class Outcome:
 
 def availability() -> Availability:
     """Whether both packages are installed; nothing is imported."""
-    missing = [name for name in PACKAGES if not _installed(name)]
+    missing = [name for name in PACKAGES if not installed(name)]
     if missing:
         return Availability(False, f"not installed: {', '.join(missing)}", REMEDY)
     return Availability(True)
-
-
-def _installed(name: str) -> bool:
-    try:
-        return importlib.util.find_spec(name) is not None
-    except (ImportError, ValueError):  # a package that is half there
-        return False
 
 
 def worker(*arguments: str) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -17,6 +16,7 @@ from vggt_edge.calibration.scheme import SCHEMES as VOCABULARY
 from vggt_edge.devices.errors import InputError, LoweringError
 from vggt_edge.devices.profile import DeviceProfile
 from vggt_edge.runtimes._audit import load_onnx
+from vggt_edge.runtimes._packages import installed
 from vggt_edge.runtimes._typed import fp32_names, type_graph
 from vggt_edge.runtimes.base import (
     DEFAULT_OPTIONS,
@@ -61,7 +61,7 @@ class CoreML:
     options: frozenset[str] = frozenset({"image_input", "strict_ane"})
 
     def availability(self) -> Availability:
-        if importlib.util.find_spec("coremltools") is None:
+        if not installed("coremltools"):
             return Availability(False, "not installed: coremltools", REMEDY)
         return Availability(True)
 

@@ -4,26 +4,19 @@ from __future__ import annotations
 
 import importlib
 import io
-import logging
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr
 from typing import Any
 
 from vggt_edge.devices.errors import ToolchainError
+from vggt_edge.runtimes import _packages
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """No warnings, log lines or progress bars: on Linux coremltools complains of each library that only a Mac has."""
-    level = logging.root.manager.disable
-    logging.disable(logging.CRITICAL)
-    try:
-        with warnings.catch_warnings(), redirect_stderr(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(level)
+    """No progress bars either: on Linux coremltools complains of each library that only a Mac has."""
+    with _packages.quiet(), redirect_stderr(io.StringIO()):
+        yield
 
 
 def load_coremltools(module: str = "coremltools") -> Any:

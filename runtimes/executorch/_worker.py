@@ -7,14 +7,13 @@ native code prints goes to stderr.
 from __future__ import annotations
 
 import json
-import logging
 import os
 import sys
 import time
-import warnings
 from pathlib import Path
 from typing import Any, TextIO
 
+from vggt_edge.runtimes._worker import peak_memory_bytes, quiet_stdout
 from vggt_edge.runtimes.executorch.files import INPUTS, METHOD, OUTPUTS
 
 Answer = dict[str, Any]
@@ -48,14 +47,6 @@ def run(module: Any, request: Answer) -> Answer:
     return {"seconds": times, "peak_memory_bytes": peak_memory_bytes()}
 
 
-def peak_memory_bytes() -> int:
-    """The most memory that this process had."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) * 1024
-    return 0
-
-
 def serve(requests: TextIO, answers: TextIO, program: str, weights: str | None) -> None:
     def answer(content: Answer) -> None:
         answers.write(json.dumps(content) + "\n")
@@ -71,10 +62,7 @@ def serve(requests: TextIO, answers: TextIO, program: str, weights: str | None) 
 
 
 def main(arguments: list[str]) -> None:
-    answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)
-    logging.disable(logging.CRITICAL)
-    warnings.simplefilter("ignore")
+    answers = quiet_stdout()
     serve(sys.stdin, answers, arguments[0], arguments[1] if len(arguments) > 1 else None)
     answers.flush()
     os._exit(0)  # taking native code down can crash, and everything has been said

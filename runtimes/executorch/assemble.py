@@ -22,12 +22,10 @@ from torch.export.graph_signature import (
 from torch.fx import Graph, GraphModule, Node
 
 from vggt_edge.runtimes.executorch.pieces import Pieces
-from vggt_edge.runtimes.executorch.sdk import quiet, sdk
+from vggt_edge.runtimes.executorch.sdk import ALIGNMENT, operator_name, quiet, sdk
 from vggt_edge.runtimes.executorch.xnnpack import BACKEND_ID, Delegate, LoweredPiece
 
 EXTERNAL = "vggt"  # the name of the .ptd, without its suffix
-# What XNNPACK's kernels need. ExecuTorch's default of 128 for a segment is one of its own for every tensor.
-_ALIGNMENT = 16
 
 
 @dataclass(frozen=True)
@@ -65,7 +63,7 @@ def assemble(pieces: Pieces, lowered: Sequence[LoweredPiece], example: Tensor, *
         exir = sdk("exir")
         config = exir.EdgeCompileConfig(_check_ir_validity=False)
         manager = sdk("exir.program._program").EdgeProgramManager({"forward": program}, None, config)
-        wanted = exir.ExecutorchBackendConfig(segment_alignment=_ALIGNMENT)
+        wanted = exir.ExecutorchBackendConfig(segment_alignment=ALIGNMENT)
         return Assembled(manager.to_executorch(wanted), tuple(builder.calls), tuple(builder.undelegated))
 
 
@@ -145,7 +143,7 @@ class _Builder:
         if node.target is sdk("exir.delegate").executorch_call_delegate:
             self.calls.append(block)
         elif node.target is not operator.getitem:
-            self.undelegated.append(Undelegated(block, _name_of(node)))
+            self.undelegated.append(Undelegated(block, operator_name(node.target)))
         return copy
 
     def _signature(self, outputs: Sequence[Node]) -> ExportGraphSignature:
@@ -161,18 +159,10 @@ class _Builder:
         )
 
 
-def _name_of(node: Node) -> str:
-    """``aten.expand_copy.default``, of an operator of ExecuTorch's edge dialect."""
-    schema = getattr(node.target, "_schema", None)
-    if schema is None:
-        return str(node.target)
-    return f"{schema.name.replace('::', '.')}.{schema.overload_name or 'default'}"
-
-
 def _lowered_module(program: ExportedProgram, delegate: Delegate, external: bool) -> Any:
     store = sdk("exir._serialize._named_data_store").NamedDataStore()
     for key, data in delegate.data.items():
-        store.add_named_data(key, data, _ALIGNMENT, EXTERNAL if external else None)
+        store.add_named_data(key, data, ALIGNMENT, EXTERNAL if external else None)
     kind = sdk("exir.lowered_backend_module").LoweredBackendModule
     return kind(program, BACKEND_ID, delegate.payload, [], store.get_named_data_store_output())
 

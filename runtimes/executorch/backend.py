@@ -6,8 +6,7 @@ import ctypes
 import gc
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -33,7 +32,7 @@ from vggt_edge.runtimes.base import (
 from vggt_edge.runtimes.executorch import kit_files
 from vggt_edge.runtimes.executorch.files import FOLDER, MODEL_FILE, PROGRAM, WEIGHTS
 from vggt_edge.runtimes.executorch.model_file import Border, write_model_file
-from vggt_edge.runtimes.executorch.sdk import NAME, REMEDY, installed
+from vggt_edge.runtimes.executorch.sdk import NAME, availability, installed, refusals, write_program
 from vggt_edge.runtimes.executorch.session import ExecuTorchSession
 
 if TYPE_CHECKING:  # listing the backends must not cost the import of torch
@@ -57,7 +56,7 @@ class ExecuTorch:
     options: frozenset[str] = frozenset()
 
     def availability(self) -> Availability:
-        return Availability(True) if installed() else Availability(False, "not installed: executorch", REMEDY)
+        return availability()
 
     def schemes(self, profile: DeviceProfile) -> tuple[str, ...]:
         """What both the profile lists and XNNPACK runs, in the profile's order."""
@@ -152,7 +151,7 @@ def _lowered(program: ExportedProgram, blocks: Sequence[str]) -> tuple[Pieces, t
     from vggt_edge.runtimes.executorch.xnnpack import lower_pieces
 
     pieces = cut(program, lambda path: place(path, blocks)[0])
-    with _refusals():
+    with refusals(NAME, FOLDER):
         return pieces, lower_pieces(pieces.pieces)
 
 
@@ -162,32 +161,15 @@ def _assembled(
     from vggt_edge.runtimes.executorch.assemble import assemble
 
     (example,) = program.example_inputs[0]
-    with _refusals():
+    with refusals(NAME, FOLDER):
         return assemble(pieces, lowered, example, external=external)
 
 
-@contextmanager
-def _refusals() -> Iterator[None]:
-    """ExecuTorch says no in many ways; for its users all of them mean the same."""
-    try:
-        yield
-    except Exception as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise LoweringError(
-            f"{NAME} did not lower the graph: {reason}",
-            where=FOLDER,
-            expected="operators and precisions of docs/runtimes/executorch.md",
-        ) from error
-
-
 def _write(assembled: Assembled, folder: Path, *, external: bool) -> None:
-    """Through names of their own: what lies there may be linked from elsewhere."""
-    with (folder / f".{PROGRAM}.partial").open("wb") as stream:
-        assembled.manager.write_to_file(stream)
     (folder / WEIGHTS).unlink(missing_ok=True)
     if external:
         assembled.manager.write_tensor_data_to_file(str(folder))
-    (folder / f".{PROGRAM}.partial").replace(folder / PROGRAM)
+    write_program(assembled.manager, folder / PROGRAM)
 
 
 def _data_bytes(lowered: Sequence[LoweredPiece]) -> int:

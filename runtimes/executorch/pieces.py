@@ -1,7 +1,7 @@
 """Cuts the annotated program where one block ends and the next begins, and tells which pieces are twins.
 
-A piece is what ExecuTorch lowers in one go. Lowering costs some thirty milliseconds per graph node, so twins, which
-differ in their weights alone, are lowered once (docs/runtimes/executorch.md has the figures).
+A piece is what ExecuTorch lowers in one go. It walks over every node of it dozens of times, so twins, which differ in
+their weights alone, are lowered once (docs/runtimes/executorch.md).
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from torch.fx import Graph, GraphModule, Node
 
 import vggt_edge.calibration.linear  # noqa: F401  registers the operators of an annotated program
 
-# A weight stays as it is stored: folding these would restore it to FP32.
-_KEPT = frozenset(
+# What restores a stored weight. Folding these would store it in FP32.
+RESTORES = frozenset(
     {
         torch.ops.quantized_decomposed.dequantize_per_channel.default,
         torch.ops.torchao.dequantize_affine.default,
@@ -133,7 +133,7 @@ def _fold(graph: Graph, constants: dict[Node, Any]) -> None:
         inputs = node.all_input_nodes
         if node.op != "call_function" or not inputs or not all(one in constants or one in restored for one in inputs):
             continue
-        if node.target in _KEPT:
+        if node.target in RESTORES:
             restored.add(node)
         else:
             constants[node] = _computed(node, value_of)

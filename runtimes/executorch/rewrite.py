@@ -15,7 +15,7 @@ from torch.export import ExportedProgram
 from torch.fx import GraphModule, Interpreter, Node
 from torch.nn import functional
 
-from vggt_edge.runtimes.executorch.pieces import Piece
+from vggt_edge.runtimes.executorch.pieces import RESTORES, Piece
 
 _aten, _decomposed, _torchao = torch.ops.aten, torch.ops.quantized_decomposed, torch.ops.torchao
 Rule: TypeAlias = Callable[..., Any]
@@ -33,7 +33,7 @@ def rewrite(piece: Piece, rules: Rules | None = None) -> ExportedProgram:
     with torch.no_grad():
         program = torch.export.export(rewritten, piece.examples, strict=False)
     for node in program.graph.nodes:
-        # Every pass copies where a node came from, which takes a sixth of the lowering's time.
+        # Every pass copies where a node came from, which takes much of its time.
         node.meta = {name: value for name, value in node.meta.items() if name == "val"}
     return program
 
@@ -59,7 +59,7 @@ def _constants_of(node: Node, source: GraphModule) -> Sequence[tuple[str, Tensor
         width = int(node.args[1][-1])  # type: ignore[index, arg-type]
         eps = float(node.args[4]) if len(node.args) > 4 else _EPS  # type: ignore[arg-type]
         return (f"mean_{width}", torch.full((1, width), 1 / width)), (_eps_name(eps), torch.tensor([eps]))
-    if node.target in (_decomposed.dequantize_per_channel.default, _torchao.dequantize_affine.default):
+    if node.target in RESTORES:
         index = 1 if node.target is _decomposed.dequantize_per_channel.default else 2
         scale = node.args[index]
         if isinstance(scale, Node) and scale.op == "get_attr":

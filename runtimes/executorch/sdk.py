@@ -1,17 +1,25 @@
-"""ExecuTorch's Python modules, imported where they are needed; it has no type information that mypy could follow."""
+"""ExecuTorch's Python modules, imported where they are needed; it has no type information that mypy could follow.
+
+And what its two backends, one for each delegate, have in common.
+"""
 
 from __future__ import annotations
 
 import importlib
-import importlib.util
-import logging
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
+
+from vggt_edge.devices.errors import LoweringError
+from vggt_edge.runtimes import _packages
+from vggt_edge.runtimes._packages import quiet as quiet
+from vggt_edge.runtimes.base import Availability
 
 NAME = "ExecuTorch"
 REMEDY = "pip install 'vggt-edge[android]'"
+# What kernels and loader need; the default of 128 for a segment is one of its own for every tensor.
+ALIGNMENT = 16
 
 
 def sdk(name: str) -> Any:
@@ -21,20 +29,38 @@ def sdk(name: str) -> Any:
 
 
 def installed() -> bool:
-    try:
-        return importlib.util.find_spec("executorch") is not None
-    except (ImportError, ValueError):  # a package that is half there
-        return False
+    return _packages.installed("executorch")
+
+
+def availability() -> Availability:
+    return Availability(True) if installed() else Availability(False, "not installed: executorch", REMEDY)
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
-    """ExecuTorch and torchao log and warn about their own internals."""
-    previous = logging.root.manager.disable
-    logging.disable(logging.CRITICAL)
+def refusals(who: str, where: str) -> Iterator[None]:
+    """ExecuTorch says no in many ways; for its users all of them mean the same. where: the backend's name."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(previous)
+        yield
+    except Exception as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise LoweringError(
+            f"{who} did not lower the graph: {reason}",
+            where=where,
+            expected=f"operators and precisions of docs/runtimes/{where}.md",
+        ) from error
+
+
+def write_program(manager: Any, path: Path) -> None:
+    """Through a name of its own: what lies there may be linked from elsewhere."""
+    scratch = path.with_name(f".{path.name}.partial")
+    with scratch.open("wb") as stream:
+        manager.write_to_file(stream)
+    scratch.replace(path)
+
+
+def operator_name(target: Any) -> str:
+    """``aten.expand_copy.default``, of an operator of ExecuTorch's edge dialect."""
+    schema = getattr(target, "_schema", None)
+    if schema is None:
+        return str(target)
+    return f"{schema.name.replace('::', '.')}.{schema.overload_name or 'default'}"

@@ -177,8 +177,9 @@ def _tensor_value(value: Any) -> Any:
 
 
 def _short(key: str) -> str:
-    """48 bits of the SHA-256 that is a tensor's key, in eight characters: whole keys take 2 % of vggt-mini in 4 bits.
+    """48 bits of the SHA-256 that is a tensor's key, in eight characters.
 
-    ExecuTorch refuses a key that stands for two different tensors.
+    A small model has hundreds of tensors, and their keys stand in the file twice. ExecuTorch refuses a key that stands
+    for two different tensors.
     """
     return base64.urlsafe_b64encode(bytes.fromhex(key[-_KEY_DIGITS:])).decode()

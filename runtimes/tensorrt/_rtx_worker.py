@@ -11,7 +11,6 @@ import ctypes
 import importlib.util
 import json
 import mmap
-import resource
 import sys
 import threading
 import time
@@ -23,6 +22,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import onnx_ir as ir
 
+from vggt_edge.runtimes._worker import peak_memory_bytes
 from vggt_edge.runtimes.tensorrt._plan_search import give_back, search_plan
 
 _LIBRARIES = ("libcudart.so.*", "libtensorrt_rtx.so.*", "libtensorrt_onnxparser_rtx.so.*")
@@ -139,19 +139,6 @@ def giving_back(mapped: Sequence[mmap.mmap]) -> Iterator[None]:
         thread.join()
         for content in mapped:
             give_back(content)
-
-
-def peak_memory_bytes() -> int:
-    """The most memory that this process had.
-
-    From /proc, since a child's ``ru_maxrss`` starts at what its parent had when it started it.
-    """
-    status = Path("/proc/self/status")
-    if status.is_file():
-        for line in status.read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def main(arguments: list[str]) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 from collections.abc import Mapping
@@ -15,6 +14,7 @@ from vggt_edge.calibration.plan import PrecisionPlan
 from vggt_edge.devices.errors import InputError, LoweringError
 from vggt_edge.devices.profile import DeviceProfile
 from vggt_edge.runtimes._audit import audit_onnx, linears, load_onnx
+from vggt_edge.runtimes._kit import sha256, write_json
 from vggt_edge.runtimes._typed import fp32_names
 from vggt_edge.runtimes.base import (
     DEFAULT_OPTIONS,
@@ -117,14 +117,14 @@ def write_kit(folder: Path, prepared: Prepared, plan: PrecisionPlan, profile: De
     blocks = [_block_entry(model, plan, assignment.block, islands) for assignment in plan.assignments]
     tolerance = profile.tolerances.backend_sqnr_db_min
     names = (MODEL_FILE, f"{MODEL_FILE}.data")
-    _write_json(
+    write_json(
         folder / KIT_FILE,
         {
             "schema_version": KIT_SCHEMA_VERSION,
             "target": profile.name,
             "plan_digest": plan.digest,
             "model": MODEL_FILE,
-            "sha256": {name: _sha256(folder / name) for name in names},
+            "sha256": {name: sha256(folder / name) for name in names},
             "requires": dict(profile.toolchain.requires),
             "blocks": blocks,
             "weight_bytes": {"packed": prepared.weights.packed, "fp16": prepared.weights.fp16},
@@ -157,24 +157,13 @@ def write_golden(folder: Path, inputs: Arrays, expected: Arrays, fp32: Arrays) -
     np.savez(path, allow_pickle=False, **_as_keywords(arrays))
     kit_path = folder / KIT_FILE
     kit = json.loads(kit_path.read_text())
-    kit["sha256"][GOLDEN_FILE] = _sha256(path)
-    _write_json(kit_path, kit)
+    kit["sha256"][GOLDEN_FILE] = sha256(path)
+    write_json(kit_path, kit)
     return path
 
 
 def _as_keywords(arrays: Mapping[str, Any]) -> dict[str, Any]:
     return dict(arrays)
-
-
-def _write_json(path: Path, content: Mapping[str, Any]) -> None:
-    scratch = path.with_name(f".{path.name}.partial")
-    scratch.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
-    scratch.replace(path)  # not written over: the file may be linked from elsewhere
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 BACKEND = TensorRT()

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vggt_edge.calibration.plan import PrecisionPlan
-from vggt_edge.devices.errors import InputError, LoweringError, ResourceError, ToolchainError
+from vggt_edge.devices.errors import InputError, ResourceError, ToolchainError
 from vggt_edge.devices.profile import DeviceProfile
 from vggt_edge.runtimes.base import (
     DEFAULT_OPTIONS,
@@ -22,7 +20,7 @@ from vggt_edge.runtimes.base import (
     Options,
     Session,
 )
-from vggt_edge.runtimes.executorch.sdk import REMEDY, installed
+from vggt_edge.runtimes.executorch.sdk import availability, refusals, write_program
 
 if TYPE_CHECKING:  # listing the backends must not cost the import of torch
     from torch.export import ExportedProgram
@@ -58,7 +56,7 @@ class Vulkan:
     options: frozenset[str] = frozenset()
 
     def availability(self) -> Availability:
-        return Availability(True) if installed() else Availability(False, "not installed: executorch", REMEDY)
+        return availability()
 
     def schemes(self, profile: DeviceProfile) -> tuple[str, ...]:
         """What both the profile lists and the delegate holds exactly, in the profile's order."""
@@ -86,10 +84,12 @@ class Vulkan:
 
         began = time.perf_counter()
         program = graph.program()
-        with _refusals():
+        with refusals(NAME, FOLDER):
             lowered = lower_program(program)
         realised = audit_program(lowered, plan, graph.blocks)
-        path = _write(lowered, out_dir / FOLDER)
+        path = out_dir / FOLDER / PROGRAM
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_program(lowered.manager, path)
         (path.parent / README).write_text(_readme(program, graph))
         checks = (_lowering_check(path, lowered, time.perf_counter() - began), _run_check())
         files = tuple(f"{FOLDER}/{name}" for name in (README, PROGRAM))
@@ -117,28 +117,6 @@ def _check_size(weight_bytes: int) -> None:
             where=FOLDER,
             remedy="lower this model for XNNPACK: --target android",
         )
-
-
-@contextmanager
-def _refusals() -> Iterator[None]:
-    """ExecuTorch says no in many ways; for its users all of them mean the same."""
-    try:
-        yield
-    except Exception as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise LoweringError(
-            f"{NAME} did not lower the graph: {reason}",
-            where=FOLDER,
-            expected="operators and precisions of docs/runtimes/vulkan.md",
-        ) from error
-
-
-def _write(lowered: LoweredProgram, folder: Path) -> Path:
-    """Through a name of its own: what lies there may be linked from elsewhere."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / f".{PROGRAM}.partial").open("wb") as stream:
-        lowered.manager.write_to_file(stream)
-    return (folder / f".{PROGRAM}.partial").replace(folder / PROGRAM)
 
 
 def _readme(program: ExportedProgram, graph: AnnotatedGraph) -> str:

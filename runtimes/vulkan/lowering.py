@@ -16,13 +16,9 @@ from torch.export import ExportedProgram
 from vggt_edge.runtimes.executorch.assemble import Undelegated
 from vggt_edge.runtimes.executorch.pieces import Piece, cut
 from vggt_edge.runtimes.executorch.rewrite import rewrite
-from vggt_edge.runtimes.executorch.sdk import quiet, sdk
+from vggt_edge.runtimes.executorch.sdk import ALIGNMENT, operator_name, quiet, sdk
 from vggt_edge.runtimes.vulkan.payload import Operation, operations
 from vggt_edge.runtimes.vulkan.rewrite import RULES, restored
-
-# What ExecuTorch's loader needs; its default of 128 for a segment is one of its own for every tensor.
-_ALIGNMENT = 16
-_CALL = "executorch_call_delegate"
 
 
 @dataclass(frozen=True)
@@ -46,7 +42,7 @@ def lower_program(program: ExportedProgram) -> LoweredProgram:
         edge = _delegated(rewrite(piece, RULES))
         module = edge.exported_program().graph_module
         delegates = tuple(operations(bytes(one.processed_bytes)) for _, one in module.named_children())
-        wanted = sdk("exir").ExecutorchBackendConfig(segment_alignment=_ALIGNMENT)
+        wanted = sdk("exir").ExecutorchBackendConfig(segment_alignment=ALIGNMENT)
         return LoweredProgram(piece, delegates, tuple(_undelegated(module)), edge.to_executorch(wanted))
 
 
@@ -61,9 +57,8 @@ def _delegated(program: ExportedProgram) -> Any:
 
 def _undelegated(module: Any) -> Iterator[Undelegated]:
     for node in module.graph.nodes:
-        schema = getattr(node.target, "_schema", None)
-        if node.op == "call_function" and schema is not None:
-            yield Undelegated("", f"{schema.name.replace('::', '.')}.{schema.overload_name or 'default'}")
+        if node.op == "call_function" and hasattr(node.target, "_schema"):
+            yield Undelegated("", operator_name(node.target))
 
 
 @contextmanager

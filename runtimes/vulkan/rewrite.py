@@ -16,11 +16,11 @@ from torch import Tensor, nn
 from torch.fx import Graph, GraphModule, Node
 from torch.nn import functional
 
-from vggt_edge.runtimes.executorch.pieces import Piece
+from vggt_edge.runtimes.executorch.pieces import RESTORES, Piece
 from vggt_edge.runtimes.executorch.rewrite import RULES as XNNPACK_RULES
 from vggt_edge.runtimes.executorch.rewrite import Rules
 
-_aten, _decomposed, _torchao = torch.ops.aten, torch.ops.quantized_decomposed, torch.ops.torchao
+_aten, _torchao = torch.ops.aten, torch.ops.torchao
 # The kernel of packed 4-bit weights works in tiles of four channels, of its input and of its output.
 TILE = 4
 # Behind a first clamp nothing exceeds this in FP16, which ends at 65504; below its inverse a sign fades to zero.
@@ -105,8 +105,7 @@ class _Restored:
 
 def _is_weight(node: Node) -> bool:
     """Whether a node restores a stored weight: of activations, both quantization and the way back are operators."""
-    kept = (_decomposed.dequantize_per_channel.default, _torchao.dequantize_affine.default)
-    return node.target in kept and node.args[0].op == "get_attr"  # type: ignore[union-attr]
+    return node.target in RESTORES and node.args[0].op == "get_attr"  # type: ignore[union-attr]
 
 
 def _dequantize(owner: Any, x: Tensor, *rest: Any) -> Tensor:

@@ -1,4 +1,4 @@
-"""Running a program in a process of its own: wall time, peak memory of its tree, and a ceiling on that memory."""
+"""Running a program in a process of its own: wall time, peak memory of its tree, a ceiling on it; figures in tables."""
 
 from __future__ import annotations
 
