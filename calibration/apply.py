@@ -91,7 +91,9 @@ def quantized(layer: nn.Module, recipe: Recipe) -> nn.Module:
     input_scale = DYNAMIC if real.activation is Activation.DYNAMIC_TOKEN else recipe.input_scale
     if isinstance(layer, nn.Linear):
         group = None if real.group_size is None else usable_group(layer.in_features, recipe.group_size)
-        return QuantLinear(layer, bits=real.weight_bits, group_size=group, input_scale=input_scale)
+        return QuantLinear(
+            layer, bits=real.weight_bits, group_size=group, input_scale=input_scale, input_bits=real.activation_bits
+        )
     if isinstance(layer, nn.ConvTranspose2d):
         return QuantConvTranspose2d(layer, input_scale=input_scale)
     assert isinstance(layer, nn.Conv2d)

@@ -25,7 +25,7 @@ from vggt_edge.calibration.scheme import Activation, Scheme, form_of, scheme
 from vggt_edge.devices.errors import InputError
 from vggt_edge.devices.profile import DeviceProfile
 
-_DTYPE_OF_BITS = {32: "fp32", 16: "fp16", 8: "int8"}
+_DTYPE_OF_BITS = {32: "fp32", 16: "fp16", 8: "int8", 4: "int8"}  # no processor here multiplies 4 bits
 _BYTES_OF_DTYPE = {"fp32": 4, "fp16": 2, "int8": 1}
 _CHANNEL_SCALE_BYTES = 4
 _GROUP_SCALE_BYTES = 2
@@ -34,7 +34,7 @@ _TABLE_VALUE_BYTES = 2
 # Biases, norms and LayerScale stay FP32 in the graph; a backend that halves them only gets smaller than promised.
 _OTHER_BYTES = 4
 # Convolutions have no 4-bit form but palettes in any runtime here; they get 8 bits with the same activations.
-_CONV_FORM = {"w4a16": "w8a16", "w4a8d": "w8a8d"}
+_CONV_FORM = {"w4a16": "w8a16", "w4a8d": "w8a8d", "w4a4d": "w8a8d"}
 _NANOSECOND_DIGITS = 6
 # Work beside the products, in FP32 operations: a vector instruction counts as 8, as a multiply-accumulate of 4 values.
 # (M) All three, counted from the steps that such a kernel has to take; to be replaced by a measurement on a phone.

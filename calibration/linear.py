@@ -54,26 +54,29 @@ InputScale: TypeAlias = float | Dynamic | None
 """Of a layer's int8 input: a number for all of it, ``DYNAMIC``, or None for an input that stays as it is."""
 
 
-def fake_quantize_input(x: Tensor, scale: InputScale, block: Sequence[int]) -> Tensor:
-    """int8 of an activation and back. block: the shape of what shares a scale where that is ``DYNAMIC``."""
+def fake_quantize_input(x: Tensor, scale: InputScale, block: Sequence[int], bits: int = 8) -> Tensor:
+    """Integers of an activation and back. block: the shape of what shares a scale where that is ``DYNAMIC``.
+
+    bits: of dynamic ones; static ones have 8.
+    """
     if scale is None:
         return x
     if isinstance(scale, Dynamic):
-        return _fake_quantize_dynamic(x, list(block))
+        return _fake_quantize_dynamic(x, list(block), q.ACTIVATION_RANGES[bits])
     limits = (scale, 0, ACTIVATION_LOW, ACTIVATION_HIGH, torch.int8)
     integers = torch.ops.quantized_decomposed.quantize_per_tensor(x, *limits)
     return torch.ops.quantized_decomposed.dequantize_per_tensor(integers, *limits)  # type: ignore[no-any-return]
 
 
-def _fake_quantize_dynamic(x: Tensor, block: list[int]) -> Tensor:
+def _fake_quantize_dynamic(x: Tensor, block: list[int], integers: q.IntRange) -> Tensor:
     """Asymmetric, as XNNPACK computes it: from the smallest to the largest value of a block, zero always included."""
-    limits = (torch.int8, ACTIVATION_LOW, ACTIVATION_HIGH)
+    limits = (torch.int8, integers.low, integers.high)
     scale, zero_point = torch.ops.torchao.choose_qparams_affine(
         x, "ASYMMETRIC", block, *limits, q.DYNAMIC_SCALE_MIN, torch.float32, torch.int8
     )
-    integers = torch.ops.torchao.quantize_affine(x, block, scale, zero_point, *limits)
+    rounded = torch.ops.torchao.quantize_affine(x, block, scale, zero_point, *limits)
     return torch.ops.torchao.dequantize_affine(  # type: ignore[no-any-return]
-        integers, block, scale, zero_point, *limits
+        rounded, block, scale, zero_point, *limits
     )
 
 
@@ -159,13 +162,19 @@ class QuantLinear(QuantWeight):
     """
 
     def __init__(
-        self, source: nn.Linear, *, bits: int, group_size: int | None = None, input_scale: InputScale = None
+        self,
+        source: nn.Linear,
+        *,
+        bits: int,
+        group_size: int | None = None,
+        input_scale: InputScale = None,
+        input_bits: int = 8,
     ) -> None:
         super().__init__(source.weight, bits, group_size, input_scale=input_scale)
-        self.bias = source.bias
+        self.bias, self.input_bits = source.bias, input_bits
 
     def forward(self, x: Tensor) -> Tensor:
-        x = fake_quantize_input(x, self.input_scale, token_block(x))
+        x = fake_quantize_input(x, self.input_scale, token_block(x), self.input_bits)
         return functional.linear(x, self.dequantized(), self.bias)
 
 

@@ -37,7 +37,8 @@ class IntRange:
 
 
 WEIGHT_RANGES = {8: IntRange(-127, 127), 4: IntRange(-8, 7)}
-ACTIVATION_RANGE = IntRange(-128, 127)
+ACTIVATION_RANGES = {8: IntRange(-128, 127), 4: IntRange(-8, 7)}
+ACTIVATION_RANGE = ACTIVATION_RANGES[8]
 
 
 def fp16_ceil(values: Tensor) -> Tensor:

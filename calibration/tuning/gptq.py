@@ -1,0 +1,50 @@
+"""Rounding that makes up for its own errors, column by column (GPTQ, Frantar et al., ICLR 2023, algorithm 1).
+
+Rounding to nearest looks at each weight alone. What a layer puts out is W x: an error in one column can be made up for
+in the columns that are still to be rounded, as far as their inputs go together. For inputs X with H = X^T X the best
+correction of the others after rounding column j is read off the inverse of H.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+Nearest = Callable[[Tensor, int], Tensor]
+"""(out,) values of one input column, and its index, to the nearest values that can be stored there."""
+
+DAMPING = 0.01  # of the mean of the diagonal, as in the paper: keeps rarely seen inputs from running away
+COLUMNS_AT_ONCE = 128
+
+
+def inverse_factor(hessian: Tensor, damping: float = DAMPING) -> Tensor:
+    """Upper Cholesky factor of the inverse of a damped ``hessian`` (in, in). Unseen inputs cost nothing."""
+    hessian = hessian.double().clone()
+    diagonal = hessian.diagonal()
+    mean = float(diagonal.mean())
+    diagonal.add_(damping * mean if mean > 0 else 1.0)
+    inverse = torch.cholesky_inverse(torch.linalg.cholesky(hessian))
+    return torch.linalg.cholesky(inverse, upper=True).float()  # type: ignore[no-any-return]
+
+
+def compensated(weight: Tensor, hessian: Tensor, nearest: Nearest, damping: float = DAMPING) -> Tensor:
+    """The values that ``weight`` (out, in) is stored as, so that W x changes least over inputs of X^T X = ``hessian``.
+
+    Columns with the largest diagonal go first, so that what can be made up for least is left to the least important.
+    ``nearest`` must know its grid from the index alone: scales are fixed before.
+    """
+    order = hessian.diagonal().argsort(descending=True, stable=True)
+    factor = inverse_factor(hessian[order][:, order], damping)
+    working = weight.detach().float()[:, order].clone()
+    stored = torch.empty_like(working)
+    for start in range(0, len(order), COLUMNS_AT_ONCE):
+        end = min(start + COLUMNS_AT_ONCE, len(order))
+        errors = torch.empty_like(working[:, start:end])
+        for column in range(start, end):
+            stored[:, column] = nearest(working[:, column], int(order[column]))
+            errors[:, column - start] = (working[:, column] - stored[:, column]) / factor[column, column]
+            working[:, column:end] -= errors[:, column - start, None] * factor[column, column:end]
+        working[:, end:] -= errors @ factor[start:end, end:]
+    return stored[:, order.argsort()]
