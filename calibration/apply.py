@@ -28,6 +28,7 @@ from vggt_edge.calibration.plan import PrecisionPlan
 from vggt_edge.calibration.quantize import activation_scale, usable_group
 from vggt_edge.calibration.scheme import Activation, Scheme, form_of, scheme
 from vggt_edge.calibration.stats import CalibrationStats
+from vggt_edge.calibration.tuned import tuned_of
 from vggt_edge.calibration.walk import Stage, StagedModel
 from vggt_edge.devices.errors import InputError
 
@@ -86,18 +87,25 @@ def quantized(layer: nn.Module, recipe: Recipe) -> nn.Module:
         return layer
     if real.name == "fp16":
         return _half_form(layer)
+    found = tuned_of(layer, real.name)
     if real.palette:
-        return _palette_form(layer, real.weight_bits, recipe.importance)
+        return _palette_form(layer, real.weight_bits, recipe.importance, found.weight_table if found else None)
     input_scale = DYNAMIC if real.activation is Activation.DYNAMIC_TOKEN else recipe.input_scale
+    scale = found.weight_scale if found else None
     if isinstance(layer, nn.Linear):
         group = None if real.group_size is None else usable_group(layer.in_features, recipe.group_size)
         return QuantLinear(
-            layer, bits=real.weight_bits, group_size=group, input_scale=input_scale, input_bits=real.activation_bits
+            layer,
+            bits=real.weight_bits,
+            group_size=group,
+            input_scale=input_scale,
+            input_bits=real.activation_bits,
+            scale=scale,
         )
     if isinstance(layer, nn.ConvTranspose2d):
-        return QuantConvTranspose2d(layer, input_scale=input_scale)
+        return QuantConvTranspose2d(layer, input_scale=input_scale, scale=scale)
     assert isinstance(layer, nn.Conv2d)
-    return QuantConv2d(layer, input_scale=input_scale)
+    return QuantConv2d(layer, input_scale=input_scale, scale=scale)
 
 
 def _half_form(layer: nn.Module) -> nn.Module:
@@ -109,9 +117,9 @@ def _half_form(layer: nn.Module) -> nn.Module:
     return HalfConv2d(layer)
 
 
-def _palette_form(layer: nn.Module, bits: int, weights: Tensor | None) -> nn.Module:
+def _palette_form(layer: nn.Module, bits: int, weights: Tensor | None, table: Tensor | None) -> nn.Module:
     if isinstance(layer, nn.Linear):
-        return PaletteLinear(layer, bits=bits, importance=weights)
+        return PaletteLinear(layer, bits=bits, importance=weights, table=table)
     if isinstance(layer, nn.ConvTranspose2d):
         return PaletteConvTranspose2d(layer, bits=bits)
     assert isinstance(layer, nn.Conv2d)
@@ -141,9 +149,11 @@ def check_weights(name: str, layer: nn.Module) -> None:
 def replacement(layer: nn.Module, name: str, wanted: Scheme, group_size: int, stats: CalibrationStats) -> nn.Module:
     """The quantized form of the layer called ``name`` (as in the statistics); the layer itself for fp32."""
     check_weights(name, layer)
-    needs_scale = wanted.activation is Activation.STATIC_TENSOR
+    found = tuned_of(layer, realised_scheme(layer, wanted.name, group_size))
     try:
-        scale = input_scale(stats, name) if needs_scale else None
+        scale = found.input_scale if found else None
+        if scale is None and wanted.activation is Activation.STATIC_TENSOR:
+            scale = input_scale(stats, name)
         weights = importance(stats, name) if wanted.palette and isinstance(layer, nn.Linear) else None
         return quantized(layer, Recipe(wanted, group_size, scale, weights))
     except KeyError:

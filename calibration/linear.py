@@ -11,7 +11,7 @@ of the layer is quantized, never its output.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vggt_edge.calibration import quantize as q
-from vggt_edge.calibration.palette import palettize
+from vggt_edge.calibration.palette import nearest_index, palettize
 
 
 @contextmanager
@@ -115,11 +115,24 @@ class Geometry:
         )
 
 
+def default_scale(weight: Tensor, bits: int, group_size: int | None, axis: int = 0, *, dynamic: bool) -> Tensor:
+    """The scale that the largest magnitude of each channel or group asks for. dynamic: see ``QuantWeight``."""
+    if group_size:
+        return q.group_scale(weight, bits, group_size, group_rounding(dynamic))
+    return q.channel_scale(weight, bits, axis)
+
+
+def group_rounding(dynamic: bool) -> Callable[[Tensor], Tensor]:
+    """To the numbers that scales of groups are stored as."""
+    return q.bfloat16_nearest if dynamic else q.fp16_ceil
+
+
 class QuantWeight(nn.Module):
     """Integer weight with its scale: (n,) per output channel, or (out, groups) for a grouped linear.
 
     bits: 8 or 4. axis: the dimension of the output channels (1 in a transposed convolution). input_scale: with
-    ``DYNAMIC``, scales of groups are bfloat16 numbers, since XNNPACK stores them so.
+    ``DYNAMIC``, scales of groups are bfloat16 numbers, since XNNPACK stores them so. scale: what tuning found; else it
+    follows from the largest magnitudes.
     """
 
     weight_q: Tensor
@@ -132,15 +145,13 @@ class QuantWeight(nn.Module):
         group_size: int | None = None,
         axis: int = 0,
         input_scale: InputScale = None,
+        scale: Tensor | None = None,
     ) -> None:
         super().__init__()
         self.bits, self.group_size, self.axis, self.input_scale = bits, group_size, axis, input_scale
         weight = weight.detach().to(torch.float32)
-        if group_size:
-            rounded = q.bfloat16_nearest if isinstance(input_scale, Dynamic) else q.fp16_ceil
-            scale = q.group_scale(weight, bits, group_size, rounded)
-        else:
-            scale = q.channel_scale(weight, bits, axis)
+        if scale is None:
+            scale = default_scale(weight, bits, group_size, axis, dynamic=isinstance(input_scale, Dynamic))
         self.register_buffer("weight_q", q.quantize(weight, q.spread(scale, weight, axis), q.WEIGHT_RANGES[bits]))
         self.register_buffer("weight_scale", scale)
 
@@ -169,8 +180,9 @@ class QuantLinear(QuantWeight):
         group_size: int | None = None,
         input_scale: InputScale = None,
         input_bits: int = 8,
+        scale: Tensor | None = None,
     ) -> None:
-        super().__init__(source.weight, bits, group_size, input_scale=input_scale)
+        super().__init__(source.weight, bits, group_size, input_scale=input_scale, scale=scale)
         self.bias, self.input_bits = source.bias, input_bits
 
     def forward(self, x: Tensor) -> Tensor:
@@ -181,8 +193,10 @@ class QuantLinear(QuantWeight):
 class QuantConv2d(QuantWeight):
     """x (N, C, H, W); 8-bit weights per output channel, input int8 when it has a scale, a ``DYNAMIC`` one per image."""
 
-    def __init__(self, source: nn.Conv2d, *, input_scale: InputScale = None) -> None:
-        super().__init__(source.weight, 8, input_scale=input_scale)
+    def __init__(
+        self, source: nn.Conv2d, *, input_scale: InputScale = None, scale: Tensor | None = None
+    ) -> None:
+        super().__init__(source.weight, 8, input_scale=input_scale, scale=scale)
         self.bias = source.bias
         self.geometry = Geometry.of(source)
 
@@ -194,8 +208,10 @@ class QuantConv2d(QuantWeight):
 class QuantConvTranspose2d(QuantWeight):
     """x (N, C, H, W); 8-bit weights per output channel, which is the weight's second dimension."""
 
-    def __init__(self, source: nn.ConvTranspose2d, *, input_scale: InputScale = None) -> None:
-        super().__init__(source.weight, 8, axis=1, input_scale=input_scale)
+    def __init__(
+        self, source: nn.ConvTranspose2d, *, input_scale: InputScale = None, scale: Tensor | None = None
+    ) -> None:
+        super().__init__(source.weight, 8, axis=1, input_scale=input_scale, scale=scale)
         self.bias = source.bias
         self.geometry = Geometry.of(source)
 
@@ -218,15 +234,28 @@ def _(index: Tensor, table: Tensor, axis: int) -> Tensor:
 
 
 class PaletteWeight(nn.Module):
-    """Indices of ``bits`` into FP16 values. axis: that of the output channels (1 in a transposed convolution)."""
+    """Indices of ``bits`` into FP16 values. axis: that of the output channels (1 in a transposed convolution).
+
+    table: what tuning found; else k-means finds one.
+    """
 
     weight_index: Tensor
     weight_table: Tensor
 
-    def __init__(self, weight: Tensor, bits: int, axis: int = 0, importance: Tensor | None = None) -> None:
+    def __init__(
+        self,
+        weight: Tensor,
+        bits: int,
+        axis: int = 0,
+        importance: Tensor | None = None,
+        table: Tensor | None = None,
+    ) -> None:
         super().__init__()
         self.bits, self.axis = bits, axis
-        index, table = palettize(weight, bits, axis, importance)
+        if table is None:
+            index, table = palettize(weight, bits, axis, importance)
+        else:
+            index = nearest_index(weight, table, axis)
         self.register_buffer("weight_index", index)
         self.register_buffer("weight_table", table)
 
@@ -236,8 +265,10 @@ class PaletteWeight(nn.Module):
 
 
 class PaletteLinear(PaletteWeight):
-    def __init__(self, source: nn.Linear, *, bits: int, importance: Tensor | None = None) -> None:
-        super().__init__(source.weight, bits, importance=importance)
+    def __init__(
+        self, source: nn.Linear, *, bits: int, importance: Tensor | None = None, table: Tensor | None = None
+    ) -> None:
+        super().__init__(source.weight, bits, importance=importance, table=table)
         self.bias = source.bias
 
     def forward(self, x: Tensor) -> Tensor:

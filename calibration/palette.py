@@ -34,8 +34,15 @@ def palettize(weight: Tensor, bits: int, axis: int = 0, importance: Tensor | Non
         raise ValueError(f"absolute maximum {float(rows.abs().max()):g} overflows FP16")
     masses = torch.ones_like(rows) if importance is None else importance.repeat(rows.numel() // len(importance))
     table = _centres(rows, masses.view_as(rows), 1 << bits).to(torch.float16).to(torch.float32)
+    return nearest_index(weight, table, axis), table
+
+
+def nearest_index(weight: Tensor, table: Tensor, axis: int = 0) -> Tensor:
+    """Indices, uint8 and of the shape of ``weight``, of the nearest values in ``table`` (tables, values), ascending."""
+    moved = weight.detach().to(torch.float32).movedim(axis, 0)
+    rows = moved.reshape(len(table), -1)
     index = torch.searchsorted((table[:, 1:] + table[:, :-1]) / 2, rows.contiguous())
-    return index.to(torch.uint8).reshape(moved.shape).movedim(0, axis).contiguous(), table
+    return index.to(torch.uint8).reshape(moved.shape).movedim(0, axis).contiguous()
 
 
 def _centres(rows: Tensor, masses: Tensor, count: int) -> Tensor:

@@ -53,9 +53,9 @@ class Sensitivity:
     per_output: Mapping[str, float]
 
 
-def huber(residual: Tensor) -> float:
-    """Mean of r^2 / 2 up to delta, delta * (|r| - delta / 2) beyond."""
-    return float(nn.functional.huber_loss(residual, torch.zeros_like(residual), delta=HUBER_DELTA))
+def huber(residual: Tensor) -> Tensor:
+    """Mean of r^2 / 2 up to delta, delta * (|r| - delta / 2) beyond, as a scalar tensor."""
+    return nn.functional.huber_loss(residual, torch.zeros_like(residual), delta=HUBER_DELTA)
 
 
 def scene_scale(reference: Outputs) -> float:
@@ -72,10 +72,11 @@ def scene_scale(reference: Outputs) -> float:
 def output_errors(outputs: Outputs, reference: Outputs) -> dict[str, float]:
     """Error of each output against FP32; see the module's description."""
     scale = scene_scale(reference)
-    return {name: huber(_residual(name, output, reference[name], scale)) for name, output in outputs.items()}
+    return {name: float(huber(residual(name, output, reference[name], scale))) for name, output in outputs.items()}
 
 
-def _residual(name: str, output: Tensor, reference: Tensor, scale: float) -> Tensor:
+def residual(name: str, output: Tensor, reference: Tensor, scale: float) -> Tensor:
+    """Dimensionless residuals of one output, differentiable everywhere; see the module's description."""
     difference: Tensor = output - reference
     if name == "pose_enc":
         quaternion, wanted = output[..., 3:7], reference[..., 3:7]
@@ -85,7 +86,8 @@ def _residual(name: str, output: Tensor, reference: Tensor, scale: float) -> Ten
     if name == "depth":
         return difference / reference.clamp(min=1e-6 * scale)
     if name == "points":
-        return difference.square().sum(dim=-1).sqrt() / scale
+        # Unlike the root of a sum of squares, this norm has a finite gradient where the difference is 0.
+        return torch.linalg.vector_norm(difference, dim=-1) / scale  # type: ignore[no-any-return]
     return difference / reference.square().mean().sqrt().clamp(min=1e-12)
 
 

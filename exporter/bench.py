@@ -19,6 +19,7 @@ from vggt_edge.calibration.scenes import Scene
 from vggt_edge.calibration.scheme import scheme
 from vggt_edge.calibration.stats import CalibrationStats
 from vggt_edge.devices.profile import load_profile
+from vggt_edge.exporter.accuracy.measure import geometry
 from vggt_edge.exporter.graph import build_graph
 from vggt_edge.exporter.inputs import (
     BENCH_SEED,
@@ -35,7 +36,6 @@ from vggt_edge.exporter.models.registry import open_model
 from vggt_edge.exporter.models.vggt import VGGT
 from vggt_edge.exporter.progress import Progress, note_random
 from vggt_edge.exporter.stages import MODEL
-from vggt_edge.exporter.validation import figures
 from vggt_edge.exporter.validation.outputs import without_batch
 
 # Any machine can simulate these; which of them a device runs is its profile's business.
@@ -121,14 +121,7 @@ def _file_bytes(model: VGGT, plan: PrecisionPlan, stats: CalibrationStats) -> in
 def _row(
     precision: str, scenes: Sequence[Scene], outputs: Sequence[Outputs], latency_ms: float, file_bytes: int
 ) -> BenchRow:
-    samples = []
-    for scene, each in zip(scenes, outputs, strict=True):
-        frames, _, height, width = scene.images.shape
-        ours = without_batch(each, (frames, height, width), scene.name)
-        samples.append(figures.Sample(scene, ours, ours))
-    found = [*figures.against_ground_truth(samples), *figures.cross_head(samples)]
-    # A figure without a value (a fault that its row names) is reported as not a number, never left out.
-    value = {figure.metric: float("nan") if figure.value is None else figure.value for figure in found}
+    value = geometry(scenes, [_single(each, scene) for each, scene in zip(outputs, scenes, strict=True)])
     names = ("auc30", "auc15", "auc5", "abs_rel", "delta125", "cross_head")
     return BenchRow(
         precision=precision,
@@ -137,3 +130,8 @@ def _row(
         file_bytes=file_bytes,
         **{name: value[name] for name in names},
     )
+
+
+def _single(outputs: Outputs, scene: Scene) -> Outputs:
+    frames, _, height, width = scene.images.shape
+    return without_batch(outputs, (frames, height, width), scene.name)

@@ -17,7 +17,7 @@ from typing import Annotated
 import typer
 
 from vggt_edge.devices.errors import InputError, ResourceError, UsageError, VggtEdgeError
-from vggt_edge.exporter.commands import bundles, jobs, machine
+from vggt_edge.exporter.commands import bench, bundles, jobs, machine
 from vggt_edge.exporter.commands.output import print_document, print_error
 
 INTERRUPTED = 130
@@ -53,6 +53,7 @@ def _root(
 jobs.register(app)
 bundles.register(app)
 machine.register(app)
+bench.register(app)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -72,7 +72,10 @@ class DinoPatchEmbed(nn.Module):
 
 
 class Aggregator(nn.Module):
-    """DINO and the alternating attention; what runs in which order is said by ``VGGT.stages``."""
+    """DINO and the alternating attention; what runs in which order is said by ``VGGT.stages``.
+
+    turn: a linear, C to C, in a model whose residual streams are rotated (calibration/transforms).
+    """
 
     mean: Tensor
     std: Tensor
@@ -89,6 +92,7 @@ class Aggregator(nn.Module):
         self.camera_token = nn.Parameter(torch.zeros(1, 2, 1, dim))
         self.register_token = nn.Parameter(torch.zeros(1, 2, REGISTERS, dim))
         self.patch_embed = DinoPatchEmbed(config, shape)
+        self.turn: nn.Module = nn.Identity()
         self.frame_blocks = nn.ModuleList(Block(dim, config.heads, qk_norm=True) for _ in range(config.depth))
         self.global_blocks = nn.ModuleList(Block(dim, config.heads, qk_norm=True) for _ in range(config.depth))
         frame = rope_tables(shape.grid, SPECIAL_TOKENS, dim // config.heads)
@@ -116,7 +120,7 @@ class Aggregator(nn.Module):
 
     def tokens(self, x: Tensor) -> Tensor:
         """What leaves DINO to what enters the alternating blocks: its own special tokens give way to VGGT's."""
-        patches = self.patch_embed.patches(x)
+        patches = self.turn(self.patch_embed.patches(x))
         patches = patches.view(-1, self.shape.frames, *patches.shape[1:])
         batch, frames = patches.shape[:2]
         return torch.cat([self.special_tokens(batch, frames), patches], dim=2).flatten(0, 2)

@@ -13,13 +13,17 @@ POSE_DIM = 9
 
 
 class CameraHead(nn.Module):
-    """Camera tokens (B * S, 2C) to one pose encoding (B, S, 9) per refinement; the last one counts."""
+    """Camera tokens (B * S, 2C) to one pose encoding (B, S, 9) per refinement; the last one counts.
+
+    turn: a linear, C to C, in a model whose residual streams are rotated (calibration/transforms).
+    """
 
     def __init__(self, config: VGGTConfig, frames: int) -> None:
         super().__init__()
         self.frames = frames
         dim = 2 * config.embed_dim
         self.iterations = config.camera_iterations
+        self.turn: nn.Module = nn.Identity()
         self.token_norm = nn.LayerNorm(dim)
         self.trunk = nn.ModuleList(Block(dim, config.camera_heads) for _ in range(config.camera_trunk_depth))
         self.trunk_norm = nn.LayerNorm(dim)
@@ -30,7 +34,7 @@ class CameraHead(nn.Module):
         self.pose_branch = Mlp(dim, dim // 2, POSE_DIM)
 
     def forward(self, tokens: Tensor) -> list[Tensor]:
-        camera = self.token_norm(tokens)
+        camera = self.token_norm(self._turned(tokens))
         normalised = self.adaln_norm(camera)
         pose = seen = self.empty_pose_tokens[0].expand(len(camera), -1)
         predictions: list[Tensor] = []
@@ -44,6 +48,12 @@ class CameraHead(nn.Module):
             seen = pose.detach()  # a refinement learns from its own error, not through those before it
             predictions.append(pose)
         return [activate_pose(prediction).view(-1, self.frames, POSE_DIM) for prediction in predictions]
+
+    def _turned(self, tokens: Tensor) -> Tensor:
+        if isinstance(self.turn, nn.Identity):  # no node in the graph of a model that was not rotated
+            return tokens
+        # What a frame block and the global block after it wrote lie side by side; each is turned by itself.
+        return self.turn(tokens.reshape(-1, tokens.shape[1] // 2)).view(tokens.shape)  # type: ignore[no-any-return]
 
 
 def activate_pose(raw: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from vggt_edge.calibration.transforms.wiring import Wiring
 from vggt_edge.calibration.walk import IMAGES, Stage, run_stages
 from vggt_edge.exporter.models.aggregator import Aggregator
 from vggt_edge.exporter.models.camera_head import CameraHead
@@ -15,6 +16,7 @@ from vggt_edge.exporter.models.config import OUTPUTS, SPECIAL_TOKENS, InputShape
 from vggt_edge.exporter.models.dpt_head import DPTHead, activate_depth, activate_points
 from vggt_edge.exporter.models.layers import Block, RopeTables
 from vggt_edge.exporter.models.mapping import release_pages
+from vggt_edge.exporter.models.wiring import wiring_of
 
 _ROPE = {kind: (f"{kind}_cos", f"{kind}_sin", "rope_turn") for kind in ("frame", "global")}
 TENSORS_OF_OUTPUT = {"camera": ("pose_enc",), "depth": ("depth", "depth_conf"), "points": ("points", "points_conf")}
@@ -122,6 +124,10 @@ class VGGT(nn.Module):
             if hasattr(self, name):
                 named[name] = getattr(self, name)
         return named
+
+    def wiring(self) -> Wiring:
+        """What the exact transforms need to know."""
+        return wiring_of(self.config, self.outputs)
 
     def example_input(self) -> Tensor:
         """Zeros of the input shape, for tracing only."""

@@ -17,15 +17,15 @@ Result = Mapping[str, Any]
 Results = Mapping[str, Result]
 
 
-def replace_section(text: str, body: str) -> str:
+def replace_section(text: str, body: str, title: str = TITLE, begin: str = BEGIN, end: str = END) -> str:
     """``text`` with what lies between the markers replaced; a new section at the end where it has no markers."""
-    if BEGIN not in text:
-        return f"{text.rstrip()}\n\n{TITLE}\n{BEGIN}\n{body.strip()}\n{END}\n".lstrip()
-    before, _, rest = text.partition(BEGIN)
-    _, found, after = rest.partition(END)
+    if begin not in text:
+        return f"{text.rstrip()}\n\n{title}\n{begin}\n{body.strip()}\n{end}\n".lstrip()
+    before, _, rest = text.partition(begin)
+    _, found, after = rest.partition(end)
     if not found:
-        raise ValueError(f"{BEGIN} without {END}")
-    return f"{before}{BEGIN}\n{body.strip()}\n{END}{after}"
+        raise ValueError(f"{begin} without {end}")
+    return f"{before}{begin}\n{body.strip()}\n{end}{after}"
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:

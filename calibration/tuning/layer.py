@@ -1,0 +1,104 @@
+"""Tuning of one layer: the static scale of its input, then weights that make up for each other's rounding errors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from vggt_edge.calibration import quantize as q
+from vggt_edge.calibration.linear import DYNAMIC, fake_quantize_input, token_block
+from vggt_edge.calibration.scheme import Activation, Scheme
+from vggt_edge.calibration.tuned import Tuned, set_tuned
+from vggt_edge.calibration.tuning.gptq import compensated
+from vggt_edge.calibration.tuning.grids import Palette, palette_grid, uniform_grids
+from vggt_edge.calibration.tuning.input_scale import best_input_scale
+
+WEIGHT_SHRINKS = (1.0, 0.92, 0.84, 0.76)
+"""Of the scale that the largest weight asks for; each row keeps the one with the smallest error after compensation."""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What calibration saw come into a layer.
+
+    hessian: (in, in) of a linear, sum over tokens of weight * x x^T; None for a convolution. sample: some tokens (rows,
+    in) or maps (N, C, H, W). absmax: of all.
+    """
+
+    hessian: Tensor | None
+    sample: Tensor
+    absmax: float
+
+
+def tune_layer(layer: nn.Module, scheme: Scheme, group_size: int, evidence: Evidence) -> None:
+    """Give ``layer``, in place, weights of the scheme's grid and what is needed to find that grid again.
+
+    scheme: what the layer really gets (``apply.realised_scheme``). Floating-point schemes leave it as it is.
+    """
+    if scheme.weight_bits >= 16:
+        return
+    tuned = Tuned(scheme.name)
+    if scheme.activation is Activation.STATIC_TENSOR and evidence.absmax > 0:
+        tuned = replace(tuned, input_scale=best_input_scale(layer, evidence.sample, evidence.absmax))
+    if isinstance(layer, nn.Linear) and evidence.hessian is not None:
+        tuned = _rounded(layer, scheme, group_size, evidence, tuned)
+    set_tuned(layer, tuned)
+
+
+def _rounded(layer: nn.Linear, scheme: Scheme, group_size: int, evidence: Evidence, tuned: Tuned) -> Tuned:
+    assert evidence.hessian is not None
+    weight, hessian = layer.weight.detach().float(), evidence.hessian
+    if scheme.palette:
+        grid: Palette = palette_grid(layer, scheme, _importance(hessian))
+        stored, tuned = compensated(weight, hessian, grid.nearest), replace(tuned, weight_table=grid.table)
+    else:
+        stored, scale = _best_rows(layer, scheme, group_size, hessian)
+        tuned = replace(tuned, weight_scale=scale)
+    layer.weight = nn.Parameter(stored, requires_grad=False)
+    _correct_bias(layer, weight, scheme, tuned, evidence.sample)
+    return tuned
+
+
+def _best_rows(layer: nn.Linear, scheme: Scheme, group_size: int, hessian: Tensor) -> tuple[Tensor, Tensor]:
+    """Rounded weight and scale. Rows are rounded independently of each other, so each may take its own shrink."""
+    weight = layer.weight.detach().float()
+    grids = list(uniform_grids(layer, scheme, group_size, WEIGHT_SHRINKS))
+    best, grid = compensated(weight, hessian, grids[0].nearest), grids[0]
+    error = _row_errors(weight - best, hessian)
+    for other in grids[1:]:
+        stored = compensated(weight, hessian, other.nearest)
+        found = _row_errors(weight - stored, hessian)
+        better = found < error
+        best, error = torch.where(better[:, None], stored, best), torch.minimum(found, error)
+        grid = grid.rows_from(other, better)
+    return best, grid.scale
+
+
+def _row_errors(deviation: Tensor, hessian: Tensor) -> Tensor:
+    return ((deviation @ hessian) * deviation).sum(dim=1)
+
+
+def _importance(hessian: Tensor) -> Tensor:
+    """Of each input channel, for k-means: the mean square of what came in, never nothing."""
+    diagonal = hessian.diagonal().float()
+    return diagonal + (float(diagonal.mean()) or 1.0) * 1e-3
+
+
+def _correct_bias(layer: nn.Linear, before: Tensor, scheme: Scheme, tuned: Tuned, sample: Tensor) -> None:
+    """Put the mean error of the output into the bias, which costs nothing (Nagel et al., ICCV 2019, section 4.2)."""
+    bias: Tensor | None = layer.bias
+    if bias is None:
+        return
+    given = _quantized_input(sample, scheme, tuned)
+    mean = (sample @ before.T - given @ layer.weight.T).mean(dim=0)
+    layer.bias = nn.Parameter(bias.detach() + mean, requires_grad=False)
+
+
+def _quantized_input(sample: Tensor, scheme: Scheme, tuned: Tuned) -> Tensor:
+    if scheme.activation is Activation.NONE:
+        return sample
+    scale = DYNAMIC if scheme.activation is Activation.DYNAMIC_TOKEN else tuned.input_scale
+    bits = scheme.activation_bits if scheme.activation_bits in q.ACTIVATION_RANGES else 8
+    return fake_quantize_input(sample, scale, token_block(sample), bits)

@@ -1,0 +1,107 @@
+"""``bench accuracy``: methods of quantization against each other, on the same scenes, layers and figures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from vggt_edge.devices.errors import UsageError
+from vggt_edge.exporter.commands import options
+from vggt_edge.exporter.commands.output import print_result, print_table, stdout_to_stderr
+
+if TYPE_CHECKING:
+    from vggt_edge.exporter.accuracy.columns import Row
+    from vggt_edge.exporter.accuracy.contest import Accuracy
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(accuracy)
+
+
+def accuracy(
+    model: options.Model = None,
+    schemes: Annotated[
+        str | None,
+        typer.Option(metavar="LIST", help="Of w8a8,w8a8d,w4a16,w4a8d,w4a4d, separated by commas. Default: all."),
+    ] = None,
+    methods: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LIST", help="Of rtn,smoothquant,awq,gptq,quarot,quantvggt,qvggt,ours. Default: all of them."
+        ),
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=1, max=99, help="How many, each with calibration scenes of its own.")] = 3,
+    scene_count: Annotated[int, typer.Option(min=1, help="How many held-out scenes.")] = 64,
+    calibration_scenes: Annotated[
+        int | None, typer.Option(min=1, help="How many to calibrate on. Default: as many as an export.")
+    ] = None,
+    frames: options.Frames = None,
+    planted: Annotated[
+        bool, typer.Option("--planted", help="Plant outliers in some channels first; FP32 stays as it is.")
+    ] = False,
+    ablation: Annotated[
+        bool, typer.Option("--ablation", help="Our method whole and without each of its parts, not the others.")
+    ] = False,
+    effort: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Of our method: fast, balanced or max. Default: balanced.")
+    ] = None,
+    work: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Keep each result here, and measure only what it lacks. Default: none."),
+    ] = None,
+    json: options.Json = False,
+    log_level: options.Log = options.LogLevel.WARNING,
+) -> None:
+    """Compare methods of quantization: every one at every scheme, mean and spread over the seeds, beside FP32."""
+    from vggt_edge.exporter.accuracy import contest
+    from vggt_edge.exporter.accuracy.methods import METHODS, ablation_names
+    from vggt_edge.exporter.inputs import CALIBRATION_SCENES
+    from vggt_edge.exporter.models.registry import MINI
+    from vggt_edge.exporter.progress import make_progress
+
+    with stdout_to_stderr():
+        request = contest.Request(
+            model=model or MINI,
+            schemes=_names(schemes, "--schemes") or contest.SCHEMES,
+            methods=_names(methods, "--methods") or (ablation_names() if ablation else METHODS),
+            seeds=seeds,
+            scene_count=scene_count,
+            calibration_scenes=calibration_scenes or CALIBRATION_SCENES,
+            frames=frames,
+            planted=planted,
+            effort=effort or contest.EFFORT,
+        )
+        progress = make_progress(quiet=log_level is options.LogLevel.ERROR)
+        found = contest.accuracy(request, progress, work)
+    if json:
+        print_result(found, as_json=True)
+    else:
+        _print(found)
+
+
+def _names(text: str | None, option: str) -> tuple[str, ...]:
+    """Each name once, in the order given; nothing for an option that was not."""
+    names = tuple(dict.fromkeys(name.strip() for name in (text or "").split(",") if name.strip()))
+    if text is not None and not names:
+        raise UsageError(f"{option} names nothing", expected="names, separated by commas")
+    return names
+
+
+def _print(found: Accuracy) -> None:
+    from vggt_edge.exporter.accuracy.columns import COLUMNS
+
+    title = f"{found.model}, {found.variant}: {found.scene_count} held-out scenes of {found.frames} frames, "
+    title += f"{found.calibration_scenes} to calibrate on, {found.seeds} seed(s)"
+    title += f"; random weights ({found.random_weights})" if found.random_weights else ""
+    print_table(title, ("scheme", "method", *(column.title for column in COLUMNS)), [_cells(row) for row in found.rows])
+    if found.verdicts:
+        rows = [(one.scheme, "met" if one.met else "MISSED", one.goal, one.detail) for one in found.verdicts]
+        print_table("Goals", ("scheme", "", "goal", "found"), rows)
+
+
+def _cells(row: Row) -> tuple[str, ...]:
+    from vggt_edge.exporter.accuracy.columns import COLUMNS, cell
+
+    return (row.scheme, row.method, *(cell(column, row) for column in COLUMNS))
