@@ -54,6 +54,22 @@ Errors = dict[tuple[str, str], float]
 """By block and scheme: 1/2 * sum of squared deviations, of one stage, averaged over scenes and probes."""
 
 
+@dataclass(frozen=True)
+class Seen:
+    """What one probe of one scene tells of a layer: its input, and the gradients by its input and its output.
+
+    The calls of a layer that runs several times are joined along the first dimension.
+    """
+
+    x: Tensor
+    by_input: Tensor
+    by_output: Tensor
+
+
+Finish = Callable[[str, nn.Module, Seen], None]
+"""Called with the name of a layer, the layer, and what was seen of it, once for each scene and probe."""
+
+
 def estimate(
     model: StagedModel,
     stats: CalibrationStats,
@@ -85,7 +101,21 @@ def estimate(
     everything = [name for stage in stages for name in stage.writes]
     for time in walk(model, images, journals.forward, kept=everything):
         report(replace(time, total=2 * len(stages)))
-    backward = _Backward(model, stats, candidates, group_size, seed, probes, images, journals)
+    found: Errors = {}
+
+    def finish(name: str, layer: nn.Module, seen: Seen) -> None:
+        block = next(block for block in candidates if name.startswith(f"{block}."))
+        sample = sampled(layer, seen.by_output, name)
+        forms = quantized_forms(name, sample.layer, candidates[block], group_size, stats)
+        for wanted, error in layer_errors(sample, seen.x, seen.by_input, forms).items():
+            share = error / (len(scenes) * probes)
+            found[block, wanted] = found.get((block, wanted), 0.0) + share
+
+    def finished(index: int, stage: Stage) -> None:
+        journals.put_errors(index, dict(found))
+        found.clear()
+
+    backward = _Backward(model, frozenset(candidates), seed, probes, images, journals, finish, finished)
     for time in backward.run():
         report(time)
     errors = journals.all_errors(len(stages))
@@ -95,6 +125,30 @@ def estimate(
         for block, names in candidates.items()
         for name in names
     )
+
+
+def pulled_back(
+    model: StagedModel,
+    scenes: Sequence[Scene],
+    finish: Finish,
+    finished: Callable[[int, Stage], None],
+    *,
+    seed: int,
+    journal_folder: Path | None = None,
+) -> Iterator[StageTime]:
+    """Walk the FP32 model forward, then one probe per scene back; yields after each stage of both.
+
+    finish: given what was seen of each layer of each block. finished: called with a stage, from the last to the first,
+    once all scenes have passed it; from then on it is not run again, so it may be changed. A killed walk starts its
+    way back anew.
+    """
+    journals = _Journals.open(journal_folder, None)
+    stages = model.stages()
+    images = [images_of(scene) for scene in scenes]
+    everything = [name for stage in stages for name in stage.writes]
+    for time in walk(model, images, journals.forward, kept=everything):
+        yield replace(time, total=2 * len(stages))
+    yield from _Backward(model, frozenset(model.blocks()), seed, 1, images, journals, finish, finished).run()
 
 
 def _check(
@@ -183,13 +237,13 @@ class _Backward:
     """The walk from the last stage to the first."""
 
     model: StagedModel
-    stats: CalibrationStats
-    candidates: Mapping[str, Sequence[str]]
-    group_size: int
+    watched: frozenset[str]
     seed: int
     probes: int
     images: Sequence[Tensor]
     journals: _Journals
+    finish: Finish
+    finished: Callable[[int, Stage], None]
 
     def __post_init__(self) -> None:
         self.stages = self.model.stages()
@@ -201,7 +255,7 @@ class _Backward:
         # Values that a block of interest has an influence on: only these are worth a cotangent.
         self.moved: set[str] = set()
         for stage in self.stages:
-            if self.candidates.keys() & set(stage.blocks) or self.moved & set(stage.reads):
+            if self.watched & set(stage.blocks) or self.moved & set(stage.reads):
                 self.moved.update(stage.writes)
 
     def run(self) -> Iterator[StageTime]:
@@ -217,15 +271,12 @@ class _Backward:
             yield StageTime(stage.name, count + done + 1, 2 * count, 0.0)  # no forward of the model's own
 
     def _stage(self, index: int, stage: Stage) -> None:
-        total: Errors = {}
         for scene in range(len(self.images)):
-            watch = _Watch(self.model, stage, self.stats, self.candidates, self.group_size)
+            watch = _Watch(self.model, stage, self.watched, self.finish)
             pulled = self._pull_back(scene, stage, watch)
             for name, value in pulled.items():
                 self.journals.backward.put(scene, f"{name}@{index}", value)
-            for pair, error in watch.errors.items():
-                total[pair] = total.get(pair, 0.0) + error / (len(self.images) * self.probes)
-        self.journals.put_errors(index, total)
+        self.finished(index, stage)
 
     def _pull_back(self, scene: int, stage: Stage, watch: _Watch) -> dict[str, Tensor]:
         """Cotangents (probes, ...) of what the stage reads, from those of what it writes."""
@@ -302,34 +353,26 @@ class _Watch:
     weight error is the same in each.
     """
 
-    def __init__(
-        self,
-        model: StagedModel,
-        stage: Stage,
-        stats: CalibrationStats,
-        candidates: Mapping[str, Sequence[str]],
-        group_size: int,
-    ) -> None:
-        self.stats, self.candidates, self.group_size = stats, candidates, group_size
+    def __init__(self, model: StagedModel, stage: Stage, watched: frozenset[str], finish: Finish) -> None:
         every = model.blocks()
-        self.blocks = {name: every[name] for name in stage.blocks if name in candidates}
+        self.blocks = {name: every[name] for name in stage.blocks if name in watched}
+        self.finish = finish
         self.calls: dict[str, list[_Call]] = {}
         self.leaves: list[Tensor] = []
-        self.errors: Errors = {}
 
     @contextmanager
     def hooks(self) -> Iterator[None]:
         handles: list[Any] = []
         for block, module in self.blocks.items():
             for path, layer in layers_of(module).items():
-                handles += self._watch(block, f"{block}.{path}", layer)
+                handles += self._watch(f"{block}.{path}", layer)
         try:
             yield
         finally:
             for handle in handles:
                 handle.remove()
 
-    def _watch(self, block: str, name: str, layer: nn.Module) -> list[Any]:
+    def _watch(self, name: str, layer: nn.Module) -> list[Any]:
         calls = self.calls[name] = []
 
         def enter(module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
@@ -341,7 +384,7 @@ class _Watch:
             def taken(gradient: Tensor) -> None:
                 call.by_input = gradient
                 if all(each.by_input is not None for each in calls):
-                    self._finish(block, name, layer, calls)
+                    self._finish(name, layer, calls)
 
             x.register_hook(taken)  # type: ignore[no-untyped-call]
             return (x, *args[1:])
@@ -364,17 +407,15 @@ class _Watch:
         self.leaves.append(leaf)
         return leaf
 
-    def _finish(self, block: str, name: str, layer: nn.Module, calls: list[_Call]) -> None:
-        x = _joined([call.x for call in calls])
-        by_input = _joined([call.by_input for call in calls])
-        by_output = _joined([call.by_output for call in calls])
+    def _finish(self, name: str, layer: nn.Module, calls: list[_Call]) -> None:
+        seen = Seen(
+            x=_joined([call.x for call in calls]),
+            by_input=_joined([call.by_input for call in calls]),
+            by_output=_joined([call.by_output for call in calls]),
+        )
         for call in calls:
             call.by_input = call.by_output = None
-        sample = sampled(layer, by_output, name)
-        forms = quantized_forms(name, sample.layer, self.candidates[block], self.group_size, self.stats)
-        found = layer_errors(sample, x, by_input, forms)
-        for wanted, error in found.items():
-            self.errors[block, wanted] = self.errors.get((block, wanted), 0.0) + error
+        self.finish(name, layer, seen)
 
 
 def _joined(parts: Sequence[Tensor | None]) -> Tensor:

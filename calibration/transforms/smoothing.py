@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from vggt_edge.calibration.transforms.weights import Layer, columns, put, shift_bias, wide
+from vggt_edge.calibration.transforms.weights import Layer, columns, put, scale_rows, shift_bias, wide
 
 
 def divide(norm: nn.LayerNorm, readers: Sequence[Layer], by: Tensor) -> None:
@@ -24,6 +24,16 @@ def divide(norm: nn.LayerNorm, readers: Sequence[Layer], by: Tensor) -> None:
     put(norm, "bias", wide(norm.bias) / factor)
     for reader in readers:
         put(reader, "weight", columns(reader) * factor)
+
+
+def divide_rectified(writer: nn.Conv2d, reader: nn.Conv2d, by: Tensor) -> None:
+    """Divide each channel between two convolutions with a ReLU between them, ``by`` (channels,) and positive.
+
+    Cross-layer equalization (arXiv 1906.04721, section 4.1). ``ValueError`` for a factor that is not positive.
+    """
+    factor = checked_factors(by, len(writer.weight))
+    scale_rows(writer, 1 / factor)
+    put(reader, "weight", wide(reader.weight) * factor[:, None, None])
 
 
 def shift(norm: nn.LayerNorm, readers: Sequence[Layer], by: Tensor) -> None:

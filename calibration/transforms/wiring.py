@@ -64,6 +64,14 @@ class Values:
 
 
 @dataclass(frozen=True)
+class Rectified:
+    """Two convolutions with nothing but a ReLU between them, which does not mind a positive scale."""
+
+    writer: str
+    reader: str
+
+
+@dataclass(frozen=True)
 class Turn:
     """Where a linear, width to width, stands once the model is rotated, and an ``nn.Identity`` before."""
 
@@ -85,6 +93,7 @@ class Unit:
     writes: tuple[Write, ...] = ()
     tokens: tuple[Tokens, ...] = ()
     values: Values | None = None
+    rectified: tuple[Rectified, ...] = ()
     turns: tuple[Turn, ...] = ()
 
 

@@ -26,6 +26,11 @@ class Uniform:
         scale = self._of_column(index)
         return (column / scale).round().clamp(self.integers.low, self.integers.high) * scale
 
+    def rounded(self, weight: Tensor) -> Tensor:
+        """(out, in), all columns to nearest."""
+        scale = q.spread(self.scale, weight)
+        return (weight / scale).round().clamp(self.integers.low, self.integers.high) * scale
+
     def rows_from(self, other: Uniform, where: Tensor) -> Uniform:
         """This grid, with the rows of ``other`` where (out,) says so."""
         chosen = where if self.scale.ndim == 1 else where[:, None]

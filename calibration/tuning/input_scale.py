@@ -1,28 +1,48 @@
-"""The static scale of an int8 input, by what its rounding does to the layer's output (layer reconstruction)."""
+"""The static scale of an int8 input, by what its rounding does to the task outputs."""
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor, nn
+from dataclasses import dataclass
+
+from torch import Tensor
 
 from vggt_edge.calibration import quantize as q
 from vggt_edge.calibration.linear import fake_quantize_input, token_block
 
-SHRINKS = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.65, 0.6, 0.5, 0.4)
+SHRINKS = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.65, 0.6, 0.55, 0.5, 0.45, 0.4)
 """Of the largest magnitude that came in."""
 
 
-def best_input_scale(layer: nn.Module, sample: Tensor, absmax: float) -> float:
-    """Of a linear (sample: (rows, in)) or a convolution (sample: (N, C, H, W)); ties go to the larger scale."""
+@dataclass(frozen=True)
+class Sample:
+    """Tokens (rows, in) or maps (N, C, H, W) that came into a layer, and the gradients of a probe by them.
+
+    share: of all that came in.
+    """
+
+    x: Tensor
+    slopes: Tensor
+    share: float
+
+
+def best_input_scale(sample: Sample, absmax: float) -> float:
+    """The scale with the least predicted error of the outputs; ties go to the larger one.
+
+    absmax: of all that was seen, more than the sample.
+    """
     scales = [q.activation_scale(absmax * shrink) for shrink in SHRINKS]
-    errors = [_output_error(layer, sample, scale) for scale in scales]
+    errors = [_error(sample, scale) for scale in scales]
     return scales[min(range(len(scales)), key=lambda index: errors[index])]
 
 
-def _output_error(layer: nn.Module, sample: Tensor, scale: float) -> float:
-    """The layer is linear, so what leaves it for the deviation alone is the deviation of what leaves it."""
-    deviation = fake_quantize_input(sample, scale, token_block(sample)) - sample
-    with torch.inference_mode():
-        moved = layer(deviation)
-        still = layer(torch.zeros_like(deviation[:1]))
-    return float((moved - still).square().mean())
+def _error(sample: Sample, scale: float) -> float:
+    return predicted_error(sample, fake_quantize_input(sample.x, scale, token_block(sample.x)) - sample.x)
+
+
+def predicted_error(sample: Sample, deviation: Tensor) -> float:
+    """The sum over tokens, or places of a map, of <slopes, deviation>^2.
+
+    Values that are clipped all deviate to one side, so the channels of a token do not cancel and are summed first.
+    """
+    channels = 1 if deviation.ndim == 4 else -1
+    return float((deviation * sample.slopes).sum(dim=channels).square().sum())

@@ -13,7 +13,7 @@ from vggt_edge.calibration.scheme import Activation, Scheme
 from vggt_edge.calibration.tuned import Tuned, set_tuned
 from vggt_edge.calibration.tuning.gptq import compensated
 from vggt_edge.calibration.tuning.grids import Palette, palette_grid, uniform_grids
-from vggt_edge.calibration.tuning.input_scale import best_input_scale
+from vggt_edge.calibration.tuning.input_scale import Sample, best_input_scale
 
 WEIGHT_SHRINKS = (1.0, 0.92, 0.84, 0.76)
 """Of the scale that the largest weight asks for; each row keeps the one with the smallest error after compensation."""
@@ -23,13 +23,17 @@ WEIGHT_SHRINKS = (1.0, 0.92, 0.84, 0.76)
 class Evidence:
     """What calibration saw come into a layer.
 
-    hessian: (in, in) of a linear, sum over tokens of weight * x x^T; None for a convolution. sample: some tokens (rows,
-    in) or maps (N, C, H, W). absmax: of all.
+    hessian: (in, in) of a linear, sum over tokens of weight * x x^T; None for a convolution. sample: of some tokens or
+    maps. channel_absmax: (in,), of all.
     """
 
     hessian: Tensor | None
-    sample: Tensor
-    absmax: float
+    sample: Sample
+    channel_absmax: Tensor
+
+    @property
+    def absmax(self) -> float:
+        return float(self.channel_absmax.max())
 
 
 def tune_layer(layer: nn.Module, scheme: Scheme, group_size: int, evidence: Evidence) -> None:
@@ -41,7 +45,7 @@ def tune_layer(layer: nn.Module, scheme: Scheme, group_size: int, evidence: Evid
         return
     tuned = Tuned(scheme.name)
     if scheme.activation is Activation.STATIC_TENSOR and evidence.absmax > 0:
-        tuned = replace(tuned, input_scale=best_input_scale(layer, evidence.sample, evidence.absmax))
+        tuned = replace(tuned, input_scale=best_input_scale(evidence.sample, evidence.absmax))
     if isinstance(layer, nn.Linear) and evidence.hessian is not None:
         tuned = _rounded(layer, scheme, group_size, evidence, tuned)
     set_tuned(layer, tuned)
@@ -57,7 +61,7 @@ def _rounded(layer: nn.Linear, scheme: Scheme, group_size: int, evidence: Eviden
         stored, scale = _best_rows(layer, scheme, group_size, hessian)
         tuned = replace(tuned, weight_scale=scale)
     layer.weight = nn.Parameter(stored, requires_grad=False)
-    _correct_bias(layer, weight, scheme, tuned, evidence.sample)
+    _correct_bias(layer, weight, scheme, tuned, evidence.sample.x)
     return tuned
 
 

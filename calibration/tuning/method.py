@@ -37,7 +37,7 @@ def quantize(
     stats = calibrate(ours, scenes)
     plan = uniform(ours, scheme, stats.model_digest, stats.digest)
     if tuned:
-        tune(ours, plan, scenes)
+        tune(ours, plan, scenes, seed=seed)
     apply_plan(ours, plan, stats)
     return ours
 

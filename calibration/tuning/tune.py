@@ -1,119 +1,136 @@
-"""Tuning of a whole model, stage by stage: the FP32 model is walked once, and each block is tuned after it has run."""
+"""Tuning of a whole model, stage by stage, in place.
+
+The FP32 model is walked forward, then a probe of the task outputs is pulled back through it (calibration/probes.py): in
+every layer that tells what each token, and each element of its input, means for poses, depth and points. Tokens enter
+the Hessians of error-compensating rounding with that weight, and the scale of an input is the one whose rounding
+disturbs the outputs least. So the search is for the task's objective, without a forward for every candidate.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from functools import cached_property
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from vggt_edge.calibration.activations import MemoryJournal
 from vggt_edge.calibration.apply import realised_scheme
-from vggt_edge.calibration.collect import images_of, layers_of
+from vggt_edge.calibration.collect import layers_of
 from vggt_edge.calibration.plan import PrecisionPlan
+from vggt_edge.calibration.probes import Seen, pulled_back
 from vggt_edge.calibration.scenes import Scene
-from vggt_edge.calibration.scheme import scheme
+from vggt_edge.calibration.scheme import Scheme, scheme
+from vggt_edge.calibration.transforms.wiring import Unit, WiredModel
+from vggt_edge.calibration.tuning.input_scale import Sample
 from vggt_edge.calibration.tuning.layer import Evidence, tune_layer
-from vggt_edge.calibration.walk import Journal, Stage, StagedModel, StageTime, walk
+from vggt_edge.calibration.tuning.smooth import smooth
+from vggt_edge.calibration.walk import Stage, StageTime
 from vggt_edge.devices.errors import InputError
 
 SAMPLED_TOKENS = 2048
-SAMPLED_MAPS = 4
+SAMPLED_BYTES = 64 << 20  # of maps that come into one convolution
 
 
 @dataclass
-class _Seen:
-    """What has come into one layer so far. Of tokens and maps a share of each call is kept, evenly spread."""
+class _Collected:
+    """What has come into one layer so far; of tokens and maps a share of each scene is kept, evenly spread."""
 
-    calls: int
+    scenes: int
     hessian: Tensor | None = None
-    samples: list[Tensor] = field(default_factory=list)
-    absmax: float = 0.0
+    samples: list[Sample] = field(default_factory=list)
+    channel_absmax: Tensor | None = None
 
-    def add(self, layer: nn.Module, x: Tensor) -> None:
-        self.absmax = max(self.absmax, float(x.abs().max()))
+    def add(self, layer: nn.Module, seen: Seen) -> None:
+        peaks = seen.x.transpose(1, -1).abs().flatten(0, -2).amax(dim=0)
+        self.channel_absmax = peaks if self.channel_absmax is None else torch.maximum(self.channel_absmax, peaks)
         if isinstance(layer, nn.Linear):
-            rows = x.reshape(-1, x.shape[-1]).float()
-            product = rows.T @ rows
+            rows, slopes = seen.x.reshape(-1, seen.x.shape[-1]), seen.by_input.reshape(-1, seen.x.shape[-1])
+            product = _weighted_hessian(rows, seen.by_output.reshape(len(rows), -1))
             self.hessian = product if self.hessian is None else self.hessian.add_(product)
-            self.samples.append(_spread(rows, max(1, SAMPLED_TOKENS // self.calls)))
-        elif sum(map(len, self.samples)) < SAMPLED_MAPS:
-            self.samples.append(x[:1].clone())
+            kept = _spread(len(rows), max(1, SAMPLED_TOKENS // self.scenes))
+        else:
+            rows, slopes = seen.x, seen.by_input
+            kept = _spread(len(rows), max(1, SAMPLED_BYTES // (self.scenes * rows[0].nbytes)))
+        self.samples.append(Sample(rows[kept].clone(), slopes[kept].clone(), len(kept) / len(rows)))
 
     def evidence(self) -> Evidence:
-        return Evidence(self.hessian, torch.cat(self.samples), self.absmax)
+        assert self.channel_absmax is not None
+        share = sum(one.share for one in self.samples) / len(self.samples)
+        x, slopes = (torch.cat([getattr(one, name) for one in self.samples]) for name in ("x", "slopes"))
+        return Evidence(self.hessian, Sample(x, slopes, share), self.channel_absmax)
 
 
-def _spread(rows: Tensor, count: int) -> Tensor:
-    index = torch.linspace(0, len(rows) - 1, min(count, len(rows))).long()
-    return rows[index].clone()
+def _weighted_hessian(rows: Tensor, by_output: Tensor) -> Tensor:
+    """Sum over tokens of x x^T, each with the mean square of the gradient by its output as its weight."""
+    weights = by_output.float().square().mean(dim=1, keepdim=True)
+    rows = rows.float()
+    return (rows * weights).T @ rows
+
+
+def _spread(count: int, wanted: int) -> Tensor:
+    return torch.linspace(0, count - 1, min(wanted, count)).long()
 
 
 def tune(
-    model: StagedModel,
+    model: WiredModel,
     plan: PrecisionPlan,
     scenes: Sequence[Scene],
     *,
-    journal: Journal | None = None,
+    seed: int = 0,
+    smoothing: bool = True,
+    folder: Path | None = None,
+    on_tuned: Callable[[int, Stage], None] | None = None,
     on_stage: Callable[[StageTime], None] | None = None,
 ) -> None:
-    """Tune every layer of every block, in place, for the scheme that ``plan`` gives it.
+    """Tune every layer of every block, in place, for the scheme that ``plan`` gives it, from the last to the first.
 
-    Inputs are those of the FP32 model. Layers that the plan excludes stay as they are. ``InputError`` without scenes.
+    Layers that the plan excludes stay as they are. seed: of the probe. folder: for running values, which else stay in
+    memory. on_tuned: called with each stage once it is tuned. ``InputError`` without scenes.
     """
     if not scenes:
         raise InputError("no scenes to tune on", expected="at least one scene", remedy="name some with --scenes")
     plan.check_total(model.blocks())
-    tuner = _Tuner(model, plan, len(scenes))
-    images = [images_of(scene) for scene in scenes]
-    for time in walk(model, images, journal or MemoryJournal(), around=tuner.around, finished=tuner.finished):
+    tuner = _Tuner(model, plan, len(scenes), on_tuned or (lambda index, stage: None), smoothing)
+    for time in pulled_back(model, scenes, tuner.seen, tuner.finished, seed=seed, journal_folder=folder):
         if on_stage is not None:
             on_stage(time)
 
 
 @dataclass
 class _Tuner:
-    model: StagedModel
+    model: WiredModel
     plan: PrecisionPlan
     scenes: int
-    seen: dict[str, _Seen] = field(default_factory=dict)
+    on_tuned: Callable[[int, Stage], None]
+    smoothing: bool
+    collected: dict[str, _Collected] = field(default_factory=dict)
 
-    @contextmanager
-    def around(self, stage: Stage) -> Iterator[None]:
-        self.seen = {}
-        handles = [layer.register_forward_pre_hook(self._hook(name)) for name, layer in self._layers(stage)]
-        try:
-            yield
-        finally:
-            for handle in handles:
-                handle.remove()
+    def seen(self, name: str, layer: nn.Module, seen: Seen) -> None:
+        self.collected.setdefault(name, _Collected(self.scenes)).add(layer, seen)
 
     def finished(self, index: int, stage: Stage) -> None:
-        for name, layer in self._layers(stage):
-            if name not in self.seen:
-                continue
-            real = scheme(realised_scheme(layer, self._wanted(name, stage), self.plan.group_size))
-            tune_layer(layer, real, self.plan.group_size, self.seen[name].evidence())
+        blocks, group_size = self.model.blocks(), self.plan.group_size
+        for name in stage.blocks:
+            block, layers = blocks[name], self._tuned_layers(name, blocks[name])
+            schemes = {path: self._realised(name, layer) for path, layer in layers.items()}
+            evidence = {path: self.collected[f"{name}.{path}"].evidence() for path in layers}
+            if self.smoothing:
+                smooth(block, self.units[id(block)], schemes, group_size, evidence)
+            for path, layer in layers.items():
+                tune_layer(layer, schemes[path], group_size, evidence[path])
+        self.collected = {}
+        self.on_tuned(index, stage)
 
-    def _hook(self, name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
-        def observe(module: nn.Module, inputs: tuple[Any, ...]) -> None:
-            self.seen.setdefault(name, _Seen(self.scenes)).add(module, inputs[0])
+    @cached_property
+    def units(self) -> dict[int, Unit]:
+        """By the identity of the module."""
+        return {id(self.model.get_submodule(unit.path)): unit for unit in self.model.wiring().units}
 
-        return observe
+    def _tuned_layers(self, name: str, block: nn.Module) -> dict[str, nn.Module]:
+        excluded = self.plan.assignment(name).excluded
+        return {path: layer for path, layer in layers_of(block).items() if path not in excluded}
 
-    def _layers(self, stage: Stage) -> list[tuple[str, nn.Module]]:
-        blocks = self.model.blocks()
-        return [
-            (f"{block}.{path}", layer)
-            for block in stage.blocks
-            for path, layer in layers_of(blocks[block]).items()
-            if path not in self.plan.assignment(block).excluded
-        ]
-
-    def _wanted(self, name: str, stage: Stage) -> str:
-        block = next(block for block in stage.blocks if name.startswith(f"{block}."))
-        return self.plan.scheme_of(block).name
-
+    def _realised(self, name: str, layer: nn.Module) -> Scheme:
+        return scheme(realised_scheme(layer, self.plan.assignment(name).scheme, self.plan.group_size))

@@ -5,10 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from types import MappingProxyType
 
-from vggt_edge.calibration.transforms.wiring import Read, Stream, Tokens, Turn, Unit, Values, Wiring, Write
+from vggt_edge.calibration.transforms.wiring import Read, Rectified, Stream, Tokens, Turn, Unit, Values, Wiring, Write
 from vggt_edge.exporter.models.config import VGGTConfig
 
 DINO, ALTERNATING, CAMERA = "dino", "alternating", "camera"
+_RESIDUALS = tuple(f"scratch.refinenet{level}.resConfUnit{unit}" for level in (1, 2, 3, 4) for unit in (1, 2))
+_RECTIFIED = (
+    *(Rectified(f"{unit}.conv1", f"{unit}.conv2") for unit in _RESIDUALS if unit != "scratch.refinenet4.resConfUnit1"),
+    Rectified("scratch.output_conv2.0", "scratch.output_conv2.2"),
+)
 
 
 def wiring_of(config: VGGTConfig, outputs: Sequence[str]) -> Wiring:
@@ -32,7 +37,7 @@ def _units(config: VGGTConfig, outputs: Sequence[str]) -> Iterator[Unit]:
     for output, head in (("depth", "depth_head"), ("points", "point_head")):
         if output in outputs:
             projects = tuple(f"projects.{level}" for level in range(len(config.dpt_channels)))
-            yield Unit(head, head, reads=(Read(ALTERNATING, projects, "norm"),))
+            yield Unit(head, head, reads=(Read(ALTERNATING, projects, "norm"),), rectified=_RECTIFIED)
 
 
 def _aggregator(config: VGGTConfig) -> Unit:

@@ -25,6 +25,7 @@ SCHEME_COLORS = {
     "w4a16": "#d97706",
     "p4a16": "#ec4899",
     "w4a8d": "#dc2626",
+    "w4a4d": "#7f1d1d",
 }
 FP32_COLOR, QUANTIZED_COLOR = "#3b82f6", "#f97316"
 # OpenCV axes: y points down and z into the scene. Seen from behind and above the first camera.
