@@ -43,10 +43,11 @@ _ALL = (
     Scheme("w8a8", 8, Activation.STATIC_TENSOR, 8),
     Scheme("w8a8d", 8, Activation.DYNAMIC_TOKEN, 8),
     Scheme("w4a8d", 4, Activation.DYNAMIC_TOKEN, 8, group_size=32),
-    # For comparison with papers only: no device profile lists it, and no backend lowers it.
     Scheme("w4a4d", 4, Activation.DYNAMIC_TOKEN, 4, group_size=32),
 )
 SCHEMES: Mapping[str, Scheme] = MappingProxyType({scheme.name: scheme for scheme in _ALL})
+# For comparison with papers: no device profile lists it, no backend lowers it, and no export can be asked for it.
+COMPARED_ONLY = frozenset({"w4a4d"})
 
 
 # Below this many weights a layer has no palette form. The last convolutions of a dense head are as small, and what they

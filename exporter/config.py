@@ -25,6 +25,8 @@ Precision: TypeAlias = Literal["fp32", "fp16", "w8a16", "w8a8", "w8a8d", "p6a16"
 PRECISIONS: tuple[str, ...] = get_args(Precision)
 SensitivityMethod: TypeAlias = Literal["auto", "exact", "probe"]
 SENSITIVITY_METHODS: tuple[str, ...] = get_args(SensitivityMethod)
+Effort: TypeAlias = Literal["none", "fast", "balanced", "max"]
+EFFORTS: tuple[str, ...] = get_args(Effort)
 
 _Name: TypeAlias = Annotated[str, Field(min_length=1)]
 _PositiveInt: TypeAlias = Annotated[int, Field(gt=0)]
@@ -47,6 +49,7 @@ class ExportRequest(BaseModel):
     or in FP32 where the device has no FP16.
     group_size: input channels that share an int4 scale.
     sensitivity: how the error of each block and scheme is found: exact ablation, a few backward passes, or by size.
+    effort: how much calibration may cost; ``none`` is rounding to nearest, without transforms and tuning.
     image_input: the model takes each frame as an image instead of all in one tensor. strict_ane: findings of the Neural
     Engine audit are errors. Both for targets whose runtime knows them.
     output: the folder to make. resume: go on from the cached steps of an earlier run.
@@ -69,6 +72,7 @@ class ExportRequest(BaseModel):
     exclude: tuple[str, ...] = ()
     group_size: Literal[32, 64, 128] = 64
     sensitivity: SensitivityMethod = "auto"
+    effort: Effort = "balanced"
     image_input: bool = False
     strict_ane: bool = False
     seed: Annotated[int, Field(ge=0)] = 0
@@ -192,6 +196,13 @@ def _sensitivity(value: object) -> str:
     return name
 
 
+def _effort(value: object) -> str:
+    name = _text(value)
+    if name not in EFFORTS:
+        raise UnknownNameError("effort", name, EFFORTS)
+    return name
+
+
 _PARSERS: Mapping[str, Callable[[object], object]] = MappingProxyType({
     "target": _text,
     "model": _text,
@@ -208,6 +219,7 @@ _PARSERS: Mapping[str, Callable[[object], object]] = MappingProxyType({
     "exclude": _patterns,
     "group_size": _integer,
     "sensitivity": _sensitivity,
+    "effort": _effort,
     "image_input": _switch,
     "strict_ane": _switch,
     "seed": _integer,

@@ -39,8 +39,10 @@ from vggt_edge.exporter.stages import (
     fp32_bytes,
     lower_step,
     make_plan,
+    prepare_step,
     sensitivities_json,
     sensitivity_step,
+    tune_step,
 )
 from vggt_edge.exporter.steps import StepCache, write_folder
 from vggt_edge.exporter.usage import peak_memory_bytes
@@ -146,7 +148,7 @@ def needed_by(job: Job, verb: str) -> Estimate:
     return estimate(
         Sizes(
             blocks=job.blocks,
-            rest_bytes=rest_bytes(job.model, rest_scheme(job.request.precision, job.profile)),
+            rest_bytes=rest_bytes(job.form, rest_scheme(job.request.precision, job.profile)),
             fp32_bytes=fp32_bytes(job.model),
             shape=job.scenes.shape,
             embed_dim=config.embed_dim,
@@ -176,11 +178,13 @@ def export(request: ExportRequest, progress: Progress) -> ExportResult:
     """The whole line. ``AccuracyGateError`` when validation fails: the bundle and its report are there all the same."""
     job = open_job(request, progress)
     admit(job, "export")
-    stats = calibrate_step(job)
-    sensitivities = sensitivity_step(job, stats)
+    prepared = prepare_step(job)
+    stats = calibrate_step(job, prepared)
+    sensitivities = sensitivity_step(job, prepared, stats)
     plan = make_plan(job, stats, sensitivities)
-    artifacts = lower_step(job, stats, plan, annotate_step(job, stats, plan))
-    judged = validate_step(job, stats, plan, artifacts)
+    tuned = tune_step(job, prepared, stats, plan)
+    artifacts = lower_step(job, tuned, stats, plan, annotate_step(job, tuned, stats, plan))
+    judged = validate_step(job, tuned, stats, plan, artifacts)
     with progress.step("report and bundle"):
         manifest = write_bundle(
             request.output,
@@ -210,7 +214,7 @@ def calibrate(request: ExportRequest, progress: Progress) -> StepResult:
     """Up to the statistics: ``stats.json`` and ``stats.safetensors`` in the output folder."""
     job = open_job(request, progress)
     admit(job, "calibrate")
-    stats = calibrate_step(job)
+    stats = calibrate_step(job, prepare_step(job))
     write_folder(request.output, stats.save)
     job.cache.clear()
     return StepResult(request.output, job.profile.name, stats.digest, peak_memory_bytes())
@@ -220,8 +224,9 @@ def plan(request: ExportRequest, progress: Progress) -> StepResult:
     """Up to the plan: ``plan.json``, ``sensitivity.json`` and the statistics in the output folder."""
     job = open_job(request, progress)
     admit(job, "plan")
-    stats = calibrate_step(job)
-    sensitivities = sensitivity_step(job, stats)
+    prepared = prepare_step(job)
+    stats = calibrate_step(job, prepared)
+    sensitivities = sensitivity_step(job, prepared, stats)
     chosen = make_plan(job, stats, sensitivities)
 
     def fill(folder: Path) -> None:
@@ -256,7 +261,9 @@ def validate(bundle: Path, progress: Progress, *, scenes: Path | None = None) ->
                 expected=f"a checkpoint with sha256 {manifest.digests['model']}",
                 remedy="put the original checkpoint back, or export again",
             )
-        report = judge(job, stats, chosen, Places.in_bundle(bundle, job), Path(folder) / "state").report
+        # A tuned model is not in the bundle: what it computed as a simulation is in the report that is.
+        simulated = None if job.transforms else job.model
+        report = judge(job, simulated, stats, chosen, Places.in_bundle(bundle, job), Path(folder) / "state").report
     if report.status is Status.FAILED:
         raise gate_error(report, bundle)
     return report

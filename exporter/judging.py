@@ -17,6 +17,7 @@ from vggt_edge.calibration.scenes import Scene
 from vggt_edge.calibration.stats import CalibrationStats
 from vggt_edge.calibration.walk import StageTime
 from vggt_edge.devices.errors import VggtEdgeError
+from vggt_edge.exporter.models.vggt import VGGT
 from vggt_edge.exporter.simulate import run_stagewise, simulated
 from vggt_edge.exporter.stages import MODEL, Artifacts, Job, reason_of
 from vggt_edge.exporter.validation import SIMULATION, ValidationReport, validate
@@ -62,10 +63,9 @@ class Judged:
         return {key.removeprefix(prefix): self.golden[key] for key in self.golden if key.startswith(prefix)}
 
 
-def validate_step(job: Job, stats: CalibrationStats, plan: PrecisionPlan, artifacts: Artifacts) -> Judged:
+def validate_step(job: Job, model: VGGT, stats: CalibrationStats, plan: PrecisionPlan, artifacts: Artifacts) -> Judged:
     """Judge over the held-out scenes."""
-    key = job.identity | {
-        "plan": plan.digest,
+    key = job.tuned_identity(stats, plan) | {
         "profile": job.profile.to_dict(),
         "validation": [scene.digest for scene in job.scenes.validation],
         "onnxruntime": version("onnxruntime"),
@@ -75,7 +75,7 @@ def validate_step(job: Job, stats: CalibrationStats, plan: PrecisionPlan, artifa
     }
 
     def make(folder: Path) -> None:
-        judged = judge(job, stats, plan, Places.of(artifacts), job.cache.unfinished("validate", key))
+        judged = judge(job, model, stats, plan, Places.of(artifacts), job.cache.unfinished("validate", key))
         (folder / VALIDATION).write_text(judged.report.to_json())
         save_file(dict(judged.golden), folder / GOLDEN)
 
@@ -83,18 +83,22 @@ def validate_step(job: Job, stats: CalibrationStats, plan: PrecisionPlan, artifa
     return Judged(ValidationReport.from_json((folder / VALIDATION).read_text()), load_file(folder / GOLDEN))
 
 
-def judge(job: Job, stats: CalibrationStats, plan: PrecisionPlan, places: Places, state: Path) -> Judged:
+def judge(
+    job: Job, model: VGGT | None, stats: CalibrationStats, plan: PrecisionPlan, places: Places, state: Path
+) -> Judged:
     """Run FP32, the simulation, the QDQ ONNX and what runs here of the artifacts, and compare their outputs.
 
-    state: a folder for what is done so far; a killed validation goes on there.
+    model: what the plan quantizes, for the simulation; without it there is none. state: a folder for what is done so
+    far; a killed validation goes on there.
     """
     scenes = job.scenes.validation
     ran: dict[str, Sequence[Arrays]] = {}
     with job.timed("validate: FP32", job.stage_count) as on_stage:
         ran["fp32"] = run_stagewise(job.model, scenes, state / "fp32", on_stage)
-    with job.timed("validate: simulation", job.stage_count) as on_stage:
-        around = simulated(job.model, plan, stats)
-        ran[SIMULATION] = run_stagewise(job.model, scenes, state / SIMULATION, on_stage, around)
+    if model is not None:
+        with job.timed("validate: simulation", job.stage_count) as on_stage:
+            around = simulated(model, plan, stats)
+            ran[SIMULATION] = run_stagewise(model, scenes, state / SIMULATION, on_stage, around)
     with job.timed("validate: ONNX Runtime", len(scenes)) as on_stage:
         ran[ORT] = list(run_session(open_onnx(places.onnx), scenes, on_stage))
     missing = {**not_run(job), **places.absent}
@@ -113,7 +117,8 @@ def judge(job: Job, stats: CalibrationStats, plan: PrecisionPlan, places: Places
         scenes, ran["fp32"], subjects, job.profile.tolerances, not_run=missing, peers=companion_peers(job)
     )
     golden = {f"input/{INPUT}": scenes[0].images[None]}
-    golden |= {f"{name}/{key}": value for name in ("fp32", SIMULATION) for key, value in ran[name][0].items()}
+    ours = [name for name in ("fp32", SIMULATION) if name in ran]
+    golden |= {f"{name}/{key}": value for name in ours for key, value in ran[name][0].items()}
     return Judged(report, {key: np.ascontiguousarray(golden[key]) for key in sorted(golden)})
 
 

@@ -34,6 +34,7 @@ from vggt_edge.calibration.probes import estimate
 from vggt_edge.calibration.program import Budget
 from vggt_edge.calibration.sensitivity import Sensitivity, measure
 from vggt_edge.calibration.stats import CalibrationStats
+from vggt_edge.calibration.tuning.tune import tune
 from vggt_edge.calibration.walk import StageTime
 from vggt_edge.devices.errors import VggtEdgeError
 from vggt_edge.devices.profile import DeviceProfile
@@ -42,9 +43,10 @@ from vggt_edge.exporter.config import ExportRequest
 from vggt_edge.exporter.graph import annotated_graph, build_graph
 from vggt_edge.exporter.inputs import SceneSets
 from vggt_edge.exporter.models.checkpoint import Checkpoint, build_model
+from vggt_edge.exporter.models.prepared import adopt_tuned, model_of_form, open_prepared, save_tuned, write_prepared
 from vggt_edge.exporter.models.vggt import VGGT
 from vggt_edge.exporter.progress import Progress
-from vggt_edge.exporter.steps import StepCache
+from vggt_edge.exporter.steps import StepCache, place_tree
 from vggt_edge.exporter.usage import Timing
 from vggt_edge.runtimes.base import DEFAULT_OPTIONS, AnnotatedGraph, Backend, Lowered, Options
 
@@ -85,10 +87,22 @@ class Job:
         """The FP32 reference."""
         return build_model(self.checkpoint, self.scenes.shape, self.request.outputs)
 
+    @property
+    def transforms(self) -> bool:
+        """Whether what is quantized is a prepared and tuned model, and not the FP32 one as it came."""
+        return self.request.effort != "none"
+
+    @cached_property
+    def form(self) -> VGGT:
+        """A model with the shapes of what is quantized; of its weights nothing is said."""
+        if not self.transforms:
+            return self.model
+        return model_of_form(self.checkpoint, self.scenes.shape, self.request.outputs)
+
     @cached_property
     def all_blocks(self) -> tuple[BlockCost, ...]:
         """The cost of the blocks before any exclusion."""
-        return describe_blocks(self.model, self.model.example_input())
+        return describe_blocks(self.form, self.form.example_input())
 
     @cached_property
     def excluded(self) -> Mapping[str, tuple[str, ...]]:
@@ -138,6 +152,11 @@ class Job:
         self.timings.append(Timing(name, perf_counter() - start, forward_s))
 
     @property
+    def prepared_identity(self) -> dict[str, object]:
+        """What the prepared model depends on besides: the seed of its rotations."""
+        return self.identity | ({"transforms": self.request.seed} if self.transforms else {})
+
+    @property
     def identity(self) -> dict[str, object]:
         """What every step depends on."""
         return {
@@ -147,6 +166,10 @@ class Job:
             "outputs": self.request.outputs,
             "calibration": [scene.digest for scene in self.scenes.calibration],
         }
+
+    def tuned_identity(self, stats: CalibrationStats, plan: PrecisionPlan) -> dict[str, object]:
+        """What the quantized model depends on."""
+        return self.prepared_identity | {"plan": plan.digest, "stats": stats.digest, "effort": self.request.effort}
 
     def schemes_of(self, block: BlockCost) -> tuple[str, ...]:
         """What the planner may give a block: the asked precision, or under ``mixed`` all that the device runs."""
@@ -158,24 +181,43 @@ class Job:
         return tuple(name for name in candidate_schemes(block, self.profile) if name in runnable)
 
 
-def calibrate_step(job: Job) -> CalibrationStats:
-    """Observe the FP32 model over the calibration scenes."""
+def prepare_step(job: Job) -> VGGT:
+    """The model that is calibrated and quantized: after its exact transforms, unless the effort is ``none``."""
+    if not job.transforms:
+        return job.model
+    return _open_prepared(job, _prepared_folder(job))
+
+
+def _prepared_folder(job: Job) -> Path:
+    def make(folder: Path) -> None:
+        with job.timed("prepare"):
+            write_prepared(job.model, job.request.seed, folder)
+
+    return job.cache.run("prepare", job.prepared_identity, make)
+
+
+def _open_prepared(job: Job, folder: Path) -> VGGT:
+    return open_prepared(job.checkpoint.config, job.scenes.shape, job.request.outputs, folder)
+
+
+def calibrate_step(job: Job, model: VGGT) -> CalibrationStats:
+    """Observe the prepared model over the calibration scenes."""
 
     def make(folder: Path) -> None:
-        state = job.cache.unfinished("calibrate", job.identity)
+        state = job.cache.unfinished("calibrate", job.prepared_identity)
         with job.timed("calibrate", job.stage_count) as on_stage:
             found = calibrate(
-                job.model, job.scenes.calibration, digest=job.checkpoint.digest, folder=state, on_stage=on_stage
+                model, job.scenes.calibration, digest=job.checkpoint.digest, folder=state, on_stage=on_stage
             )
         found.save(folder)
 
-    return CalibrationStats.load(job.cache.run("calibrate", job.identity, make))
+    return CalibrationStats.load(job.cache.run("calibrate", job.prepared_identity, make))
 
 
-def sensitivity_step(job: Job, stats: CalibrationStats) -> tuple[Sensitivity, ...]:
+def sensitivity_step(job: Job, model: VGGT, stats: CalibrationStats) -> tuple[Sensitivity, ...]:
     """The output error of every block under every scheme that it may get: by exact ablation, or from probes."""
     candidates = {block.name: job.schemes_of(block) for block in job.blocks}
-    key = job.identity | {
+    key = job.prepared_identity | {
         "stats": stats.digest,
         "candidates": candidates,
         "group_size": job.request.group_size,
@@ -188,7 +230,7 @@ def sensitivity_step(job: Job, stats: CalibrationStats) -> tuple[Sensitivity, ..
         total = len(job.scenes.probes) * sum(map(len, candidates.values()))
         with job.timed("sensitivity", total) as on_stage:
             return measure(
-                job.model,
+                model,
                 stats,
                 job.scenes.probes,
                 candidates,
@@ -199,7 +241,7 @@ def sensitivity_step(job: Job, stats: CalibrationStats) -> tuple[Sensitivity, ..
     def probed(state: Path) -> tuple[Sensitivity, ...]:
         with job.timed("sensitivity", 2 * job.stage_count) as on_stage:
             return estimate(
-                job.model,
+                model,
                 stats,
                 job.scenes.probes[:PROBED_SCENES],
                 candidates,
@@ -231,7 +273,7 @@ def make_plan(job: Job, stats: CalibrationStats, sensitivities: tuple[Sensitivit
         stats_digest=stats.digest,
         target=job.profile.name,
         group_size=request.group_size,
-        rest_bytes=rest_bytes(job.model, rest_scheme(request.precision, job.profile)),
+        rest_bytes=rest_bytes(job.form, rest_scheme(request.precision, job.profile)),
         rest_scheme=rest_scheme(request.precision, job.profile),
     )
     budget = Budget(request.max_memory_bytes, request.max_latency_ms, request.max_accuracy_drop)
@@ -267,14 +309,44 @@ class Artifacts:
     absent: Mapping[str, str]
 
 
-def annotate_step(job: Job, stats: CalibrationStats, plan: PrecisionPlan) -> Path:
+def tune_step(job: Job, model: VGGT, stats: CalibrationStats, plan: PrecisionPlan) -> VGGT:
+    """The model with the weights that the plan's grids can hold; ``model`` stays as it is."""
+    if not job.transforms:
+        return model
+    key = job.tuned_identity(stats, plan)
+    prepared = _prepared_folder(job)
+
+    def make(folder: Path) -> None:
+        state = job.cache.unfinished("tune", key)
+        shards = state / "shards"
+        shards.mkdir(exist_ok=True)
+        tuned = _open_prepared(job, prepared)
+        with job.timed("tune", 2 * job.stage_count) as on_stage:
+            tune(
+                tuned,
+                plan,
+                job.scenes.calibration,
+                seed=job.request.seed,
+                folder=state,
+                on_tuned=lambda index, stage: save_tuned(tuned, stage, index, shards),
+                on_stage=on_stage,
+            )
+        place_tree(shards, folder)
+
+    folder = job.cache.run("tune", key, make)
+    tuned = _open_prepared(job, prepared)
+    adopt_tuned(tuned, folder)
+    return tuned
+
+
+def annotate_step(job: Job, model: VGGT, stats: CalibrationStats, plan: PrecisionPlan) -> Path:
     """The folder with the QDQ ONNX and its weights."""
-    key = job.identity | {"plan": plan.digest, "stats": stats.digest, "tools": job.tools}
+    key = job.tuned_identity(stats, plan) | {"tools": job.tools}
 
     def make(folder: Path) -> None:
         with job.timed("annotate", job.stage_count) as on_stage:
             build_graph(
-                job.model,
+                model,
                 plan,
                 stats,
                 folder / MODEL,
@@ -284,12 +356,12 @@ def annotate_step(job: Job, stats: CalibrationStats, plan: PrecisionPlan) -> Pat
     return job.cache.run("annotate", key, make)
 
 
-def lower_step(job: Job, stats: CalibrationStats, plan: PrecisionPlan, graph: Path) -> Artifacts:
+def lower_step(job: Job, model: VGGT, stats: CalibrationStats, plan: PrecisionPlan, graph: Path) -> Artifacts:
     """Hand the annotated graph to the target's backend and to its companions.
 
     A companion is a second opinion: where it refuses or its toolchain fails, the export goes on and its report says so.
     """
-    annotated = annotated_graph(job.model, plan, stats, graph / MODEL)
+    annotated = annotated_graph(model, plan, stats, graph / MODEL)
     made, absent = [_lowered(job, stats, plan, annotated, job.backend)], dict(job.absent)
     for companion in job.companions:
         try:
@@ -305,9 +377,7 @@ def _lowered(
 ) -> LoweredFolder:
     # What the target's own backend was asked for is not its companions' business.
     options = job.options if one is job.backend else DEFAULT_OPTIONS
-    key = job.identity | {
-        "plan": plan.digest,
-        "stats": stats.digest,
+    key = job.tuned_identity(stats, plan) | {
         "profile": job.profile.to_dict(),
         "tools": job.tools,
         "backend": one.name,

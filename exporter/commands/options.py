@@ -80,6 +80,13 @@ Exclude: TypeAlias = Annotated[
     list[str] | None,
     _option("--exclude", metavar="REGEX", help="Keep matching blocks at 16 bits, or FP32; repeatable.", panel=_BUDGET),
 ]
+Effort: TypeAlias = Annotated[
+    str | None,
+    _option(
+        "--effort", metavar="LEVEL", help="Of calibration: none, fast, balanced or max. Default: balanced.",
+        panel=_BUDGET,
+    ),
+]
 ImageInput: TypeAlias = Annotated[
     bool, _option("--image-input", help="Take frames as images, not as one tensor (Core ML).", panel=_WHAT)
 ]
