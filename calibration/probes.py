@@ -135,19 +135,25 @@ def pulled_back(
     *,
     seed: int,
     journal_folder: Path | None = None,
+    substitute: Callable[[Journal], None] | None = None,
+    values: Journal | None = None,
 ) -> Iterator[StageTime]:
     """Walk the FP32 model forward, then one probe per scene back; yields after each stage of both.
 
     finish: given what was seen of each layer of each block. finished: called with a stage, from the last to the first,
-    once all scenes have passed it; from then on it is not run again, so it may be changed. A killed walk starts its
-    way back anew.
+    once all scenes have passed it; from then on it is not run again, so it may be changed. values: keeps those of the
+    forward walk. substitute: may replace
+    values of the forward walk before the way back, on which every stage is computed again from what it reads. A killed
+    walk goes on in ``journal_folder`` after the stage that was finished last.
     """
-    journals = _Journals.open(journal_folder, None)
+    journals = _Journals.open(journal_folder, values)
     stages = model.stages()
     images = [images_of(scene) for scene in scenes]
     everything = [name for stage in stages for name in stage.writes]
     for time in walk(model, images, journals.forward, kept=everything):
         yield replace(time, total=2 * len(stages))
+    if substitute is not None:
+        substitute(journals.forward)
     yield from _Backward(model, frozenset(model.blocks()), seed, 1, images, journals, finish, finished).run()
 
 

@@ -34,7 +34,7 @@ from vggt_edge.calibration.probes import estimate
 from vggt_edge.calibration.program import Budget
 from vggt_edge.calibration.sensitivity import Sensitivity, measure
 from vggt_edge.calibration.stats import CalibrationStats
-from vggt_edge.calibration.tuning.tune import tune
+from vggt_edge.calibration.tuning.tune import EFFORTS, tune
 from vggt_edge.calibration.walk import StageTime
 from vggt_edge.devices.errors import VggtEdgeError
 from vggt_edge.devices.profile import DeviceProfile
@@ -46,7 +46,7 @@ from vggt_edge.exporter.models.checkpoint import Checkpoint, build_model
 from vggt_edge.exporter.models.prepared import adopt_tuned, model_of_form, open_prepared, save_tuned, write_prepared
 from vggt_edge.exporter.models.vggt import VGGT
 from vggt_edge.exporter.progress import Progress
-from vggt_edge.exporter.steps import StepCache, place_tree
+from vggt_edge.exporter.steps import StepCache
 from vggt_edge.exporter.usage import Timing
 from vggt_edge.runtimes.base import DEFAULT_OPTIONS, AnnotatedGraph, Backend, Lowered, Options
 
@@ -318,20 +318,28 @@ def tune_step(job: Job, model: VGGT, stats: CalibrationStats, plan: PrecisionPla
 
     def make(folder: Path) -> None:
         state = job.cache.unfinished("tune", key)
-        shards = state / "shards"
+        shards, learned = state / "tuned", state / "learned"
         shards.mkdir(exist_ok=True)
-        tuned = _open_prepared(job, prepared)
-        with job.timed("tune", 2 * job.stage_count) as on_stage:
+        learned.mkdir(exist_ok=True)
+        found = _open_prepared(job, prepared)
+        adopt_tuned(found, shards)
+        effort = EFFORTS[job.request.effort]
+        with job.timed("tune", job.stage_count) as on_stage:
             tune(
-                tuned,
+                found,
                 plan,
-                job.scenes.calibration,
+                stats,
+                job.scenes.calibration[: effort.scenes],
                 seed=job.request.seed,
+                parts=effort.parts,
                 folder=state,
-                on_tuned=lambda index, stage: save_tuned(tuned, stage, index, shards),
+                on_tuned=lambda index, stage: save_tuned(found, stage, index, shards),
+                on_learned=lambda index, stage: save_tuned(found, stage, index, learned),
                 on_stage=on_stage,
             )
-        place_tree(shards, folder)
+        for part in (shards, learned):  # what was learned replaces what was only tuned
+            for shard in sorted(part.iterdir()):
+                shard.replace(folder / shard.name)
 
     folder = job.cache.run("tune", key, make)
     tuned = _open_prepared(job, prepared)

@@ -20,7 +20,7 @@ from vggt_edge.calibration.transforms.rotation import rotate as rotate_unit
 from vggt_edge.calibration.transforms.wiring import Unit, WiredModel
 
 
-def prepare(model: ModelT, seed: int, *, rotate: bool = True, balance: bool = True, heads: bool = True) -> ModelT:
+def prepare(model: ModelT, seed: int, *, rotate: bool = True, balance: bool = True, heads: bool = False) -> ModelT:
     """A prepared copy of ``model``, for one that fits in memory twice; constants fixed, in evaluation mode.
 
     rotate: the residual streams. balance: the values' channels. heads: turn the values of each head. Without any of
@@ -30,7 +30,7 @@ def prepare(model: ModelT, seed: int, *, rotate: bool = True, balance: bool = Tr
 
 
 def prepared_tensors(
-    model: WiredModel, seed: int, *, rotate: bool = True, balance: bool = True, heads: bool = True
+    model: WiredModel, seed: int, *, rotate: bool = True, balance: bool = True, heads: bool = False
 ) -> Iterator[tuple[str, Tensor]]:
     """The weights of ``prepare(model, seed)`` by name, to the bit, holding those of one block at a time.
 

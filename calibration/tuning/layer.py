@@ -36,18 +36,29 @@ class Evidence:
         return float(self.channel_absmax.max())
 
 
-def tune_layer(layer: nn.Module, scheme: Scheme, group_size: int, evidence: Evidence) -> None:
+def tune_layer(
+    layer: nn.Module,
+    scheme: Scheme,
+    group_size: int,
+    evidence: Evidence,
+    compensation: bool = True,
+    bias: bool = True,
+) -> None:
     """Give ``layer``, in place, weights of the scheme's grid and what is needed to find that grid again.
 
     scheme: what the layer really gets (``apply.realised_scheme``). Floating-point schemes leave it as it is.
+    compensation, bias: parts that an ablation switches off; without compensation the weight is left to be rounded.
     """
     if scheme.weight_bits >= 16:
         return
     tuned = Tuned(scheme.name)
     if scheme.activation is Activation.STATIC_TENSOR and evidence.absmax > 0:
         tuned = replace(tuned, input_scale=best_input_scale(evidence.sample, evidence.absmax))
-    if isinstance(layer, nn.Linear) and evidence.hessian is not None:
+    if isinstance(layer, nn.Linear) and evidence.hessian is not None and compensation:
+        before = layer.weight.detach().float()
         tuned = _rounded(layer, scheme, group_size, evidence, tuned)
+        if bias:
+            _correct_bias(layer, before, scheme, tuned, evidence.sample.x)
     set_tuned(layer, tuned)
 
 
@@ -61,7 +72,6 @@ def _rounded(layer: nn.Linear, scheme: Scheme, group_size: int, evidence: Eviden
         stored, scale = _best_rows(layer, scheme, group_size, hessian)
         tuned = replace(tuned, weight_scale=scale)
     layer.weight = nn.Parameter(stored, requires_grad=False)
-    _correct_bias(layer, weight, scheme, tuned, evidence.sample.x)
     return tuned
 
 

@@ -8,41 +8,86 @@ disturbs the outputs least. So the search is for the task's objective, without a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
+from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
+from vggt_edge.calibration.activations import FileJournal, MemoryJournal
 from vggt_edge.calibration.apply import realised_scheme
 from vggt_edge.calibration.collect import layers_of
 from vggt_edge.calibration.plan import PrecisionPlan
+from vggt_edge.calibration.probe_layers import seeded
 from vggt_edge.calibration.probes import Seen, pulled_back
 from vggt_edge.calibration.scenes import Scene
 from vggt_edge.calibration.scheme import Scheme, scheme
+from vggt_edge.calibration.stats import CalibrationStats
+from vggt_edge.calibration.tokens import PATCHES_ONLY, design_points, special_of, token_basis
 from vggt_edge.calibration.transforms.wiring import Unit, WiredModel
 from vggt_edge.calibration.tuning.input_scale import Sample
 from vggt_edge.calibration.tuning.layer import Evidence, tune_layer
+from vggt_edge.calibration.tuning.reconstruct import Reconstruction
 from vggt_edge.calibration.tuning.smooth import smooth
-from vggt_edge.calibration.walk import Stage, StageTime
+from vggt_edge.calibration.walk import IMAGES, Journal, Stage, StageTime
 from vggt_edge.devices.errors import InputError
 
+Tokens: TypeAlias = Literal["all", "filtered", "designed"]
 SAMPLED_TOKENS = 2048
 SAMPLED_BYTES = 64 << 20  # of maps that come into one convolution
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Which parts of tuning are on: all of them, but in ablations and where there is little time.
+
+    smoothing: scales between channels. compensation: rounding that makes up for its errors. task: weights of the task
+    objective, else those of layer reconstruction. bias: means of errors go into biases. tokens: which special tokens
+    count; ``filtered``: none, as in QVGGT, where a layer sees patches as well; ``designed``: and those that the camera
+    head reads are replaced by points of their distribution (calibration/tokens.py). reconstruction: blocks are learned.
+    """
+
+    smoothing: bool = True
+    compensation: bool = True
+    task: bool = True
+    bias: bool = True
+    tokens: Tokens = "all"
+    reconstruction: bool = False
+
+
+@dataclass(frozen=True)
+class Effort:
+    """parts: of tuning. scenes: at most so many of the calibration scenes are tuned on; None for all."""
+
+    parts: Parts
+    scenes: int | None = None
+
+
+EFFORTS: Mapping[str, Effort] = MappingProxyType({
+    "fast": Effort(Parts(), scenes=4),
+    "balanced": Effort(Parts()),
+    "max": Effort(Parts(reconstruction=True)),
+})
 
 
 @dataclass
 class _Collected:
     """What has come into one layer so far; of tokens and maps a share of each scene is kept, evenly spread."""
 
+    name: str
     scenes: int
+    parts: Parts
     hessian: Tensor | None = None
     samples: list[Sample] = field(default_factory=list)
     channel_absmax: Tensor | None = None
 
     def add(self, layer: nn.Module, seen: Seen) -> None:
+        if not self.parts.task:
+            seen = _for_reconstruction(layer, seen, f"{self.name} {len(self.samples)}")
         peaks = seen.x.transpose(1, -1).abs().flatten(0, -2).amax(dim=0)
         self.channel_absmax = peaks if self.channel_absmax is None else torch.maximum(self.channel_absmax, peaks)
         if isinstance(layer, nn.Linear):
@@ -69,6 +114,16 @@ def _weighted_hessian(rows: Tensor, by_output: Tensor) -> Tensor:
     return (rows * weights).T @ rows
 
 
+def _for_reconstruction(layer: nn.Module, seen: Seen, key: str) -> Seen:
+    """A probe of the layer's own output instead of the task's: <slopes, d>^2 is what d does to it, on average."""
+    weight = layer.get_parameter("weight").detach()
+    axis = 0 if isinstance(layer, nn.ConvTranspose2d) else 1
+    norms = weight.transpose(axis, -1).flatten(0, -2).norm(dim=0)
+    signs = torch.randint(0, 2, seen.x.shape, generator=seeded(key)) * 2 - 1
+    slopes = signs * (norms[:, None, None] if seen.x.ndim == 4 else norms)
+    return Seen(seen.x, slopes, torch.ones_like(seen.by_output))
+
+
 def _spread(count: int, wanted: int) -> Tensor:
     return torch.linspace(0, count - 1, min(wanted, count)).long()
 
@@ -76,26 +131,45 @@ def _spread(count: int, wanted: int) -> Tensor:
 def tune(
     model: WiredModel,
     plan: PrecisionPlan,
+    stats: CalibrationStats,
     scenes: Sequence[Scene],
     *,
     seed: int = 0,
-    smoothing: bool = True,
+    parts: Parts = EFFORTS["balanced"].parts,
     folder: Path | None = None,
     on_tuned: Callable[[int, Stage], None] | None = None,
+    on_learned: Callable[[int, Stage], None] | None = None,
     on_stage: Callable[[StageTime], None] | None = None,
 ) -> None:
     """Tune every layer of every block, in place, for the scheme that ``plan`` gives it, from the last to the first.
 
     Layers that the plan excludes stay as they are. seed: of the probe. folder: for running values, which else stay in
-    memory. on_tuned: called with each stage once it is tuned. ``InputError`` without scenes.
+    memory; a killed tuning goes on there, with a model that has what ``on_tuned`` was told of. on_tuned: called with
+    each stage once it is tuned. on_learned: after that, in the order in which they run, with those that reconstruction
+    was tried on. stats: of ``model``, for what is not tuned. ``InputError`` without scenes.
     """
     if not scenes:
         raise InputError("no scenes to tune on", expected="at least one scene", remedy="name some with --scenes")
     plan.check_total(model.blocks())
-    tuner = _Tuner(model, plan, len(scenes), on_tuned or (lambda index, stage: None), smoothing)
-    for time in pulled_back(model, scenes, tuner.seen, tuner.finished, seed=seed, journal_folder=folder):
-        if on_stage is not None:
-            on_stage(time)
+    report = on_stage or (lambda time: None)
+    values: Journal = MemoryJournal() if folder is None else FileJournal(folder / "forward", 0)
+    tuner = _Tuner(model, plan, len(scenes), on_tuned or _ignored, parts)
+    substitute = tuner.designed if parts.tokens == "designed" else None
+    passes = 3 if parts.reconstruction else 2
+    total = passes * len(model.stages())
+    for time in pulled_back(
+        model, scenes, tuner.seen, tuner.finished,
+        seed=seed, journal_folder=folder, substitute=substitute, values=values,
+    ):
+        report(replace(time, total=total))
+    if parts.reconstruction:
+        learning = Reconstruction(model, plan, stats, scenes, values, seed, on_learned or _ignored)
+        for time in learning.run():
+            report(replace(time, done=total - len(model.stages()) + time.done, total=total))
+
+
+def _ignored(index: int, stage: Stage) -> None:
+    """Nobody asked."""
 
 
 @dataclass
@@ -104,11 +178,32 @@ class _Tuner:
     plan: PrecisionPlan
     scenes: int
     on_tuned: Callable[[int, Stage], None]
-    smoothing: bool
+    parts: Parts
     collected: dict[str, _Collected] = field(default_factory=dict)
 
     def seen(self, name: str, layer: nn.Module, seen: Seen) -> None:
-        self.collected.setdefault(name, _Collected(self.scenes)).add(layer, seen)
+        if self.parts.tokens != "all" and seen.x.ndim == 2:
+            seen = self._filtered(seen)
+        self.collected.setdefault(name, _Collected(name, self.scenes, self.parts)).add(layer, seen)
+
+    def _filtered(self, seen: Seen) -> Seen:
+        special = special_of(len(seen.x), self.model.shape.tokens, self.model.special_tokens)
+        return Seen(*(PATCHES_ONLY.counted(value, special) for value in (seen.x, seen.by_input, seen.by_output)))
+
+    def designed(self, journal: Journal) -> None:
+        """Replace camera tokens, of all scenes, by design points of their distribution."""
+        known = {IMAGES, *self.model.constants()}
+        for stage in self.model.stages():
+            for name in stage.reads if stage.blocks else ():
+                if name in known:
+                    continue
+                values = [journal.get(scene, name) for scene in range(self.scenes)]
+                if values[0].ndim == 2 and len(values[0]) % self.model.shape.tokens:
+                    points = design_points(token_basis(torch.cat(values)))
+                    rows = len(values[0])
+                    for scene in range(self.scenes):
+                        chosen = torch.arange(scene * rows, (scene + 1) * rows) % len(points)
+                        journal.put(scene, name, points[chosen])
 
     def finished(self, index: int, stage: Stage) -> None:
         blocks, group_size = self.model.blocks(), self.plan.group_size
@@ -116,10 +211,10 @@ class _Tuner:
             block, layers = blocks[name], self._tuned_layers(name, blocks[name])
             schemes = {path: self._realised(name, layer) for path, layer in layers.items()}
             evidence = {path: self.collected[f"{name}.{path}"].evidence() for path in layers}
-            if self.smoothing:
+            if self.parts.smoothing:
                 smooth(block, self.units[id(block)], schemes, group_size, evidence)
             for path, layer in layers.items():
-                tune_layer(layer, schemes[path], group_size, evidence[path])
+                tune_layer(layer, schemes[path], group_size, evidence[path], self.parts.compensation, self.parts.bias)
         self.collected = {}
         self.on_tuned(index, stage)
 
