@@ -97,6 +97,7 @@ class Job:
         """A model with the shapes of what is quantized; of its weights nothing is said."""
         if not self.transforms:
             return self.model
+        _ = self.model  # a checkpoint that does not fit ends there, with a word about why
         return model_of_form(self.checkpoint, self.scenes.shape, self.request.outputs)
 
     @cached_property

@@ -37,14 +37,15 @@ def compensated(weight: Tensor, hessian: Tensor, nearest: Nearest, damping: floa
     """
     order = hessian.diagonal().argsort(descending=True, stable=True)
     factor = inverse_factor(hessian[order][:, order], damping)
-    working = weight.detach().float()[:, order].clone()
+    # Transposed: what is worked on, one input column after the other, then lies in one piece.
+    working = weight.detach().float().T[order].contiguous()
     stored = torch.empty_like(working)
     for start in range(0, len(order), COLUMNS_AT_ONCE):
         end = min(start + COLUMNS_AT_ONCE, len(order))
-        errors = torch.empty_like(working[:, start:end])
+        errors = torch.empty_like(working[start:end])
         for column in range(start, end):
-            stored[:, column] = nearest(working[:, column], int(order[column]))
-            errors[:, column - start] = (working[:, column] - stored[:, column]) / factor[column, column]
-            working[:, column:end] -= errors[:, column - start, None] * factor[column, column:end]
-        working[:, end:] -= errors @ factor[start:end, end:]
-    return stored[:, order.argsort()]
+            stored[column] = nearest(working[column], int(order[column]))
+            errors[column - start] = (working[column] - stored[column]) / factor[column, column]
+            working[column + 1 : end].addr_(factor[column, column + 1 : end], errors[column - start], alpha=-1)
+        working[end:].addmm_(factor[start:end, end:].T, errors, alpha=-1)
+    return stored[order.argsort()].T.contiguous()

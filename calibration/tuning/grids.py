@@ -31,11 +31,6 @@ class Uniform:
         scale = q.spread(self.scale, weight)
         return (weight / scale).round().clamp(self.integers.low, self.integers.high) * scale
 
-    def rows_from(self, other: Uniform, where: Tensor) -> Uniform:
-        """This grid, with the rows of ``other`` where (out,) says so."""
-        chosen = where if self.scale.ndim == 1 else where[:, None]
-        return Uniform(torch.where(chosen, other.scale, self.scale), self.columns, self.integers)
-
     def _of_column(self, index: int) -> Tensor:
         if self.scale.ndim == 1:
             return self.scale

@@ -76,18 +76,17 @@ def _rounded(layer: nn.Linear, scheme: Scheme, group_size: int, evidence: Eviden
 
 
 def _best_rows(layer: nn.Linear, scheme: Scheme, group_size: int, hessian: Tensor) -> tuple[Tensor, Tensor]:
-    """Rounded weight and scale. Rows are rounded independently of each other, so each may take its own shrink."""
+    """Rounded weight and scale. Rows are rounded independently of each other, so each may take its own shrink, and all
+    shrinks are tried at once, as if each were a layer of its own below the others.
+    """
     weight = layer.weight.detach().float()
     grids = list(uniform_grids(layer, scheme, group_size, WEIGHT_SHRINKS))
-    best, grid = compensated(weight, hessian, grids[0].nearest), grids[0]
-    error = _row_errors(weight - best, hessian)
-    for other in grids[1:]:
-        stored = compensated(weight, hessian, other.nearest)
-        found = _row_errors(weight - stored, hessian)
-        better = found < error
-        best, error = torch.where(better[:, None], stored, best), torch.minimum(found, error)
-        grid = grid.rows_from(other, better)
-    return best, grid.scale
+    every = replace(grids[0], scale=torch.cat([grid.scale for grid in grids]))
+    stacked = weight.repeat(len(grids), 1)
+    stored = compensated(stacked, hessian, every.nearest)
+    errors = _row_errors(stacked - stored, hessian).view(len(grids), -1)
+    chosen = errors.argmin(dim=0) * len(weight) + torch.arange(len(weight))
+    return stored[chosen], every.scale[chosen]
 
 
 def _row_errors(deviation: Tensor, hessian: Tensor) -> Tensor:
