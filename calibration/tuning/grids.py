@@ -44,9 +44,13 @@ class Palette:
     table: Tensor
 
     def nearest(self, column: Tensor, index: int) -> Tensor:
-        rows = column.reshape(len(self.table), -1)
+        return self.rounded(column)
+
+    def rounded(self, weight: Tensor) -> Tensor:
+        """(out, in) or (out,), to nearest."""
+        rows = weight.reshape(len(self.table), -1).contiguous()
         found = torch.searchsorted((self.table[:, 1:] + self.table[:, :-1]) / 2, rows)
-        return self.table.gather(1, found).reshape(column.shape)
+        return self.table.gather(1, found).reshape(weight.shape)
 
 
 def uniform_grids(

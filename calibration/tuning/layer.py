@@ -12,11 +12,11 @@ from vggt_edge.calibration.linear import DYNAMIC, fake_quantize_input, token_blo
 from vggt_edge.calibration.scheme import Activation, Scheme
 from vggt_edge.calibration.tuned import Tuned, set_tuned
 from vggt_edge.calibration.tuning.gptq import compensated
-from vggt_edge.calibration.tuning.grids import Palette, palette_grid, uniform_grids
+from vggt_edge.calibration.tuning.grids import Palette, Uniform, palette_grid, uniform_grids
 from vggt_edge.calibration.tuning.input_scale import Sample, best_input_scale
 
 WEIGHT_SHRINKS = (1.0, 0.92, 0.84, 0.76)
-"""Of the scale that the largest weight asks for; each row keeps the one with the smallest error after compensation."""
+"""Of the scale that the largest weight asks for; each row keeps the one with the smallest error."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,12 @@ class Evidence:
     @property
     def absmax(self) -> float:
         return float(self.channel_absmax.max())
+
+    @property
+    def is_finite(self) -> bool:
+        """Neither what came in nor the gradients hold NaN or Inf."""
+        seen = (self.channel_absmax, self.sample.slopes, *(() if self.hessian is None else (self.hessian,)))
+        return all(bool(torch.isfinite(values).all()) for values in seen)
 
 
 def tune_layer(
@@ -66,8 +72,9 @@ def _rounded(layer: nn.Linear, scheme: Scheme, group_size: int, evidence: Eviden
     assert evidence.hessian is not None
     weight, hessian = layer.weight.detach().float(), evidence.hessian
     if scheme.palette:
-        grid: Palette = palette_grid(layer, scheme, _importance(hessian))
-        stored, tuned = compensated(weight, hessian, grid.nearest), replace(tuned, weight_table=grid.table)
+        grid = palette_grid(layer, scheme, _importance(hessian))
+        stored, _ = _chosen(weight, hessian, compensated(weight, hessian, grid.nearest), grid)
+        tuned = replace(tuned, weight_table=grid.table)
     else:
         stored, scale = _best_rows(layer, scheme, group_size, hessian)
         tuned = replace(tuned, weight_scale=scale)
@@ -82,11 +89,20 @@ def _best_rows(layer: nn.Linear, scheme: Scheme, group_size: int, hessian: Tenso
     weight = layer.weight.detach().float()
     grids = list(uniform_grids(layer, scheme, group_size, WEIGHT_SHRINKS))
     every = replace(grids[0], scale=torch.cat([grid.scale for grid in grids]))
-    stacked = weight.repeat(len(grids), 1)
-    stored = compensated(stacked, hessian, every.nearest)
-    errors = _row_errors(stacked - stored, hessian).view(len(grids), -1)
+    ours = compensated(weight.repeat(len(grids), 1), hessian, every.nearest)
+    stored, chosen = _chosen(weight, hessian, ours, grids[0])
+    return stored, torch.cat([every.scale, grids[0].scale])[chosen]
+
+
+def _chosen(weight: Tensor, hessian: Tensor, ours: Tensor, grid: Uniform | Palette) -> tuple[Tensor, Tensor]:
+    """The best form of each row, and which it is: of those that ``ours`` has below each other, or plain rounding.
+
+    Compensation is greedy and goes by a damped Hessian, so that in a few rows of a thousand it loses.
+    """
+    forms = torch.cat([ours, grid.rounded(weight)])
+    errors = _row_errors(weight.repeat(len(forms) // len(weight), 1) - forms, hessian).view(-1, len(weight))
     chosen = errors.argmin(dim=0) * len(weight) + torch.arange(len(weight))
-    return stored[chosen], every.scale[chosen]
+    return forms[chosen], chosen
 
 
 def _row_errors(deviation: Tensor, hessian: Tensor) -> Tensor:

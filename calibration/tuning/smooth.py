@@ -31,10 +31,13 @@ COMPENSATED = 0.2  # of the error of nearest rounding is about what compensation
 
 @dataclass(frozen=True)
 class Link:
-    """readers: paths of the layers that read the channels. divide: each channel of what they read, exactly."""
+    """readers: paths of the layers that read the channels. divide: each channel of what they read, exactly. writers: of
+    the layers whose weights that changes besides the readers'.
+    """
 
     readers: tuple[str, ...]
     divide: Callable[[Tensor], None]
+    writers: tuple[str, ...] = ()
 
 
 def links(module: nn.Module, unit: Unit) -> Iterator[Link]:
@@ -44,12 +47,12 @@ def links(module: nn.Module, unit: Unit) -> Iterator[Link]:
             layers = [layer_at(module, path) for path in read.readers]
             yield Link(read.readers, partial(divide, norm_at(module, read.norm), layers))
     if unit.values is not None:
-        yield Link((unit.values.proj,), partial(_divide_values, module, unit.values))
+        yield Link((unit.values.proj,), partial(_divide_values, module, unit.values), (unit.values.qkv,))
     for pair in unit.rectified:
         writer, reader = (module.get_submodule(path) for path in (pair.writer, pair.reader))
         assert isinstance(writer, nn.Conv2d)
         assert isinstance(reader, nn.Conv2d)
-        yield Link((pair.reader,), partial(divide_rectified, writer, reader))
+        yield Link((pair.reader,), partial(divide_rectified, writer, reader), (pair.writer,))
 
 
 def _divide_values(module: nn.Module, values: Values, by: Tensor) -> None:
@@ -61,15 +64,22 @@ def smooth(
 ) -> None:
     """Scale the channels of every link of ``module`` in place, and what is known of its readers with them.
 
-    schemes: by path, what each layer really gets; links to a reader whose input is not quantized are left alone.
+    schemes: by path, what each layer really gets. Links to a reader whose input is not quantized are left alone, and so
+    are links of a layer that is not in it.
     """
     for link in links(module, unit):
-        readers = link.readers
-        if all(path in schemes and schemes[path].activation is not Activation.NONE for path in readers):
-            factor = _best(module, link, schemes, group_size, evidence)
-            if factor is not None:
-                link.divide(factor)
-                evidence.update({path: divided(evidence[path], factor) for path in readers})
+        if not _is_open(link, schemes):
+            continue
+        factor = _best(module, link, schemes, group_size, evidence)
+        if factor is not None:
+            link.divide(factor)
+            evidence.update({path: divided(evidence[path], factor) for path in link.readers})
+
+
+def _is_open(link: Link, schemes: Mapping[str, Scheme]) -> bool:
+    if not schemes.keys() >= {*link.readers, *link.writers}:
+        return False
+    return all(schemes[path].activation is not Activation.NONE for path in link.readers)
 
 
 def divided(evidence: Evidence, by: Tensor) -> Evidence:
@@ -112,9 +122,8 @@ def _factor(peaks: Tensor, columns: Tensor, exponent: float) -> Tensor:
 
 def _column_peaks(layer: nn.Linear | nn.Conv2d) -> Tensor:
     """(in,): the largest magnitude of the weights that read each channel."""
-    return layer.weight.detach().flatten(2).abs().amax(dim=2).amax(dim=0) if layer.weight.ndim == 4 else (
-        layer.weight.detach().abs().amax(dim=0)
-    )
+    magnitudes = layer.weight.detach().abs()
+    return magnitudes.amax(dim=[axis for axis in range(magnitudes.ndim) if axis != 1])
 
 
 def _error(layer: nn.Module, scheme: Scheme, group_size: int, evidence: Evidence, factor: Tensor) -> float:

@@ -15,11 +15,12 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Literal, TypeAlias
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from vggt_edge.calibration.activations import FileJournal, MemoryJournal
-from vggt_edge.calibration.apply import realised_scheme
+from vggt_edge.calibration.apply import check_weights, realised_scheme
 from vggt_edge.calibration.collect import layers_of
 from vggt_edge.calibration.plan import PrecisionPlan
 from vggt_edge.calibration.probe_layers import seeded
@@ -75,7 +76,7 @@ EFFORTS: Mapping[str, Effort] = MappingProxyType({
 
 
 @dataclass
-class _Collected:
+class Collected:
     """What has come into one layer so far; of tokens and maps a share of each scene is kept, evenly spread."""
 
     name: str
@@ -88,7 +89,8 @@ class _Collected:
     def add(self, layer: nn.Module, seen: Seen) -> None:
         if not self.parts.task:
             seen = _for_reconstruction(layer, seen, f"{self.name} {len(self.samples)}")
-        peaks = seen.x.transpose(1, -1).abs().flatten(0, -2).amax(dim=0)
+        channels = seen.x.movedim(1, -1) if seen.x.ndim == 4 else seen.x
+        peaks = channels.abs().flatten(0, -2).amax(dim=0)
         self.channel_absmax = peaks if self.channel_absmax is None else torch.maximum(self.channel_absmax, peaks)
         if isinstance(layer, nn.Linear):
             rows, slopes = seen.x.reshape(-1, seen.x.shape[-1]), seen.by_input.reshape(-1, seen.x.shape[-1])
@@ -144,16 +146,17 @@ def tune(
     """Tune every layer of every block, in place, for the scheme that ``plan`` gives it, from the last to the first.
 
     Layers that the plan excludes stay as they are. seed: of the probe. folder: for running values, which else stay in
-    memory; a killed tuning goes on there, with a model that has what ``on_tuned`` was told of. on_tuned: called with
-    each stage once it is tuned. on_learned: after that, in the order in which they run, with those that reconstruction
-    was tried on. stats: of ``model``, for what is not tuned. ``InputError`` without scenes.
+    memory; a killed tuning goes on there, with a model that has what ``on_tuned`` was told of the stages from
+    ``tuned_from`` on. on_tuned: called with each stage once it is tuned. on_learned: after that, in the order in which
+    they run, with those that reconstruction was tried on. stats: of ``model``, for what is not tuned. ``InputError``
+    without scenes, and for images, weights and activations that are not finite or too large for the plan's schemes;
+    what it tuned before it came there stays.
     """
-    if not scenes:
-        raise InputError("no scenes to tune on", expected="at least one scene", remedy="name some with --scenes")
+    _check(scenes)
     plan.check_total(model.blocks())
     report = on_stage or (lambda time: None)
     values: Journal = MemoryJournal() if folder is None else FileJournal(folder / "forward", 0)
-    tuner = _Tuner(model, plan, len(scenes), on_tuned or _ignored, parts)
+    tuner = Tuner(model, plan, len(scenes), on_tuned or _ignored, parts)
     substitute = tuner.designed if parts.tokens == "designed" else None
     passes = 3 if parts.reconstruction else 2
     total = passes * len(model.stages())
@@ -168,23 +171,46 @@ def tune(
             report(replace(time, done=total - len(model.stages()) + time.done, total=total))
 
 
+def tuned_from(folder: Path, stages: int) -> int:
+    """From which of the model's ``stages`` on a killed tuning in ``folder`` is done; ``stages`` where it has not begun.
+
+    A stage before it may have been told to ``on_tuned`` all the same: it is tuned again, from its FP32 weights.
+    """
+    return stages - FileJournal(folder / "backward", 0).stages_done
+
+
+def _check(scenes: Sequence[Scene]) -> None:
+    if not scenes:
+        raise InputError("no scenes to tune on", expected="at least one scene", remedy="name some with --scenes")
+    for scene in scenes:
+        if not bool(np.isfinite(scene.images).all()):
+            raise InputError(
+                f"the images of scene {scene.name} are not finite",
+                where=scene.name,
+                expected="values in [0, 1]",
+                remedy="read the images again, or leave this scene out",
+            )
+
+
 def _ignored(index: int, stage: Stage) -> None:
     """Nobody asked."""
 
 
 @dataclass
-class _Tuner:
+class Tuner:
+    """Collects what comes into the layers of one stage, and tunes the stage when all scenes have passed it."""
+
     model: WiredModel
     plan: PrecisionPlan
     scenes: int
     on_tuned: Callable[[int, Stage], None]
     parts: Parts
-    collected: dict[str, _Collected] = field(default_factory=dict)
+    collected: dict[str, Collected] = field(default_factory=dict)
 
     def seen(self, name: str, layer: nn.Module, seen: Seen) -> None:
         if self.parts.tokens != "all" and seen.x.ndim == 2:
             seen = self._filtered(seen)
-        self.collected.setdefault(name, _Collected(name, self.scenes, self.parts)).add(layer, seen)
+        self.collected.setdefault(name, Collected(name, self.scenes, self.parts)).add(layer, seen)
 
     def _filtered(self, seen: Seen) -> Seen:
         special = special_of(len(seen.x), self.model.shape.tokens, self.model.special_tokens)
@@ -206,17 +232,42 @@ class _Tuner:
                         journal.put(scene, name, points[chosen])
 
     def finished(self, index: int, stage: Stage) -> None:
-        blocks, group_size = self.model.blocks(), self.plan.group_size
+        blocks = self.model.blocks()
         for name in stage.blocks:
-            block, layers = blocks[name], self._tuned_layers(name, blocks[name])
-            schemes = {path: self._realised(name, layer) for path, layer in layers.items()}
-            evidence = {path: self.collected[f"{name}.{path}"].evidence() for path in layers}
-            if self.parts.smoothing:
-                smooth(block, self.units[id(block)], schemes, group_size, evidence)
-            for path, layer in layers.items():
-                tune_layer(layer, schemes[path], group_size, evidence[path], self.parts.compensation, self.parts.bias)
+            try:
+                self._tune_block(name, blocks[name])
+            except ValueError as error:
+                raise InputError(
+                    f"block {name} cannot be tuned for {self.plan.assignment(name).scheme}: {error}",
+                    where=name,
+                    expected="weights and activations within the FP16 range",
+                    remedy=f"keep it out with --exclude {name}, or check the checkpoint",
+                ) from error
         self.collected = {}
         self.on_tuned(index, stage)
+
+    def _tune_block(self, name: str, block: nn.Module) -> None:
+        layers, group_size = self._tuned_layers(name, block), self.plan.group_size
+        schemes = {path: self._realised(name, layer) for path, layer in layers.items()}
+        evidence = {path: self._evidence(f"{name}.{path}", layer) for path, layer in layers.items()}
+        if self.parts.smoothing:
+            smooth(block, self.units[id(block)], schemes, group_size, evidence)
+        for path, layer in layers.items():
+            tune_layer(layer, schemes[path], group_size, evidence[path], self.parts.compensation, self.parts.bias)
+
+    def _evidence(self, name: str, layer: nn.Module) -> Evidence:
+        check_weights(name, layer)
+        evidence = self.collected[name].evidence()
+        if evidence.is_finite:
+            return evidence
+        for path, module in self.model.named_modules():  # NaN spreads: any layer may be where it began
+            check_weights(path, module)
+        raise InputError(
+            f"what layer {name} reads, or its gradient, is not finite",
+            where=name,
+            expected="finite activations from the FP32 model",
+            remedy="check the checkpoint and the scenes: the FP32 model itself is broken on them",
+        )
 
     @cached_property
     def units(self) -> dict[int, Unit]:
