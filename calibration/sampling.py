@@ -4,9 +4,9 @@ Per scene and deep layer, the mean m and the variance s of what leaves the layer
 
     score = sqrt( sum_j ((m_j - mu_j) / sd_j)^2 + sum_j ((s_j - nu_j) / tau_j)^2 )
 
-is taken for noise (blur, black frames, frames of different places), and the worst ones are dropped. The rest are
-clustered by how alike their frames are, the cosines of each later frame's feature to frame 0's, and scenes are drawn
-from the clusters in turn.
+is taken for noise, and the worst ones are dropped: scenes with black frames, for one, which stretch the ranges of
+activations. The rest are clustered by how alike their frames are, the cosines of each later frame's feature to frame
+0's, and scenes are drawn from the clusters in turn.
 
 Unlike in the paper, mu and sd are the median and the median absolute deviation: with a fifth of the pool broken, mean
 and standard deviation are those of the broken scenes as well, and hide them. And unlike in the released code, the
@@ -19,7 +19,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TypeAlias
 
@@ -37,7 +37,8 @@ from vggt_edge.devices.errors import InputError, UsageError
 DROP_SHARE = 0.2
 CLUSTERS = 8
 LLOYD_STEPS = 50
-NORMAL_MAD = 1.4826  # a normal distribution's standard deviation over its median absolute deviation
+_MOMENTS = 2
+_NORMAL_MAD = 1.4826  # a normal distribution's standard deviation over its median absolute deviation
 
 Array: TypeAlias = npt.NDArray[np.float64]
 
@@ -49,6 +50,7 @@ class SceneFeatures:
     frames: (n, S - 1), cosines of each later frame's mean feature to frame 0's; (n, 0) for scenes of one frame.
     """
 
+    names: tuple[str, ...]
     digests: tuple[str, ...]
     moments: Array
     frames: Array
@@ -58,10 +60,12 @@ class SceneFeatures:
 class Sampling:
     """What was chosen, and why. All indices are of the pool; ``chosen`` and ``dropped`` ascend.
 
-    scores: of every scene. clusters: of every scene, -1 where it was dropped. notes: what had to be done otherwise.
+    names, digests, scores, clusters: of every scene; cluster -1 where it was dropped. notes: what had to be done
+    otherwise.
     """
 
-    scenes: tuple[str, ...]
+    names: tuple[str, ...]
+    digests: tuple[str, ...]
     seed: int
     drop_share: float
     scores: tuple[float, ...]
@@ -103,52 +107,94 @@ def features(
     folder: Path | None = None,
     on_stage: Callable[[StageTime], None] | None = None,
 ) -> SceneFeatures:
-    """Walk the model over the pool, up to the last deep layer. ``InputError`` for no scenes, and for activations that
-    are not finite (names stage and scene).
+    """Walk the model over the pool, up to the last deep layer.
+
+    ``InputError`` for no scenes, for scenes of unequal shapes, and for activations that are not finite (names stage
+    and scene).
     """
+    _check_pool(scenes)
+    deep = _deep_stages(model)
+    count = 1 + [stage.name for stage in model.stages()].index(deep[-1])
+    journal = MemoryJournal() if folder is None else FileJournal(folder / "values")
+    record = _Record(scenes, frozenset(deep), journal, folder)
+    if journal.stages_done < count:
+        for time in walk(model, [images_of(scene) for scene in scenes], journal, finished=record.finished):
+            if on_stage is not None:
+                on_stage(replace(time, total=count))
+            if time.done == count:
+                break
+    layers = record.all_layers(count)
+    return SceneFeatures(
+        names=tuple(scene.name for scene in scenes),
+        digests=tuple(scene.digest for scene in scenes),
+        moments=np.concatenate([layer[:, :_MOMENTS] for layer in layers], axis=1),
+        frames=layers[-1][:, _MOMENTS:],
+    )
+
+
+def _check_pool(scenes: Sequence[Scene]) -> None:
     if not scenes:
         raise InputError("no scenes to sample from", expected="at least one", remedy="name some with --scenes")
-    deep = _deep_stages(model)
-    journal = MemoryJournal() if folder is None else FileJournal(folder)
-    kept = [name for stage in deep for name in stage.writes]
-    last = deep[-1].name
-    for time in walk(model, [images_of(scene) for scene in scenes], journal, kept=kept):
-        if on_stage is not None:
-            on_stage(time)
-        if time.stage == last:
-            break
-    moments = np.array([_moments(journal, index, scene, deep) for index, scene in enumerate(scenes)])
-    cosines = [_cosines(journal.get(index, deep[-1].writes[0]), scene) for index, scene in enumerate(scenes)]
-    return SceneFeatures(tuple(scene.digest for scene in scenes), moments, np.array(cosines))
+    for scene in scenes:
+        if scene.images.shape != scenes[0].images.shape:
+            raise InputError(
+                f"scene {scene.name} is of shape {scene.images.shape}",
+                where=scene.name,
+                expected=f"the shape of the first, {scenes[0].images.shape}",
+            )
 
 
-def _deep_stages(model: StagedModel) -> list[Stage]:
+def _deep_stages(model: StagedModel) -> list[str]:
     """The later half of the blocks that have twins and write one value: of VGGT, the deep alternating ones."""
     kinds = Counter(stage.kind for stage in model.stages())
     repeated = [stage for stage in model.stages() if stage.blocks and kinds[stage.kind] > 1 and len(stage.writes) == 1]
-    return repeated[len(repeated) // 2 :]
+    return [stage.name for stage in repeated[len(repeated) // 2 :]]
 
 
-def _moments(journal: Journal, index: int, scene: Scene, deep: Sequence[Stage]) -> list[float]:
-    found = []
-    for stage in deep:
-        value = journal.get(index, stage.writes[0]).double()
-        found += [float(value.mean()), float(value.var(correction=0))]
-        if not np.isfinite(found).all():
-            raise InputError(
-                f"{stage.name} of the FP32 model computes NaN or Inf on scene {scene.name}",
-                where=stage.name,
-                expected="finite values from the FP32 model",
-                remedy="check the checkpoint and the scene",
-            )
-    return found
+class _Record:
+    """What was seen of the deep layers. A layer's values are looked at as soon as they are there, and not kept."""
+
+    def __init__(self, scenes: Sequence[Scene], deep: frozenset[str], journal: Journal, folder: Path | None) -> None:
+        self.scenes, self.deep, self.journal, self.folder = scenes, deep, journal, folder
+        self.layers: dict[int, Array] = {}
+
+    def finished(self, index: int, stage: Stage) -> None:
+        if stage.name not in self.deep:
+            return
+        values = (self.journal.get(scene, stage.writes[0]) for scene in range(len(self.scenes)))
+        rows = [_seen(value, stage, scene) for value, scene in zip(values, self.scenes, strict=True)]
+        self.layers[index] = np.array(rows)
+        if self.folder is not None:
+            scratch = (path := self._path(index)).with_suffix(".partial")
+            scratch.write_text(json.dumps(rows))
+            scratch.replace(path)
+
+    def all_layers(self, count: int) -> list[Array]:
+        """In the order of the stages, those of an earlier, killed walk included."""
+        for index in range(count):
+            if index not in self.layers and self.folder is not None and self._path(index).is_file():
+                self.layers[index] = np.array(json.loads(self._path(index).read_text()))
+        return [self.layers[index] for index in sorted(self.layers)]
+
+    def _path(self, index: int) -> Path:
+        assert self.folder is not None
+        return self.folder / f"layer-{index:03}.json"
 
 
-def _cosines(tokens: Tensor, scene: Scene) -> Array:
-    """Of (frames * tokens, C), what leaves a block."""
-    frames = tokens.double().reshape(len(scene.images), -1, tokens.shape[-1]).mean(dim=1)
-    similarity = torch.nn.functional.cosine_similarity(frames[1:], frames[:1], dim=-1)
-    return np.asarray(similarity.numpy(), dtype=np.float64)
+def _seen(tokens: Tensor, stage: Stage, scene: Scene) -> list[float]:
+    """Of (frames * tokens, C), what leaves a block: mean, variance, cosines of the later frames to the first."""
+    value = tokens.double()
+    moments = [float(value.mean()), float(value.var(correction=0))]
+    if not np.isfinite(moments).all():
+        raise InputError(
+            f"{stage.name} of the FP32 model computes NaN or Inf on scene {scene.name}",
+            where=stage.name,
+            expected="finite values from the FP32 model",
+            remedy="check the checkpoint and the scene",
+        )
+    frames = value.reshape(len(scene.images), -1, value.shape[-1]).mean(dim=1)
+    cosines = torch.nn.functional.cosine_similarity(frames[1:], frames[:1], dim=-1)
+    return [*moments, *(float(cosine) for cosine in cosines)]
 
 
 def choose(
@@ -166,7 +212,15 @@ def choose(
     if pool <= count:
         note = f"all {pool} scenes are kept: no more than {count} were asked for"
         return Sampling(
-            found.digests, seed, drop_share, _rounded(scores), (), (0,) * pool, tuple(range(pool)), (note,)
+            names=found.names,
+            digests=found.digests,
+            seed=seed,
+            drop_share=drop_share,
+            scores=_rounded(scores),
+            dropped=(),
+            clusters=(0,) * pool,
+            chosen=tuple(range(pool)),
+            notes=(note,),
         )
     drop = min(int(drop_share * pool), pool - count)
     # Ties are broken by the pixels' digest, so that the order of the pool does not decide.
@@ -175,11 +229,12 @@ def choose(
     notes = [] if found.frames.shape[1] else ["scenes of one frame: clustered by their moments"]
     vectors = (found.frames if found.frames.shape[1] else _standardised(found.moments))[kept]
     labels = _clusters(vectors, min(clusters, count, len(np.unique(vectors, axis=0))), seed)
-    if (made := len(set(labels))) < min(clusters, count):
-        notes.append(f"{made} clusters: the scenes do not differ more")
+    if (made := len(set(labels))) < (wanted := min(clusters, count)):
+        notes.append(f"{made} of {wanted} clusters: the scenes do not differ more")
     of_scene = dict(zip(kept, labels, strict=True))
     return Sampling(
-        scenes=found.digests,
+        names=found.names,
+        digests=found.digests,
         seed=seed,
         drop_share=drop_share,
         scores=_rounded(scores),
@@ -198,7 +253,7 @@ def outlier_scores(moments: Array) -> Array:
 def _standardised(moments: Array) -> Array:
     """A feature in which most scenes agree to the last digit says nothing about any of them."""
     centred = moments - np.median(moments, axis=0)
-    spread = NORMAL_MAD * np.median(np.abs(centred), axis=0)
+    spread = _NORMAL_MAD * np.median(np.abs(centred), axis=0)
     informative = spread > 1e-9 * np.maximum(np.abs(moments).max(axis=0), 1e-12)
     return np.asarray(np.where(informative, centred / np.where(informative, spread, 1.0), 0.0))
 

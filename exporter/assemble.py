@@ -15,7 +15,7 @@ from vggt_edge.exporter.bundle import ManifestInputs
 from vggt_edge.exporter.config import to_toml
 from vggt_edge.exporter.judging import GOLDEN, INPUT, VALIDATION, Judged, described_executors
 from vggt_edge.exporter.report import Budget, ReportData, SceneView, component_sizes, render_report
-from vggt_edge.exporter.stages import MODEL, Artifacts, Job
+from vggt_edge.exporter.stages import MODEL, Artifacts, Job, save_sampling
 from vggt_edge.exporter.steps import digest_of, place_tree
 
 REPORT, PLAN, RESOLVED = "report.html", "plan.json", "resolved.toml"
@@ -34,6 +34,7 @@ def assemble(
     for made in (artifacts.graph, *(one.folder for one in artifacts.made)):
         place_tree(made, folder)
     stats.save(folder)
+    save_sampling(job.scenes.sampling, folder)
     (folder / PLAN).write_text(plan.to_json())
     (folder / RESOLVED).write_text(to_toml(job.request))
     (folder / VALIDATION).write_text(judged.report.to_json())
@@ -84,6 +85,7 @@ def _count(module: nn.Module) -> int:
 
 
 def manifest_inputs(job: Job, stats: CalibrationStats, plan: PrecisionPlan) -> ManifestInputs:
+    sampling = job.scenes.sampling
     return ManifestInputs(
         model=job.request.model,
         target=job.profile.name,
@@ -92,6 +94,7 @@ def manifest_inputs(job: Job, stats: CalibrationStats, plan: PrecisionPlan) -> M
             "scenes": digest_of({"scenes": [scene.digest for scene in job.scenes.calibration]}),
             "plan": plan.digest,
             "stats": stats.digest,
+            **({} if sampling is None else {"sampling": sampling.digest}),
         },
         tools=job.tools,
         command=tuple(sys.argv),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
@@ -12,6 +13,7 @@ import torch
 
 from vggt_edge.calibration.collect import images_of
 from vggt_edge.calibration.readers import open_scenes
+from vggt_edge.calibration.sampling import Sampling
 from vggt_edge.calibration.scenes import Scene
 from vggt_edge.calibration.synthetic import render_scene
 from vggt_edge.calibration.walk import StagedModel
@@ -26,6 +28,7 @@ DEFAULT_FRAMES = 4
 CALIBRATION_SEED, VALIDATION_SEED, BENCH_SEED = 1_000_000, 2_000_000, 3_000_000
 SEEDS_PER_RUN = 10_000
 CALIBRATION_SCENES, PROBE_SCENES, VALIDATION_SCENES = 8, 2, 8
+POOL_PER_SCENE, POOL_SCENES = 4, 64  # to choose one scene from; and what a pool never exceeds, as it is in memory
 _HELD_OUT_SHARE = 4
 
 
@@ -33,13 +36,22 @@ _HELD_OUT_SHARE = 4
 class SceneSets:
     """Scenes to calibrate on, those of them that probe sensitivity, and those that judge the result.
 
-    held_out: False when there was only one scene, so that it had to serve for everything.
+    held_out: False when there was only one scene, so that it had to serve for everything. pool: all that there is to
+    choose from, where that is more than is wanted; until it is ``sampled``, the calibration scenes are its first ones.
+    sampling: how they were chosen.
     """
 
     calibration: tuple[Scene, ...]
     probes: tuple[Scene, ...]
     validation: tuple[Scene, ...]
     held_out: bool
+    pool: tuple[Scene, ...] = ()
+    sampling: Sampling | None = None
+
+    def sampled(self, sampling: Sampling) -> SceneSets:
+        """With the chosen scenes of the pool; the rest is let go."""
+        chosen = tuple(self.pool[index] for index in sampling.chosen)
+        return replace(self, calibration=chosen, probes=chosen[:PROBE_SCENES], pool=(), sampling=sampling)
 
     @property
     def shape(self) -> InputShape:
@@ -52,10 +64,10 @@ def choose_scenes(request: ExportRequest, config: VGGTConfig) -> SceneSets:
     chosen = _chosen(request, config)
     if not request.image_input:
         return chosen
-    calibration, probes, validation = (
-        tuple(map(in_8_bits, scenes)) for scenes in (chosen.calibration, chosen.probes, chosen.validation)
+    calibration, probes, validation, pool = (
+        tuple(map(in_8_bits, scenes)) for scenes in (chosen.calibration, chosen.probes, chosen.validation, chosen.pool)
     )
-    return SceneSets(calibration, probes, validation, chosen.held_out)
+    return SceneSets(calibration, probes, validation, chosen.held_out, pool)
 
 
 def in_8_bits(scene: Scene) -> Scene:
@@ -64,42 +76,57 @@ def in_8_bits(scene: Scene) -> Scene:
 
 
 def _chosen(request: ExportRequest, config: VGGTConfig) -> SceneSets:
-    """The requested scenes at the requested size; every fourth one (at least one) is held out for validation.
-
-    Without ``--scenes``: synthetic rooms, seeded. Size: the request's, else the model's native long side. A single
-    scene serves for everything. ``UsageError`` where more are asked for, by number, than there are.
-    """
-    frames = request.frames or DEFAULT_FRAMES
+    """Size: the request's, else the model's native long side. Without ``--scenes``: synthetic rooms, seeded."""
     wanted = request.calibration_scenes or CALIBRATION_SCENES
     judging = request.validation_scenes or VALIDATION_SCENES
-    if request.scenes is None:
-        height, width = _synthetic_size(request, config)
-        return SceneSets(
-            calibration := synthetic(CALIBRATION_SEED, wanted, request.seed, frames, height, width),
-            calibration[:PROBE_SCENES],
-            synthetic(VALIDATION_SEED, judging, request.seed, frames, height, width),
-            held_out=True,
-        )
-    size = request.resolution or config.native_resolution
+    if request.scenes is not None:
+        return _given(request, request.scenes, request.resolution or config.native_resolution, wanted, judging)
+    height, width = _synthetic_size(request, config)
+    frames = request.frames or DEFAULT_FRAMES
+    return SceneSets(
+        calibration := synthetic(CALIBRATION_SEED, wanted, request.seed, frames, height, width),
+        calibration[:PROBE_SCENES],
+        synthetic(VALIDATION_SEED, judging, request.seed, frames, height, width),
+        held_out=True,
+    )
+
+
+def _given(
+    request: ExportRequest, path: Path, size: int | tuple[int, int], wanted: int, judging: int
+) -> SceneSets:
+    """Scenes of ``path``; the last ones are held out for validation.
+
+    Open counts: a fourth of the wanted scenes is held out, or of those that are there (at least one), and beside them
+    is read a pool to choose from. A single scene serves for everything. ``UsageError`` where more are asked for, by
+    number, than there are.
+    """
+    frames = request.frames or DEFAULT_FRAMES
+    fewest, most = request.calibration_scenes or 1, min(judging, max(1, (wanted + judging) // _HELD_OUT_SHARE))
     scenes = open_scenes(
-        request.scenes,
+        path,
         frames=frames,
         long_side=size if isinstance(size, int) else None,
         shape=size if isinstance(size, tuple) else None,
-        max_scenes=wanted + judging,
+        max_scenes=max(wanted, min(POOL_PER_SCENE * wanted, POOL_SCENES)) + (request.validation_scenes or most),
     )
     if len(scenes) == 1 and request.calibration_scenes in (None, 1) and request.validation_scenes in (None, 1):
         return SceneSets(scenes, scenes, scenes, held_out=False)
-    held_out = request.validation_scenes or min(max(1, len(scenes) // _HELD_OUT_SHARE), judging)
-    calibration = scenes[:-held_out][:wanted]
-    if len(calibration) < (request.calibration_scenes or 1):
+    held_out = request.validation_scenes or min(max(1, len(scenes) // _HELD_OUT_SHARE), most)
+    pool, validation = scenes[:-held_out], scenes[-held_out:]
+    if len(pool) < fewest:
         raise UsageError(
-            f"there are not {request.calibration_scenes or 1} scenes to calibrate on beside {held_out} to validate on",
-            where=str(request.scenes),
+            f"there are not {fewest} scenes to calibrate on beside {held_out} to validate on",
+            where=str(path),
             expected=f"together at most {len(scenes)}: so many scenes of {frames} frames are there",
             remedy="lower --calibration-scenes or --validation-scenes, lower --frames, or add images",
         )
-    return SceneSets(calibration, calibration[:PROBE_SCENES], scenes[-held_out:], held_out=True)
+    return SceneSets(
+        calibration=pool[:wanted],
+        probes=pool[: min(wanted, PROBE_SCENES)],
+        validation=validation,
+        held_out=True,
+        pool=pool if len(pool) > wanted else (),
+    )
 
 
 def synthetic(first: int, count: int, seed: int, frames: int, height: int, width: int) -> tuple[Scene, ...]:

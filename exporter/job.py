@@ -40,6 +40,8 @@ from vggt_edge.exporter.stages import (
     lower_step,
     make_plan,
     prepare_step,
+    sample_step,
+    save_sampling,
     sensitivities_json,
     sensitivity_step,
     tune_step,
@@ -154,11 +156,14 @@ def needed_by(job: Job, verb: str) -> Estimate:
             embed_dim=config.embed_dim,
             heads=config.heads,
             calibration=len(job.scenes.calibration),
+            pool=len(job.scenes.pool),
             # With one block quantized, what lies before it is not computed again: half a forward on average.
             probe_forwards=len(job.scenes.probes) * pairs / 2 if exact else 1 + PROBE_FORWARDS,
             validation=len(job.scenes.validation),
             precision=job.request.precision,
             whole_forward=exact,
+            effort=job.request.effort,
+            tuned_on=job.tuned_on,
             max_memory_bytes=job.request.max_memory_bytes,
             makes=job.backend.name,
             executions=1 + len(job.backend.executors()),
@@ -178,6 +183,7 @@ def export(request: ExportRequest, progress: Progress) -> ExportResult:
     """The whole line. ``AccuracyGateError`` when validation fails: the bundle and its report are there all the same."""
     job = open_job(request, progress)
     admit(job, "export")
+    job = sample_step(job)
     prepared = prepare_step(job)
     stats = calibrate_step(job, prepared)
     sensitivities = sensitivity_step(job, prepared, stats)
@@ -214,8 +220,14 @@ def calibrate(request: ExportRequest, progress: Progress) -> StepResult:
     """Up to the statistics: ``stats.json`` and ``stats.safetensors`` in the output folder."""
     job = open_job(request, progress)
     admit(job, "calibrate")
+    job = sample_step(job)
     stats = calibrate_step(job, prepare_step(job))
-    write_folder(request.output, stats.save)
+
+    def fill(folder: Path) -> None:
+        stats.save(folder)
+        save_sampling(job.scenes.sampling, folder)
+
+    write_folder(request.output, fill)
     job.cache.clear()
     return StepResult(request.output, job.profile.name, stats.digest, peak_memory_bytes())
 
@@ -224,6 +236,7 @@ def plan(request: ExportRequest, progress: Progress) -> StepResult:
     """Up to the plan: ``plan.json``, ``sensitivity.json`` and the statistics in the output folder."""
     job = open_job(request, progress)
     admit(job, "plan")
+    job = sample_step(job)
     prepared = prepare_step(job)
     stats = calibrate_step(job, prepared)
     sensitivities = sensitivity_step(job, prepared, stats)
@@ -231,6 +244,7 @@ def plan(request: ExportRequest, progress: Progress) -> StepResult:
 
     def fill(folder: Path) -> None:
         stats.save(folder)
+        save_sampling(job.scenes.sampling, folder)
         (folder / PLAN).write_text(chosen.to_json())
         (folder / SENSITIVITY).write_bytes(sensitivities_json(sensitivities))
 

@@ -28,6 +28,10 @@ HASH_BYTES_PER_S = 0.5e9  # of a checkpoint: digested, and scanned for NaN
 PIXELS_PER_S = 0.5e6  # of a scene: rendered, or read and resized
 OBSERVED_SHARE = 0.5  # of a forward's time: what observers and the headroom scan add
 PROBE_FORWARDS = 2.5  # a probe's pull-back: recomputation, gradients, and rounding in every scheme
+PREPARE_BYTES_PER_S = 0.05e9  # of FP32 weights, rewritten in double precision
+TUNE_FORWARDS = 4.0  # of each scene: a walk, and a pull-back that multiplies all inputs with themselves
+ROUND_BYTES_PER_S = 0.02e9  # of FP32 weights, rounded column by column with several scales
+LEARN_FORWARDS = 900.0  # of one scene, all steps of block reconstruction together: 100 of 4 scenes, forth and back
 QUANTIZE_BYTES_PER_S = 0.5e9  # of FP32 weights, quantized and written, or put in place for a simulation
 TRANSLATE_S = 0.7  # tracing and translating one stage of each kind
 PALETTE_BYTES_PER_S = 0.05e9  # of FP32 weights, clustered into palettes instead
@@ -56,9 +60,11 @@ _CONTROL_GROUP = Path("/sys/fs/cgroup")
 class Sizes:
     """What an export works on; all that an estimate needs to know.
 
-    rest_bytes: stored outside the blocks. calibration, validation: numbers of scenes. probe_forwards: what sensitivity
+    rest_bytes: stored outside the blocks. calibration, validation: numbers of scenes; pool: that the former are chosen
+    from, 0 where there is no choice. probe_forwards: what sensitivity
     costs, in forwards of one scene. whole_forward: whether sensitivity holds a whole forward (exact ablation) or one
-    stage at a time. heads: of an attention. max_memory_bytes: the budget of a mix, None for none. makes: the
+    stage at a time. heads: of an attention. effort, tuned_on: of calibration, and the scenes that tuning looks at.
+    max_memory_bytes: the budget of a mix, None for none. makes: the
     backend, some of which write a form of the graph of their own. executions: of each validation scene, by ONNX Runtime
     and by what runs the artifact. companions: backends that give a second opinion.
     """
@@ -74,10 +80,18 @@ class Sizes:
     validation: int
     precision: str
     whole_forward: bool = False
+    effort: str = "none"
+    tuned_on: int = 0
+    pool: int = 0
     max_memory_bytes: int | None = None
     makes: str = "tensorrt"
     executions: int = 1
     companions: int = 0
+
+    @property
+    def tunes(self) -> bool:
+        """Whether a prepared and a tuned copy of the weights lie on the disk."""
+        return self.effort != "none"
 
     @property
     def writes_a_form(self) -> bool:
@@ -104,7 +118,7 @@ class Sizes:
     def image_bytes(self) -> int:
         """Of the images of all scenes, which stay in memory."""
         pixels = self.shape.frames * self.shape.height * self.shape.width
-        return 4 * 3 * pixels * (self.calibration + self.validation)
+        return 4 * 3 * pixels * (max(self.calibration, self.pool) + self.validation)
 
     @property
     def walk_bytes(self) -> int:
@@ -190,7 +204,10 @@ def estimate(sizes: Sizes, macs_per_s: float | None = None) -> Estimate:
     forward_s = sum(block.macs for block in sizes.blocks) / (macs_per_s or measured_macs_per_s())
     return Estimate.of((
         _load(sizes),
+        *([_sampling(sizes, forward_s)] if sizes.pool else []),
+        *([_preparing(sizes)] if sizes.tunes else []),
         *_calibration(sizes, forward_s),
+        *([_tuning(sizes, forward_s)] if sizes.tunes else []),
         _annotating(sizes),
         _lowering(sizes, forward_s),
         _validation(sizes, forward_s),
@@ -204,6 +221,37 @@ def _load(sizes: Sizes) -> StepEstimate:
     return StepEstimate("load model and scenes", seconds, 0.0, BASE_BYTES + sizes.image_bytes)
 
 
+def _sampling(sizes: Sizes, forward_s: float) -> StepEstimate:
+    """Most of a forward of every scene of the pool."""
+    held = BASE_BYTES + sizes.image_bytes + _cached(sizes, sizes.pool) + sizes.stage_bytes
+    memory = held + 2 * peak_activation_bytes(sizes.blocks, 4)
+    return StepEstimate("sample", sizes.pool * forward_s, sizes.pool * forward_s, memory, sizes.pool * sizes.walk_bytes)
+
+
+def _preparing(sizes: Sizes) -> StepEstimate:
+    memory = BASE_BYTES + sizes.image_bytes + 3 * sizes.stage_bytes
+    return StepEstimate("prepare", sizes.fp32_bytes / PREPARE_BYTES_PER_S, 0.0, memory, sizes.fp32_bytes)
+
+
+def _tuning(sizes: Sizes, forward_s: float) -> StepEstimate:
+    """Forward and back over the scenes, stage by stage, with Hessians of one stage; then the learning of blocks."""
+    learned_s = LEARN_FORWARDS * forward_s if sizes.effort == "max" else 0.0
+    hessians = max(4 * sum(layer.in_channels**2 for layer in block.layers) for block in sizes.blocks)
+    values = (len(sizes.blocks) + 2 * _LIVE_VALUES) * sizes.value_bytes + sizes.output_bytes
+    return StepEstimate(
+        "tune",
+        TUNE_FORWARDS * sizes.tuned_on * forward_s + sizes.fp32_bytes / ROUND_BYTES_PER_S + learned_s,
+        sizes.tuned_on * forward_s,
+        BASE_BYTES + sizes.image_bytes + 6 * sizes.stage_bytes + sizes.graph_bytes + 2 * hessians,
+        2 * sizes.fp32_bytes + sizes.tuned_on * values,
+    )
+
+
+def _copies_bytes(sizes: Sizes) -> int:
+    """Of the weights on the disk, as they are prepared and tuned."""
+    return 2 * sizes.fp32_bytes if sizes.tunes else 0
+
+
 def _calibration(sizes: Sizes, forward_s: float) -> tuple[StepEstimate, StepEstimate]:
     """Calibration, and sensitivity: one forward of its own where it pulls back, all of them extra where it ablates."""
     held = BASE_BYTES + sizes.image_bytes
@@ -214,7 +262,7 @@ def _calibration(sizes: Sizes, forward_s: float) -> tuple[StepEstimate, StepEsti
         sizes.calibration * forward_s,
         # Twice: observers make absolute values of what they see.
         held + _cached(sizes, sizes.calibration) + sizes.stage_bytes + 2 * live,
-        sizes.calibration * sizes.walk_bytes,
+        sizes.calibration * sizes.walk_bytes + _copies_bytes(sizes) // 2,
     )
     every_value = (len(sizes.blocks) + 2 * _LIVE_VALUES) * sizes.value_bytes + sizes.output_bytes
     probed = StepEstimate(
@@ -222,7 +270,7 @@ def _calibration(sizes: Sizes, forward_s: float) -> tuple[StepEstimate, StepEsti
         sizes.probe_forwards * forward_s,
         0.0 if sizes.whole_forward else forward_s,
         held + 2 * (sizes.stage_bytes + live) + (sizes.calls_bytes if sizes.whole_forward else sizes.graph_bytes),
-        0 if sizes.whole_forward else every_value,
+        (0 if sizes.whole_forward else every_value) + _copies_bytes(sizes) // 2,
     )
     return observed, probed
 
@@ -231,7 +279,7 @@ def _annotating(sizes: Sizes) -> StepEstimate:
     kinds = len({block.name.split(".")[0] for block in sizes.blocks}) + 2
     seconds = sizes.quantize_s + kinds * TRANSLATE_S
     memory = BASE_BYTES + sizes.image_bytes + 3 * sizes.stage_bytes
-    return StepEstimate("annotate", seconds, 0.0, memory, sizes.stored_bytes)
+    return StepEstimate("annotate", seconds, 0.0, memory, sizes.stored_bytes + _copies_bytes(sizes))
 
 
 def _lowering(sizes: Sizes, forward_s: float) -> StepEstimate:
@@ -243,8 +291,9 @@ def _lowering(sizes: Sizes, forward_s: float) -> StepEstimate:
         bytes_per_s = LOWER_BYTES_PER_S.get(sizes.makes, SLOWEST_LOWER_BYTES_PER_S)
         kinds_s = LOWER_S.get(sizes.makes, SLOWEST_LOWER_S)
         seconds = kinds_s + stored / bytes_per_s + sizes.companions * COMPANION_S
-        return StepEstimate("lower", seconds, 0.0, memory, 3 * stored)
-    return StepEstimate("lower", 2 * forward_s, 0.0, held + stored + _session_bytes(sizes), stored)
+        return StepEstimate("lower", seconds, 0.0, memory, 3 * stored + _copies_bytes(sizes))
+    disk = stored + _copies_bytes(sizes)
+    return StepEstimate("lower", 2 * forward_s, 0.0, held + stored + _session_bytes(sizes), disk)
 
 
 def _validation(sizes: Sizes, forward_s: float) -> StepEstimate:
@@ -258,7 +307,7 @@ def _validation(sizes: Sizes, forward_s: float) -> StepEstimate:
         forwards_s + sizes.quantize_s + companions_s,
         forwards_s,
         BASE_BYTES + sizes.image_bytes + outputs + max(walk, _session_bytes(sizes)),
-        _lowered_bytes(sizes) + sizes.validation * (sizes.walk_bytes + sizes.output_bytes),
+        _lowered_bytes(sizes) + _copies_bytes(sizes) + sizes.validation * (sizes.walk_bytes + sizes.output_bytes),
     )
 
 
@@ -277,7 +326,7 @@ def _lowered_bytes(sizes: Sizes) -> int:
 def _bundling(sizes: Sizes) -> StepEstimate:
     """Files are linked, not copied, and digested once."""
     stored = _lowered_bytes(sizes)
-    disk = stored + 2 * (2 * sizes.output_bytes + sizes.image_bytes)
+    disk = stored + _copies_bytes(sizes) + 2 * (2 * sizes.output_bytes + sizes.image_bytes)
     return StepEstimate(
         "report and bundle", BUNDLE_S + stored / HASH_BYTES_PER_S, 0.0, BASE_BYTES + sizes.image_bytes, disk
     )

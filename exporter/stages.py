@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from importlib.metadata import version
@@ -32,6 +33,7 @@ from vggt_edge.calibration.exclude import excluded_layers, is_whole, kept_scheme
 from vggt_edge.calibration.plan import PrecisionPlan
 from vggt_edge.calibration.probes import estimate
 from vggt_edge.calibration.program import Budget
+from vggt_edge.calibration.sampling import Sampling, sample
 from vggt_edge.calibration.sensitivity import Sensitivity, measure
 from vggt_edge.calibration.stats import CalibrationStats
 from vggt_edge.calibration.tuning.tune import EFFORTS, tune
@@ -50,7 +52,7 @@ from vggt_edge.exporter.steps import StepCache
 from vggt_edge.exporter.usage import Timing
 from vggt_edge.runtimes.base import DEFAULT_OPTIONS, AnnotatedGraph, Backend, Lowered, Options
 
-MODEL, SENSITIVITY = "model.onnx", "sensitivity.json"
+MODEL, SAMPLING, SENSITIVITY = "model.onnx", "sampling.json", "sensitivity.json"
 TOOLS = ("vggt-edge", "torch", "torchao", "onnx", "onnx-ir", "onnxruntime", "numpy", "scipy")
 TOOLS_OF_BACKEND = {
     "coreml": ("coremltools",),
@@ -62,6 +64,7 @@ EXACT_UP_TO_BYTES = 200_000_000  # of FP32 weights, for sensitivities by exact a
 PROBED_SCENES = 1
 _SENSITIVITIES = TypeAdapter(tuple[Sensitivity, ...])
 _LOWERED = TypeAdapter(Lowered)
+_SAMPLING = TypeAdapter(Sampling)
 
 
 @dataclass(frozen=True)
@@ -82,6 +85,12 @@ class Job:
     progress: Progress
     timings: list[Timing] = field(default_factory=list)
 
+    def on(self, scenes: SceneSets) -> Job:
+        """The same job on other scenes of the same shape; what is known of the model stays as it is."""
+        other = copy(self)
+        vars(other)["scenes"] = scenes  # the class is frozen, and replace() would forget the model
+        return other
+
     @cached_property
     def model(self) -> VGGT:
         """The FP32 reference."""
@@ -91,6 +100,13 @@ class Job:
     def transforms(self) -> bool:
         """Whether what is quantized is a prepared and tuned model, and not the FP32 one as it came."""
         return self.request.effort != "none"
+
+    @property
+    def tuned_on(self) -> int:
+        """How many of the calibration scenes tuning looks at."""
+        if not self.transforms:
+            return 0
+        return len(self.scenes.calibration[: EFFORTS[self.request.effort].scenes])
 
     @cached_property
     def form(self) -> VGGT:
@@ -180,6 +196,38 @@ class Job:
             return (block_scheme(block, self.request.precision),)
         runnable = self.backend.schemes(self.profile)
         return tuple(name for name in candidate_schemes(block, self.profile) if name in runnable)
+
+
+def sample_step(job: Job) -> Job:
+    """The job on calibration scenes chosen from its pool; as it is where there is nothing to choose from."""
+    pool, wanted = job.scenes.pool, len(job.scenes.calibration)
+    if not pool:
+        return job
+    key = {
+        "vggt_edge": version("vggt-edge"),
+        "torch": version("torch"),
+        "model": job.checkpoint.digest,
+        "pool": [(scene.name, scene.digest) for scene in pool],
+        "wanted": wanted,
+        "seed": job.request.seed,
+    }
+
+    def make(folder: Path) -> None:
+        state = job.cache.unfinished("sample", key)
+        with job.timed("sample", job.stage_count) as on_stage:
+            found = sample(job.model, pool, wanted, job.request.seed, folder=state, on_stage=on_stage)
+        save_sampling(found, folder)
+
+    sampling = _SAMPLING.validate_json((job.cache.run("sample", key, make) / SAMPLING).read_bytes())
+    dropped = ", ".join(sampling.names[index] for index in sampling.dropped) or "none"
+    job.progress.note(f"{wanted} of {len(pool)} scenes chosen to calibrate on; dropped as outliers: {dropped}")
+    return job.on(job.scenes.sampled(sampling))
+
+
+def save_sampling(sampling: Sampling | None, folder: Path) -> None:
+    """How the calibration scenes were chosen; no file where there was no choice."""
+    if sampling is not None:
+        (folder / SAMPLING).write_text(sampling.to_json())
 
 
 def prepare_step(job: Job) -> VGGT:
@@ -324,15 +372,14 @@ def tune_step(job: Job, model: VGGT, stats: CalibrationStats, plan: PrecisionPla
         learned.mkdir(exist_ok=True)
         found = _open_prepared(job, prepared)
         adopt_tuned(found, shards)
-        effort = EFFORTS[job.request.effort]
         with job.timed("tune", job.stage_count) as on_stage:
             tune(
                 found,
                 plan,
                 stats,
-                job.scenes.calibration[: effort.scenes],
+                job.scenes.calibration[: job.tuned_on],
                 seed=job.request.seed,
-                parts=effort.parts,
+                parts=EFFORTS[job.request.effort].parts,
                 folder=state,
                 on_tuned=lambda index, stage: save_tuned(found, stage, index, shards),
                 on_learned=lambda index, stage: save_tuned(found, stage, index, learned),

@@ -228,6 +228,7 @@ def test_a_part_of_the_line_needs_its_own_steps_alone(vggt_edge: Run, tmp_path: 
     documents = {verb: vggt_edge(verb, *options, "--dry-run", "--json").document for verb in ("plan", "export")}
     needed = {verb: document["estimate"] for verb, document in documents.items()}
     names = {verb: [step["step"] for step in found["steps"]] for verb, found in needed.items()}
-    assert names["plan"] == ["load model and scenes", "calibrate", "sensitivity"]
-    assert names["export"][:3] == names["plan"]
+    assert names["plan"] == ["load model and scenes", "prepare", "calibrate", "sensitivity"]
+    assert names["export"][:4] == names["plan"]
+    assert names["export"][4] == "tune"
     assert needed["plan"]["disk_bytes"] < needed["export"]["disk_bytes"]
