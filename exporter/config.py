@@ -44,7 +44,7 @@ class ExportRequest(BaseModel):
     frames: S; None for what the model was made for.
     resolution: long side in pixels, or (height, width), multiples of 14; None for what the model was made for.
     outputs: which heads stay in the graph, in the model's order.
-    calibration_scenes, validation_scenes: at most so many of each; None for up to eight.
+    calibration_scenes, validation_scenes: at most so many of each; None for up to 16 and 8.
     exclude: regular expressions; a block (or ``block.linear``) that one of them matches stays at 16 bits,
     or in FP32 where the device has no FP16.
     group_size: input channels that share an int4 scale.

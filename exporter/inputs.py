@@ -27,7 +27,7 @@ DEFAULT_FRAMES = 4
 # Synthetic scenes are drawn from separate ranges of seeds, below those that vggt-mini was trained on.
 CALIBRATION_SEED, VALIDATION_SEED, BENCH_SEED = 1_000_000, 2_000_000, 3_000_000
 SEEDS_PER_RUN = 10_000
-CALIBRATION_SCENES, PROBE_SCENES, VALIDATION_SCENES = 8, 2, 8
+CALIBRATION_SCENES, PROBE_SCENES, VALIDATION_SCENES = 16, 2, 8
 POOL_PER_SCENE, POOL_SCENES = 4, 64  # to choose one scene from; and what a pool never exceeds, as it is in memory
 _HELD_OUT_SHARE = 4
 

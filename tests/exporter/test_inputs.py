@@ -51,7 +51,8 @@ def test_synthetic_scenes_are_as_many_as_asked_for(calibration: int | None, vali
     ("there", "calibration", "validation", "expected"),
     [
         (4, None, None, (3, 2, 1)),  # a fourth is held out
-        (20, None, None, (8, 2, 4)),
+        (20, None, None, (15, 2, 5)),
+        (30, None, None, (16, 2, 6)),
         (4, 2, None, (2, 2, 1)),
         (4, None, 2, (2, 2, 2)),
         (4, 1, 3, (1, 1, 3)),
@@ -91,6 +92,15 @@ def test_a_single_scene_serves_for_everything_but_not_for_two(photographs: Calla
         assert not sets.held_out
     with pytest.raises(UsageError):
         choose(scenes=folder, calibration_scenes=2)
+
+
+def test_what_is_there_beyond_the_wanted_scenes_is_a_pool_to_choose_from(photographs: Callable[[int], Path]) -> None:
+    folder = photographs(30)
+    assert choose(scenes=folder, calibration_scenes=23).pool == ()
+    sets = choose(scenes=folder, calibration_scenes=5)  # beside three to validate on
+    assert len(sets.pool) == 20
+    assert sets.pool[:5] == sets.calibration
+    assert not {scene.name for scene in sets.pool} & {scene.name for scene in sets.validation}
 
 
 def test_scenes_do_not_depend_on_how_many_are_asked_for() -> None:
