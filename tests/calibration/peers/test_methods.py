@@ -7,14 +7,22 @@ import torch
 from torch import Tensor
 
 from vggt_edge.calibration.collect import images_of, layers_of
-from vggt_edge.calibration.peers import awq, gptq, quarot, rtn, smoothquant
+from vggt_edge.calibration.peers import awq, gptq, quantvggt, quarot, qvggt, rtn, smoothquant
 from vggt_edge.calibration.peers.layer import SimulatedLinear
 from vggt_edge.calibration.scenes import Scene
 from vggt_edge.calibration.scheme import SCHEMES
 from vggt_edge.devices.errors import InputError
 from vggt_edge.exporter.models.vggt import VGGT
 
-METHODS = {"rtn": rtn, "smoothquant": smoothquant, "awq": awq, "gptq": gptq, "quarot": quarot}
+METHODS = {
+    "rtn": rtn,
+    "smoothquant": smoothquant,
+    "awq": awq,
+    "gptq": gptq,
+    "quarot": quarot,
+    "quantvggt": quantvggt,
+    "qvggt": qvggt,
+}
 
 
 def outputs(model: VGGT, scene: Scene) -> tuple[Tensor, ...]:
