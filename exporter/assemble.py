@@ -77,7 +77,17 @@ def report_data(
         tools=inputs.tools,
         command=inputs.command,
         random_weights=job.checkpoint.random,
+        calibration=calibration_words(job),
     )
+
+
+def calibration_words(job: Job) -> str:
+    """Such as ``16 of 40 scenes (8 dropped as outliers), effort balanced``."""
+    count, sampling = len(job.scenes.calibration), job.scenes.sampling
+    scenes = "1 scene" if count == 1 else f"{count} scenes"
+    if sampling is not None:
+        scenes = f"{count} of {len(sampling.names)} scenes ({len(sampling.dropped)} dropped as outliers)"
+    return f"{scenes}, effort {job.request.effort}"
 
 
 def _count(module: nn.Module) -> int:

@@ -48,7 +48,7 @@ Outputs: TypeAlias = Annotated[
     _option("--outputs", metavar="LIST", help="Of camera,depth,points; the other heads leave the graph.", panel=_WHAT),
 ]
 CalibrationScenes: TypeAlias = Annotated[
-    int | None, _option("--calibration-scenes", help="How many to calibrate on, chosen from more where there are. Default: up to 16.", panel=_WHAT)
+    int | None, _option("--calibration-scenes", help="How many to calibrate on. Default: up to 16.", panel=_WHAT)
 ]
 ValidationScenes: TypeAlias = Annotated[
     int | None, _option("--validation-scenes", help="How many to hold out and judge by. Default: up to 8.", panel=_WHAT)

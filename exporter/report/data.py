@@ -53,7 +53,8 @@ class ReportData:
     """device_title: the profile's. input_shape: (frames, height, width). digests, tools: name to value. executors: by
     subject of the validation, what computed its numbers.
 
-    random_weights: how random weights were drawn; empty for a trained model.
+    random_weights: how random weights were drawn; empty for a trained model. calibration: on how many scenes, and with
+    what effort.
     """
 
     model: str
@@ -73,6 +74,7 @@ class ReportData:
     tools: Mapping[str, str] = field(default_factory=dict)
     command: tuple[str, ...] = ()
     random_weights: str = ""
+    calibration: str = ""
 
 
 def component_of(block: str) -> str:

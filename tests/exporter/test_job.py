@@ -97,15 +97,21 @@ def test_an_export_killed_again_and_again_goes_on_each_time(vggt_edge: Run, tmp_
     assert not work.exists()
 
 
-def test_photographs_are_split_into_calibration_and_validation(vggt_edge: Run, tmp_path: Path) -> None:
-    scenes = photographs(tmp_path / "photos", 4)
-    finished = vggt_edge(
-        "export", *SMALL, "--scenes", scenes, "--exclude", "camera_head.*", "-o", tmp_path / "out", "--json"
-    )
+def test_photographs_are_sampled_and_split_into_calibration_and_validation(vggt_edge: Run, tmp_path: Path) -> None:
+    """Of five scenes one is held out, and two of the other four are chosen."""
+    photos = photographs(tmp_path / "photos", 10)
+    chosen = ("--scenes", photos, "--calibration-scenes", "2", "--exclude", "camera_head.*")
+    finished = vggt_edge("export", *SMALL, *chosen, "-o", tmp_path / "out", "--json")
     assert finished.code in (0, 4), finished.err
     plan = (tmp_path / "out" / "plan.json").read_text()
     assert '"reason": "kept at 16 bits by --exclude"' in plan
-    assert (tmp_path / "out" / "report.html").is_file()
+    assert "2 of 4 scenes (0 dropped as outliers), effort balanced" in (tmp_path / "out" / "report.html").read_text()
+    sampling = json.loads((tmp_path / "out" / "sampling.json").read_text())
+    assert len(sampling["names"]) == 4
+    assert len(sampling["chosen"]) == 2
+    assert read_manifest(tmp_path / "out").digests["sampling"]
+    assert vggt_edge("calibrate", *SMALL, *chosen, "-o", tmp_path / "again").code == 0
+    assert (tmp_path / "again" / "sampling.json").read_bytes() == (tmp_path / "out" / "sampling.json").read_bytes()
 
 
 def test_stages_leave_their_artifacts(vggt_edge: Run, tmp_path: Path) -> None:

@@ -99,6 +99,12 @@ def test_the_page_says_what_was_exported_and_how_it_fared(page: Page, full: Repo
     assert "no NVIDIA GPU on this machine" in page.text
 
 
+def test_it_says_how_the_model_was_calibrated(full: ReportData) -> None:
+    assert "calibrated on" not in render_report(bare(full))
+    html = render_report(replace(bare(full), calibration="16 of <40> scenes, effort max"))
+    assert "calibrated on 16 of &lt;40&gt; scenes, effort max</p>" in html
+
+
 def test_random_weights_are_told_before_anything_else(full: ReportData) -> None:
     html = render_report(replace(bare(full), random_weights="seed 0"))
     text = Page(html).text
