@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import settings
+
+if TYPE_CHECKING:
+    from vggt_edge.exporter.models.vggt import VGGT
 
 # Nothing may be fetched: a test that needs the network would fail elsewhere.
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -53,3 +58,47 @@ def vggt_edge(capfd: pytest.CaptureFixture[str]) -> Callable[..., Finished]:
         return Finished(code, captured.out, captured.err)
 
     return run
+
+
+@pytest.fixture(scope="session")
+def make_small() -> Callable[..., VGGT]:
+    """``make_small(frames=2, outputs=OUTPUTS)``: a VGGT of four blocks for images of 28 x 28.
+
+    Random weights, none of them zero or tiny, so that every block matters to the outputs.
+    """
+    import torch
+
+    from vggt_edge.exporter.models.config import OUTPUTS, InputShape, VGGTConfig
+    from vggt_edge.exporter.models.vggt import VGGT
+
+    config = VGGTConfig(
+        name="small",
+        embed_dim=64,
+        dino_depth=1,
+        depth=1,
+        heads=2,
+        position_grid=2,
+        taps=(0, 0, 0, 0),
+        camera_trunk_depth=1,
+        camera_heads=2,
+        camera_iterations=2,
+        dpt_features=16,
+        dpt_channels=(8, 8, 16, 16),
+        dpt_hidden=8,
+    )
+
+    @cache
+    def build(frames: int, outputs: tuple[str, ...]) -> VGGT:
+        torch.manual_seed(0)
+        small = VGGT(config, InputShape(frames, 28, 28), outputs)
+        for name, parameter in small.named_parameters():
+            if name.endswith("gamma") or not bool(parameter.detach().any()):
+                torch.nn.init.normal_(parameter, std=0.3)
+        return small.fix_constants()
+
+    return lambda frames=2, outputs=OUTPUTS: copy.deepcopy(build(frames, outputs))
+
+
+@pytest.fixture
+def small(make_small: Callable[..., VGGT]) -> VGGT:
+    return make_small()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Callable
 from xml.etree import ElementTree
 
 import pytest
@@ -11,29 +12,13 @@ import torch
 from pareto import budgets, composed, orders, with_eight_bits
 from pareto_plot import draw, ticks
 from pareto_tables import EXACT, FAMILIES, PROBED, UNIFORM, Found, Point, Run, Sensitivities, front, render, spearman
-from torch import nn
 
 from vggt_edge.calibration.collect import calibrate
 from vggt_edge.calibration.plan import Assignment, PrecisionPlan
 from vggt_edge.calibration.synthetic import render_scene
 from vggt_edge.calibration.tuned import any_tuned
 from vggt_edge.calibration.tuning.tune import tune
-from vggt_edge.exporter.models.config import InputShape, VGGTConfig
 from vggt_edge.exporter.models.vggt import VGGT
-
-SIDE = 28
-SMALL = VGGTConfig(
-    name="small",
-    embed_dim=64,
-    dino_depth=1,
-    depth=1,
-    heads=2,
-    position_grid=2,
-    taps=(0, 0, 0, 0),
-    camera_trunk_depth=1,
-    camera_heads=2,
-    camera_iterations=2,
-)
 
 
 def run(size: int, error: float) -> Run:
@@ -94,15 +79,10 @@ def test_the_plot_is_the_same_twice_and_refuses_an_error_of_nothing(found: Found
     assert ticks(0.0, 6.0) == [0, 1, 2, 3, 4, 5, 6]
 
 
-def test_blocks_tuned_apart_are_those_tuned_together() -> None:
+def test_blocks_tuned_apart_are_those_tuned_together(make_small: Callable[..., VGGT]) -> None:
     """To the bit: so a benchmark may tune once for each scheme and not once for each plan."""
-    torch.manual_seed(0)
-    model = VGGT(SMALL, InputShape(2, SIDE, SIDE), ("camera",))
-    for name, parameter in model.named_parameters():
-        if name.endswith("gamma") or not bool(parameter.detach().any()):
-            nn.init.normal_(parameter, std=0.3)
-    model.fix_constants()
-    scenes = [render_scene(seed, 2, SIDE, SIDE) for seed in range(2)]
+    model = make_small(outputs=("camera",))
+    scenes = [render_scene(seed, 2, 28, 28) for seed in range(2)]
     stats = calibrate(model, scenes)
 
     def tuned(schemes: dict[str, str]) -> VGGT:
