@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 import pytest
 import torch
 from pareto import budgets, composed, orders, with_eight_bits
-from pareto_plot import draw, ticks
+from pareto_plot import draw
 from pareto_tables import EXACT, FAMILIES, PROBED, UNIFORM, Found, Point, Run, Sensitivities, front, render, spearman
 
 from vggt_edge.calibration.collect import calibrate
@@ -76,7 +76,6 @@ def test_the_plot_is_the_same_twice_and_refuses_an_error_of_nothing(found: Found
     ElementTree.fromstring(draw([found]))
     with pytest.raises(ValueError, match="not a number above 0"):
         draw([Found(found.family, 400, found.fp32, (point(PROBED, 150, 0.0),), found.sensitivities)])
-    assert ticks(0.0, 6.0) == [0, 1, 2, 3, 4, 5, 6]
 
 
 def test_blocks_tuned_apart_are_those_tuned_together(make_small: Callable[..., VGGT]) -> None:
