@@ -24,7 +24,7 @@ from vggt_edge.exporter.models.registry import MINI_WEIGHTS
 
 Run = Callable[..., Any]
 # Small and quick: what is tested here is the line, not the accuracy, and no backend compiles anything for the host.
-SMALL = ("--target", "host-cpu", "--frames", "2", "--resolution", "42")
+SMALL = ("--target", "host-cpu", "--frames", "2", "--resolution", "42", "--set", "calibration_scenes=4")
 LAX = ("--set", "precision=w8a16")
 STABLE = ("model.onnx", "model.onnx.data", "plan.json", "stats.json", "stats.safetensors", "resolved.toml")
 
