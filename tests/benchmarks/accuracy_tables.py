@@ -36,7 +36,10 @@ def render(contests: Sequence[Accuracy], ablations: Sequence[Accuracy]) -> str:
     """Markdown: what was measured, the goals, a table per variant and scheme, then the ablations."""
     tables = [part for found in contests for part in schemes(found)]
     tables += [part for found in ablations for part in schemes(found, "Ablation: ")]
-    return "\n\n".join([lead([*contests, *ablations][0]), f"### Goals\n{goals(contests)}", *tables])
+    first = lead([*contests, *ablations][0])
+    if contests and ablations and ablations[0].seeds != contests[0].seeds:
+        first += f" Ablations: over {ablations[0].seeds} seeds."
+    return "\n\n".join([first, f"### Goals\n{goals(contests)}", *tables])
 
 
 def lead(found: Accuracy) -> str:
