@@ -139,6 +139,25 @@ def test_excluded_layers_stay_as_they_are(
     assert any_tuned(block.get_submodule("attn.proj")) is not None
 
 
+def test_ranges_are_those_of_all_calibration_scenes(
+    camera: VGGT, scenes: tuple[Scene, ...], uniform_plan: Plan
+) -> None:
+    """Tuned on one scene, while others reached further."""
+    few, many = calibrate(camera, scenes[:1]), calibrate(camera, scenes)
+    shares: dict[str, list[float]] = {"few": [], "many": []}
+    for name, stats in (("few", few), ("many", many)):
+        tuned = copy.deepcopy(camera)
+        tune(tuned, uniform_plan(tuned, "w8a8"), stats, scenes[:1], parts=Parts(smoothing=False))
+        for block, module in tuned.blocks().items():
+            for path, layer in module.named_modules():
+                if (found := any_tuned(layer)) is not None and found.input_scale is not None:
+                    peak = max(float(many.channel_absmax[one.key].max()) for one in many.of_layer(f"{block}.{path}"))
+                    shares[name].append(127 * found.input_scale / peak)
+    assert all(0.39 < share < 1.01 for share in shares["many"])  # the smallest shrink is 0.4
+    pairs = list(zip(shares["few"], shares["many"], strict=True))
+    assert sum(one < all_of_them for one, all_of_them in pairs) > len(pairs) / 2
+
+
 @pytest.mark.parametrize("scheme", ["fp32", "fp16"])
 def test_blocks_that_are_not_quantized_stay_as_they_are(
     scheme: str, camera: VGGT, scenes: tuple[Scene, ...], camera_stats: CalibrationStats, uniform_plan: Plan
@@ -172,12 +191,12 @@ def test_stages_are_told_from_the_last_to_the_first(
 
 
 def test_what_came_into_one_stage_is_dropped_before_the_next(
-    small: VGGT, scenes: tuple[Scene, ...], uniform_plan: Plan
+    small: VGGT, small_stats: CalibrationStats, scenes: tuple[Scene, ...], uniform_plan: Plan
 ) -> None:
     """Hessians of a large model would not fit in memory together."""
     left: list[int] = []
     plan = uniform_plan(small, "w4a16")
-    tuner = Tuner(small, plan, 2, lambda index, stage: left.append(len(tuner.collected)), Parts())
+    tuner = Tuner(small, plan, small_stats, 2, lambda index, stage: left.append(len(tuner.collected)), Parts())
 
     def finished(index: int, stage: Stage) -> None:
         blocks = small.blocks()
