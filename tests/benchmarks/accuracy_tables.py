@@ -38,7 +38,7 @@ def render(contests: Sequence[Accuracy], ablations: Sequence[Accuracy]) -> str:
     tables += [part for found in ablations for part in schemes(found, "Ablation: ")]
     first = lead([*contests, *ablations][0])
     if contests and ablations and ablations[0].seeds != contests[0].seeds:
-        first += f" Ablations: over {ablations[0].seeds} seeds."
+        first += f" Ablations: {ablations[0].seeds} of these seeds."
     return "\n\n".join([first, f"### Goals\n{goals(contests)}", *tables])
 
 

@@ -64,7 +64,7 @@ def test_the_section_has_every_table_and_says_how_it_was_made() -> None:
     assert heads == ["### Goals", f"### {ours}", "### W4A16, groups of 64", f"### Ablation: {ours}"]
     assert "| ours-rotation |" in text
     assert "Ablations:" not in text
-    assert "Ablations: over 2 seeds." in render([plain], [replace(ablation, seeds=2)])
+    assert "Ablations: 2 of these seeds." in render([plain], [replace(ablation, seeds=2)])
     assert "64 held-out rooms of 4 frames, mean ± standard deviation over 3 seeds" in lead(plain)
     assert len(schemes(plain)) == 2
 
