@@ -321,7 +321,7 @@ def lead(scene_count: int) -> str:
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--scenes", type=int, default=64, help="held-out rooms")
+    parser.add_argument("--scenes", type=int, default=16, help="held-out rooms")
     parser.add_argument("--work", type=Path, help="folder for the results; none are kept without")
     parser.add_argument("--print", action="store_true", help="print the section, write no file")
     parser.add_argument("--docs", type=Path, default=ROOT / "docs", help="folder of benchmarks.md")

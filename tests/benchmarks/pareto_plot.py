@@ -73,7 +73,9 @@ def _panel(panel: Axes, found: Found, rounding: str) -> None:
     for way in LOOKS:
         points = sorted((point for point in found.points if point.way == way), key=lambda point: point.weight_bytes)
         if points:
-            _line(panel, points, rounding, found.family.title_of(way), LOOKS[way])
+            # One legend for all families, which differ in what is wide.
+            title = f"FP16 or {found.family.title_of(way)}" if way == WIDE else found.family.title_of(way)
+            _line(panel, points, rounding, title, LOOKS[way])
 
 
 def _line(panel: Axes, points: Sequence[Point], rounding: str, title: str, look: Look) -> None:

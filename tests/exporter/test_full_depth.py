@@ -58,7 +58,7 @@ def test_a_dry_run_estimates_and_writes_nothing(vggt_edge: Run, checkpoint: Path
     needed = finished.document["estimate"]
     assert needed["disk_bytes"] > 20e6
     assert needed["memory_bytes"] > 500e6
-    assert [step["step"] for step in needed["steps"]][1] == "calibrate"
+    assert [step["step"] for step in needed["steps"]][1:3] == ["prepare", "calibrate"]
     assert not list(tmp_path.iterdir())
 
 
