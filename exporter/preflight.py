@@ -242,7 +242,7 @@ def _tuning(sizes: Sizes, forward_s: float) -> StepEstimate:
         "tune",
         TUNE_FORWARDS * sizes.tuned_on * forward_s + sizes.fp32_bytes / ROUND_BYTES_PER_S + learned_s,
         sizes.tuned_on * forward_s,
-        BASE_BYTES + sizes.image_bytes + 6 * sizes.stage_bytes + sizes.graph_bytes + 2 * hessians,
+        BASE_BYTES + sizes.image_bytes + 6 * sizes.stage_bytes + sizes.graph_bytes + 8 * hessians,
         2 * sizes.fp32_bytes + sizes.tuned_on * values,
     )
 
