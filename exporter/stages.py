@@ -36,7 +36,7 @@ from vggt_edge.calibration.program import Budget
 from vggt_edge.calibration.sampling import Sampling, sample
 from vggt_edge.calibration.sensitivity import Sensitivity, measure
 from vggt_edge.calibration.stats import CalibrationStats
-from vggt_edge.calibration.tuning.tune import EFFORTS, tune
+from vggt_edge.calibration.tuning.tune import EFFORTS, tune, tuned_from
 from vggt_edge.calibration.walk import StageTime
 from vggt_edge.devices.errors import VggtEdgeError
 from vggt_edge.devices.profile import DeviceProfile
@@ -371,7 +371,8 @@ def tune_step(job: Job, model: VGGT, stats: CalibrationStats, plan: PrecisionPla
         shards.mkdir(exist_ok=True)
         learned.mkdir(exist_ok=True)
         found = _open_prepared(job, prepared)
-        adopt_tuned(found, shards)
+        # A stage that was saved but not booked is tuned again, from its prepared weights.
+        adopt_tuned(found, shards, tuned_from(state, job.stage_count))
         with job.timed("tune", job.stage_count) as on_stage:
             tune(
                 found,

@@ -75,18 +75,26 @@ def save_tuned(model: VGGT, stage: Stage, index: int, folder: Path) -> None:
                 tensors |= {f"{name}.{path}{_GRID}{key}": value.contiguous() for key, value in grids.items()}
                 found[f"{name}.{path}"] = {"scheme": tuned.scheme, "input_scale": tuned.input_scale}
     if tensors:
-        shard = folder / f"stage-{index:03}.safetensors"
+        shard = _shard_of(folder, index)
         scratch = shard.with_suffix(".partial")
         save_file(tensors, scratch, metadata={_TUNED_KEY: json.dumps(found, sort_keys=True)})
         scratch.replace(shard)
         _adopt(model.blocks(), shard)
 
 
-def adopt_tuned(model: VGGT, folder: Path) -> None:
-    """Put what ``save_tuned`` wrote into a prepared ``model``, in place. ``InputError`` for damaged shards."""
+def adopt_tuned(model: VGGT, folder: Path, first: int = 0) -> None:
+    """Put what ``save_tuned`` wrote of the stages from ``first`` on into a prepared ``model``, in place.
+
+    ``InputError`` for damaged shards.
+    """
     blocks = model.blocks()
-    for path in sorted(folder.glob("stage-*.safetensors")):
-        _adopt(blocks, path)
+    for index in range(first, len(model.stages())):
+        if (path := _shard_of(folder, index)).is_file():
+            _adopt(blocks, path)
+
+
+def _shard_of(folder: Path, index: int) -> Path:
+    return folder / f"stage-{index:03}.safetensors"
 
 
 def _adopt(blocks: Mapping[str, nn.Module], path: Path) -> None:

@@ -17,10 +17,13 @@ import pytest
 import torch
 from PIL import Image
 
+from vggt_edge.calibration.walk import Stage
 from vggt_edge.exporter.bundle import read_manifest
 from vggt_edge.exporter.inputs import BENCH_SEED, CALIBRATION_SEED, VALIDATION_SEED, synthetic
 from vggt_edge.exporter.models.checkpoint import read_checkpoint, save_checkpoint
+from vggt_edge.exporter.models.prepared import save_tuned
 from vggt_edge.exporter.models.registry import MINI_WEIGHTS
+from vggt_edge.exporter.models.vggt import VGGT
 
 Run = Callable[..., Any]
 # Small and quick: what is tested here is the line, not the accuracy, and no backend compiles anything for the host.
@@ -75,13 +78,14 @@ def stages_done(work: Path, step: str, journal: str) -> int:
 
 
 def test_an_export_killed_again_and_again_goes_on_each_time(vggt_edge: Run, tmp_path: Path) -> None:
-    """In the middle of a calibration, of the probes and of both walks of the validation: always the same bundle."""
+    """In the middle of a calibration, of the probes, of tuning and of both walks of the validation: the same bundle."""
     options = (*SMALL, *LAX, "--sensitivity", "probe", "--seed", "1")
     command = [sys.executable, "-m", "vggt_edge.exporter.cli", "export", *options, "-o", str(tmp_path / "out")]
     work = tmp_path / "out.work"
     for step, journal, stages in (
         ("calibrate", "values", 7),
         ("sensitivity", "*", 9),
+        ("tune", "backward", 6),
         ("validate", "fp32", 5),
         ("validate", "simulation", 11),
     ):
@@ -95,6 +99,25 @@ def test_an_export_killed_again_and_again_goes_on_each_time(vggt_edge: Run, tmp_
     assert vggt_edge("export", *options, "-o", tmp_path / "clean").code == 0
     assert digests(tmp_path / "out") == digests(tmp_path / "clean")
     assert not work.exists()
+
+
+def test_a_stage_that_was_tuned_but_not_booked_is_tuned_again(
+    vggt_edge: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From its prepared weights: tuned twice, it would be another."""
+    options = (*SMALL, "--precision", "w8a8", "--outputs", "camera")
+
+    def save_and_stop(model: VGGT, stage: Stage, index: int, folder: Path) -> None:
+        save_tuned(model, stage, index, folder)
+        if stage.name == "frame_blocks.1":
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("vggt_edge.exporter.stages.save_tuned", save_and_stop)
+        assert vggt_edge("export", *options, "-o", tmp_path / "out").code != 0
+    assert vggt_edge("export", *options, "--resume", "-o", tmp_path / "out").code in (0, 4)
+    assert vggt_edge("export", *options, "-o", tmp_path / "clean").code in (0, 4)
+    assert digests(tmp_path / "out") == digests(tmp_path / "clean")
 
 
 def test_photographs_are_sampled_and_split_into_calibration_and_validation(vggt_edge: Run, tmp_path: Path) -> None:
