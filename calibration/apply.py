@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -71,7 +70,7 @@ def importance(stats: CalibrationStats, layer: str) -> Tensor:
     vggt-mini in p4a16 has an AUC@30 of 79.4 with it and 77.5 with equal weights; its square is no better
     (tests/benchmarks/palettes.py). Convolutions are left with equal weights.
     """
-    seen = np.max([stats.channel_absmax[tensor.key] for tensor in stats.of_layer(layer)], axis=0)
+    seen = stats.channel_peaks(layer)
     return torch.from_numpy(seen) + (float(seen.mean()) or 1.0) * IMPORTANCE_FLOOR
 
 

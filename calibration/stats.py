@@ -88,6 +88,12 @@ class CalibrationStats:
             raise KeyError(layer)
         return found
 
+    def channel_peaks(self, layer: str) -> npt.NDArray[np.float32]:
+        """(in_channels,): the largest magnitudes of all its token groups; ``KeyError`` if it was not observed."""
+        seen = [self.channel_absmax[tensor.key] for tensor in self.of_layer(layer)]
+        peaks: npt.NDArray[np.float32] = np.max(seen, axis=0)
+        return peaks
+
     def fp32_blocks(self, margin: float = HEADROOM_MARGIN) -> tuple[str, ...]:
         """Blocks whose largest tensor, times ``margin``, does not fit FP16 (65504): compute these in FP32."""
         return tuple(entry.block for entry in self.block_ranges if entry.absmax * margin > FP16_MAX)

@@ -9,7 +9,6 @@ from copy import deepcopy
 from dataclasses import dataclass
 from typing import TypeVar, cast
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -54,7 +53,7 @@ def block_order(model: StagedModel) -> dict[str, tuple[str, ...]]:
 
 def channel_peaks(stats: CalibrationStats, name: str) -> Tensor:
     """(in,): the largest magnitude that calibration saw in each input channel of a layer, special tokens included."""
-    return torch.from_numpy(np.max([stats.channel_absmax[tensor.key] for tensor in stats.of_layer(name)], axis=0))
+    return torch.from_numpy(stats.channel_peaks(name))
 
 
 def block_linears(model: StagedModel) -> dict[str, nn.Linear]:

@@ -260,7 +260,9 @@ class Tuner:
         check_weights(name, layer)
         evidence = self.collected[name].evidence()
         if evidence.is_finite:
-            return replace(evidence, channel_absmax=torch.maximum(evidence.channel_absmax, self._peaks(name)))
+            # The ranges of the few scenes that tuning may look at are too short for the others.
+            peaks = torch.from_numpy(self.stats.channel_peaks(name))
+            return replace(evidence, channel_absmax=torch.maximum(evidence.channel_absmax, peaks))
         for path, module in self.model.named_modules():  # NaN spreads: any layer may be where it began
             check_weights(path, module)
         raise InputError(
@@ -269,13 +271,6 @@ class Tuner:
             expected="finite activations from the FP32 model",
             remedy="check the checkpoint and the scenes: the FP32 model itself is broken on them",
         )
-
-    def _peaks(self, name: str) -> Tensor:
-        """(in,): the largest magnitudes of all calibration scenes. A range of the few that tuning may look at is too
-        short: with four rooms the outputs of vggt-mini were six times as wrong in W8A8.
-        """
-        seen = [self.stats.channel_absmax[tensor.key] for tensor in self.stats.of_layer(name)]
-        return torch.from_numpy(np.max(seen, axis=0))
 
     @cached_property
     def units(self) -> dict[int, Unit]:
