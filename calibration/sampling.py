@@ -31,7 +31,7 @@ from torch import Tensor
 from vggt_edge.calibration.activations import FileJournal, MemoryJournal
 from vggt_edge.calibration.collect import images_of
 from vggt_edge.calibration.scenes import Scene
-from vggt_edge.calibration.walk import Journal, Stage, StagedModel, StageTime, walk
+from vggt_edge.calibration.walk import Stage, StagedModel, StageTime, walk
 from vggt_edge.devices.errors import InputError, UsageError
 
 DROP_SHARE = 0.2
@@ -115,15 +115,21 @@ def features(
     _check_pool(scenes)
     deep = _deep_stages(model)
     count = 1 + [stage.name for stage in model.stages()].index(deep[-1])
-    journal = MemoryJournal() if folder is None else FileJournal(folder / "values")
-    record = _Record(scenes, frozenset(deep), journal, folder)
+    journal = MemoryJournal() if folder is None else FileJournal(folder)
+
+    def look(index: int, stage: Stage) -> None:
+        """At what leaves a deep block, which goes with its last reader; what was seen of it stays."""
+        for place, scene in enumerate(scenes if stage.name in deep else ()):
+            journal.put(place, _seen_of(stage.name), _seen(journal.get(place, stage.writes[0]), stage, scene))
+
     if journal.stages_done < count:
-        for time in walk(model, [images_of(scene) for scene in scenes], journal, finished=record.finished):
+        for time in walk(model, [images_of(scene) for scene in scenes], journal, finished=look):
             if on_stage is not None:
                 on_stage(replace(time, total=count))
             if time.done == count:
                 break
-    layers = record.all_layers(count)
+    places = range(len(scenes))
+    layers = [np.stack([journal.get(place, _seen_of(name)).numpy() for place in places]) for name in deep]
     return SceneFeatures(
         names=tuple(scene.name for scene in scenes),
         digests=tuple(scene.digest for scene in scenes),
@@ -151,41 +157,16 @@ def _deep_stages(model: StagedModel) -> list[str]:
     return [stage.name for stage in repeated[len(repeated) // 2 :]]
 
 
-class _Record:
-    """What was seen of the deep layers. A layer's values are looked at as soon as they are there, and not kept."""
-
-    def __init__(self, scenes: Sequence[Scene], deep: frozenset[str], journal: Journal, folder: Path | None) -> None:
-        self.scenes, self.deep, self.journal, self.folder = scenes, deep, journal, folder
-        self.layers: dict[int, Array] = {}
-
-    def finished(self, index: int, stage: Stage) -> None:
-        if stage.name not in self.deep:
-            return
-        values = (self.journal.get(scene, stage.writes[0]) for scene in range(len(self.scenes)))
-        rows = [_seen(value, stage, scene) for value, scene in zip(values, self.scenes, strict=True)]
-        self.layers[index] = np.array(rows)
-        if self.folder is not None:
-            scratch = (path := self._path(index)).with_suffix(".partial")
-            scratch.write_text(json.dumps(rows))
-            scratch.replace(path)
-
-    def all_layers(self, count: int) -> list[Array]:
-        """In the order of the stages, those of an earlier, killed walk included."""
-        for index in range(count):
-            if index not in self.layers and self.folder is not None and self._path(index).is_file():
-                self.layers[index] = np.array(json.loads(self._path(index).read_text()))
-        return [self.layers[index] for index in sorted(self.layers)]
-
-    def _path(self, index: int) -> Path:
-        assert self.folder is not None
-        return self.folder / f"layer-{index:03}.json"
+def _seen_of(stage: str) -> str:
+    """The name of what was seen, in the journal."""
+    return f"{stage}.seen"
 
 
-def _seen(tokens: Tensor, stage: Stage, scene: Scene) -> list[float]:
+def _seen(tokens: Tensor, stage: Stage, scene: Scene) -> Tensor:
     """Of (frames * tokens, C), what leaves a block: mean, variance, cosines of the later frames to the first."""
     value = tokens.double()
-    moments = [float(value.mean()), float(value.var(correction=0))]
-    if not np.isfinite(moments).all():
+    moments = torch.stack([value.mean(), value.var(correction=0)])
+    if not bool(torch.isfinite(moments).all()):
         raise InputError(
             f"{stage.name} of the FP32 model computes NaN or Inf on scene {scene.name}",
             where=stage.name,
@@ -194,7 +175,7 @@ def _seen(tokens: Tensor, stage: Stage, scene: Scene) -> list[float]:
         )
     frames = value.reshape(len(scene.images), -1, value.shape[-1]).mean(dim=1)
     cosines = torch.nn.functional.cosine_similarity(frames[1:], frames[:1], dim=-1)
-    return [*moments, *(float(cosine) for cosine in cosines)]
+    return torch.cat([moments, cosines])
 
 
 def choose(
