@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from time import perf_counter
 
@@ -61,12 +61,11 @@ class Sizes:
     """What an export works on; all that an estimate needs to know.
 
     rest_bytes: stored outside the blocks. calibration, validation: numbers of scenes; pool: that the former are chosen
-    from, 0 where there is no choice. probe_forwards: what sensitivity
-    costs, in forwards of one scene. whole_forward: whether sensitivity holds a whole forward (exact ablation) or one
-    stage at a time. heads: of an attention. effort, tuned_on: of calibration, and the scenes that tuning looks at.
-    max_memory_bytes: the budget of a mix, None for none. makes: the
-    backend, some of which write a form of the graph of their own. executions: of each validation scene, by ONNX Runtime
-    and by what runs the artifact. companions: backends that give a second opinion.
+    from, 0 where there is no choice. probe_forwards: what sensitivity costs, in forwards of one scene. whole_forward:
+    whether sensitivity holds a whole forward (exact ablation) or one stage at a time. heads: of an attention. effort,
+    tuned_on: of calibration, and the scenes that tuning looks at. max_memory_bytes: the budget of a mix, None for none.
+    makes: the backend, some of which write a form of the graph of their own. executions: of each validation scene, by
+    ONNX Runtime and by what runs the artifact. companions: backends that give a second opinion.
     """
 
     blocks: tuple[BlockCost, ...]
@@ -202,17 +201,20 @@ class Estimate:
 def estimate(sizes: Sizes, macs_per_s: float | None = None) -> Estimate:
     """Time, memory and disk by step. macs_per_s: of a forward on this machine; measured if not given."""
     forward_s = sum(block.macs for block in sizes.blocks) / (macs_per_s or measured_macs_per_s())
-    return Estimate.of((
-        _load(sizes),
-        *([_sampling(sizes, forward_s)] if sizes.pool else []),
-        *([_preparing(sizes)] if sizes.tunes else []),
-        *_calibration(sizes, forward_s),
-        *([_tuning(sizes, forward_s)] if sizes.tunes else []),
-        _annotating(sizes),
-        _lowering(sizes, forward_s),
-        _validation(sizes, forward_s),
-        _bundling(sizes),
-    ))
+    opening = [_load(sizes)]
+    prepared = [*_calibration(sizes, forward_s)]
+    tuned = [_annotating(sizes), _lowering(sizes, forward_s), _validation(sizes, forward_s), _bundling(sizes)]
+    if sizes.pool:
+        opening.append(_sampling(sizes, forward_s))
+    if sizes.tunes:  # a copy of the weights is on the disk once they are prepared, another one once they are tuned
+        prepared = _beside(sizes.fp32_bytes, [_preparing(sizes), *prepared])
+        tuned = _beside(2 * sizes.fp32_bytes, [_tuning(sizes, forward_s), *tuned])
+    return Estimate.of((*opening, *prepared, *tuned))
+
+
+def _beside(disk_bytes: int, steps: Sequence[StepEstimate]) -> list[StepEstimate]:
+    """The steps, with so much more on the disk."""
+    return [replace(step, disk_bytes=step.disk_bytes + disk_bytes) for step in steps]
 
 
 def _load(sizes: Sizes) -> StepEstimate:
@@ -230,7 +232,7 @@ def _sampling(sizes: Sizes, forward_s: float) -> StepEstimate:
 
 def _preparing(sizes: Sizes) -> StepEstimate:
     memory = BASE_BYTES + sizes.image_bytes + 3 * sizes.stage_bytes
-    return StepEstimate("prepare", sizes.fp32_bytes / PREPARE_BYTES_PER_S, 0.0, memory, sizes.fp32_bytes)
+    return StepEstimate("prepare", sizes.fp32_bytes / PREPARE_BYTES_PER_S, 0.0, memory)
 
 
 def _tuning(sizes: Sizes, forward_s: float) -> StepEstimate:
@@ -243,13 +245,8 @@ def _tuning(sizes: Sizes, forward_s: float) -> StepEstimate:
         TUNE_FORWARDS * sizes.tuned_on * forward_s + sizes.fp32_bytes / ROUND_BYTES_PER_S + learned_s,
         sizes.tuned_on * forward_s,
         BASE_BYTES + sizes.image_bytes + 6 * sizes.stage_bytes + sizes.graph_bytes + 8 * hessians,
-        2 * sizes.fp32_bytes + sizes.tuned_on * values,
+        sizes.tuned_on * values,
     )
-
-
-def _copies_bytes(sizes: Sizes) -> int:
-    """Of the weights on the disk, as they are prepared and tuned."""
-    return 2 * sizes.fp32_bytes if sizes.tunes else 0
 
 
 def _calibration(sizes: Sizes, forward_s: float) -> tuple[StepEstimate, StepEstimate]:
@@ -262,7 +259,7 @@ def _calibration(sizes: Sizes, forward_s: float) -> tuple[StepEstimate, StepEsti
         sizes.calibration * forward_s,
         # Twice: observers make absolute values of what they see.
         held + _cached(sizes, sizes.calibration) + sizes.stage_bytes + 2 * live,
-        sizes.calibration * sizes.walk_bytes + _copies_bytes(sizes) // 2,
+        sizes.calibration * sizes.walk_bytes,
     )
     every_value = (len(sizes.blocks) + 2 * _LIVE_VALUES) * sizes.value_bytes + sizes.output_bytes
     probed = StepEstimate(
@@ -270,7 +267,7 @@ def _calibration(sizes: Sizes, forward_s: float) -> tuple[StepEstimate, StepEsti
         sizes.probe_forwards * forward_s,
         0.0 if sizes.whole_forward else forward_s,
         held + 2 * (sizes.stage_bytes + live) + (sizes.calls_bytes if sizes.whole_forward else sizes.graph_bytes),
-        (0 if sizes.whole_forward else every_value) + _copies_bytes(sizes) // 2,
+        0 if sizes.whole_forward else every_value,
     )
     return observed, probed
 
@@ -279,7 +276,7 @@ def _annotating(sizes: Sizes) -> StepEstimate:
     kinds = len({block.name.split(".")[0] for block in sizes.blocks}) + 2
     seconds = sizes.quantize_s + kinds * TRANSLATE_S
     memory = BASE_BYTES + sizes.image_bytes + 3 * sizes.stage_bytes
-    return StepEstimate("annotate", seconds, 0.0, memory, sizes.stored_bytes + _copies_bytes(sizes))
+    return StepEstimate("annotate", seconds, 0.0, memory, sizes.stored_bytes)
 
 
 def _lowering(sizes: Sizes, forward_s: float) -> StepEstimate:
@@ -291,9 +288,8 @@ def _lowering(sizes: Sizes, forward_s: float) -> StepEstimate:
         bytes_per_s = LOWER_BYTES_PER_S.get(sizes.makes, SLOWEST_LOWER_BYTES_PER_S)
         kinds_s = LOWER_S.get(sizes.makes, SLOWEST_LOWER_S)
         seconds = kinds_s + stored / bytes_per_s + sizes.companions * COMPANION_S
-        return StepEstimate("lower", seconds, 0.0, memory, 3 * stored + _copies_bytes(sizes))
-    disk = stored + _copies_bytes(sizes)
-    return StepEstimate("lower", 2 * forward_s, 0.0, held + stored + _session_bytes(sizes), disk)
+        return StepEstimate("lower", seconds, 0.0, memory, 3 * stored)
+    return StepEstimate("lower", 2 * forward_s, 0.0, held + stored + _session_bytes(sizes), stored)
 
 
 def _validation(sizes: Sizes, forward_s: float) -> StepEstimate:
@@ -307,7 +303,7 @@ def _validation(sizes: Sizes, forward_s: float) -> StepEstimate:
         forwards_s + sizes.quantize_s + companions_s,
         forwards_s,
         BASE_BYTES + sizes.image_bytes + outputs + max(walk, _session_bytes(sizes)),
-        _lowered_bytes(sizes) + _copies_bytes(sizes) + sizes.validation * (sizes.walk_bytes + sizes.output_bytes),
+        _lowered_bytes(sizes) + sizes.validation * (sizes.walk_bytes + sizes.output_bytes),
     )
 
 
@@ -326,7 +322,7 @@ def _lowered_bytes(sizes: Sizes) -> int:
 def _bundling(sizes: Sizes) -> StepEstimate:
     """Files are linked, not copied, and digested once."""
     stored = _lowered_bytes(sizes)
-    disk = stored + _copies_bytes(sizes) + 2 * (2 * sizes.output_bytes + sizes.image_bytes)
+    disk = stored + 2 * (2 * sizes.output_bytes + sizes.image_bytes)
     return StepEstimate(
         "report and bundle", BUNDLE_S + stored / HASH_BYTES_PER_S, 0.0, BASE_BYTES + sizes.image_bytes, disk
     )
