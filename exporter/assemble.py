@@ -15,7 +15,7 @@ from vggt_edge.exporter.bundle import ManifestInputs
 from vggt_edge.exporter.config import to_toml
 from vggt_edge.exporter.judging import GOLDEN, INPUT, VALIDATION, Judged, described_executors
 from vggt_edge.exporter.report import Budget, ReportData, SceneView, component_sizes, render_report
-from vggt_edge.exporter.stages import MODEL, Artifacts, Job, save_sampling
+from vggt_edge.exporter.stages import MODEL, Artifacts, Job, save_calibration
 from vggt_edge.exporter.steps import digest_of, place_tree
 
 REPORT, PLAN, RESOLVED = "report.html", "plan.json", "resolved.toml"
@@ -33,8 +33,7 @@ def assemble(
     """Fill the bundle's folder with everything but the manifest."""
     for made in (artifacts.graph, *(one.folder for one in artifacts.made)):
         place_tree(made, folder)
-    stats.save(folder)
-    save_sampling(job.scenes.sampling, folder)
+    save_calibration(job, stats, folder)
     (folder / PLAN).write_text(plan.to_json())
     (folder / RESOLVED).write_text(to_toml(job.request))
     (folder / VALIDATION).write_text(judged.report.to_json())

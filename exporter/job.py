@@ -7,6 +7,7 @@ runs a bundle again.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -41,7 +42,7 @@ from vggt_edge.exporter.stages import (
     make_plan,
     prepare_step,
     sample_step,
-    save_sampling,
+    save_calibration,
     sensitivities_json,
     sensitivity_step,
     tune_step,
@@ -222,12 +223,7 @@ def calibrate(request: ExportRequest, progress: Progress) -> StepResult:
     admit(job, "calibrate")
     job = sample_step(job)
     stats = calibrate_step(job, prepare_step(job))
-
-    def fill(folder: Path) -> None:
-        stats.save(folder)
-        save_sampling(job.scenes.sampling, folder)
-
-    write_folder(request.output, fill)
+    write_folder(request.output, partial(save_calibration, job, stats))
     job.cache.clear()
     return StepResult(request.output, job.profile.name, stats.digest, peak_memory_bytes())
 
@@ -243,8 +239,7 @@ def plan(request: ExportRequest, progress: Progress) -> StepResult:
     chosen = make_plan(job, stats, sensitivities)
 
     def fill(folder: Path) -> None:
-        stats.save(folder)
-        save_sampling(job.scenes.sampling, folder)
+        save_calibration(job, stats, folder)
         (folder / PLAN).write_text(chosen.to_json())
         (folder / SENSITIVITY).write_bytes(sensitivities_json(sensitivities))
 

@@ -216,7 +216,7 @@ def sample_step(job: Job) -> Job:
         state = job.cache.unfinished("sample", key)
         with job.timed("sample", job.stage_count) as on_stage:
             found = sample(job.model, pool, wanted, job.request.seed, folder=state, on_stage=on_stage)
-        save_sampling(found, folder)
+        (folder / SAMPLING).write_text(found.to_json())
 
     sampling = _SAMPLING.validate_json((job.cache.run("sample", key, make) / SAMPLING).read_bytes())
     dropped = ", ".join(sampling.names[index] for index in sampling.dropped) or "none"
@@ -224,10 +224,11 @@ def sample_step(job: Job) -> Job:
     return job.on(job.scenes.sampled(sampling))
 
 
-def save_sampling(sampling: Sampling | None, folder: Path) -> None:
-    """How the calibration scenes were chosen; no file where there was no choice."""
-    if sampling is not None:
-        (folder / SAMPLING).write_text(sampling.to_json())
+def save_calibration(job: Job, stats: CalibrationStats, folder: Path) -> None:
+    """The statistics, and how their scenes were chosen; no file of that where there was no choice."""
+    stats.save(folder)
+    if job.scenes.sampling is not None:
+        (folder / SAMPLING).write_text(job.scenes.sampling.to_json())
 
 
 def prepare_step(job: Job) -> VGGT:
