@@ -21,11 +21,9 @@ from tempfile import TemporaryDirectory
 from time import perf_counter
 
 import numpy as np
-import torch
 from pareto_plot import draw
 from pareto_tables import (
     DEPTH,
-    ERROR,
     EXACT,
     FAMILIES,
     PROBED,
@@ -52,7 +50,7 @@ from vggt_edge.calibration.plan import PrecisionPlan
 from vggt_edge.calibration.probes import estimate
 from vggt_edge.calibration.program import Budget
 from vggt_edge.calibration.scheme import scheme
-from vggt_edge.calibration.sensitivity import Sensitivity, measure, output_errors, weighted
+from vggt_edge.calibration.sensitivity import Sensitivity, measure
 from vggt_edge.calibration.transforms.prepare import prepare
 from vggt_edge.calibration.tuning.tune import tune
 from vggt_edge.devices.profile import load_profile
@@ -72,8 +70,6 @@ from vggt_edge.exporter.models.config import OUTPUTS, InputShape
 from vggt_edge.exporter.models.registry import MINI, open_model
 from vggt_edge.exporter.models.vggt import VGGT
 from vggt_edge.exporter.progress import PlainProgress, Progress
-from vggt_edge.exporter.validation import figures
-from vggt_edge.exporter.validation.outputs import Outputs
 
 ROOT = Path(__file__).resolve().parents[2]
 BEGIN, END = "<!-- pareto:begin -->", "<!-- pareto:end -->"
@@ -157,7 +153,7 @@ class Bench:
 
     @cached_property
     def fp32_figures(self) -> Figures:
-        return self.results.get("fp32", self.inputs, lambda: self.figures(self.held_out.reference))
+        return self.results.get("fp32", self.inputs, lambda: self.held_out.figures(self.held_out.reference))
 
     def sensitivities(self, family: Family) -> Sensitivities:
         """Both ways over the same scenes, with every scheme that any of the plans may have."""
@@ -252,24 +248,7 @@ class Bench:
 
     def judged(self, model: VGGT, plan: PrecisionPlan) -> Figures:
         apply_plan(model, plan, self.stats)
-        return self.figures(self.held_out.outputs(model))
-
-    def figures(self, outputs: Sequence[Outputs]) -> Figures:
-        """AUC@30, AbsRel, cross-head distance, output error; points against ground truth take as long as all that."""
-        pairs = list(zip(self.held_out.scenes, outputs, strict=True))
-        samples = [
-            figures.Sample(scene, each, {name: each[name] for name in ("pose_enc", "depth")}) for scene, each in pairs
-        ]
-        whole = [figures.Sample(scene, each, each) for scene, each in pairs]
-        found = {one.metric: one.value for one in (*figures.against_ground_truth(samples), *figures.cross_head(whole))}
-        errors = [
-            weighted(output_errors(_tensors(ours), _tensors(fp32)))
-            for ours, fp32 in zip(outputs, self.held_out.reference, strict=True)
-        ]
-        values = {name: found[name] for name in ("auc30", "abs_rel", "cross_head")}
-        return {name: np.nan if value is None else value for name, value in values.items()} | {
-            ERROR: float(np.mean(errors))
-        }
+        return self.held_out.figures(self.held_out.outputs(model))
 
     def plain(self, family: Family, plan: PrecisionPlan) -> VGGT:
         return deepcopy(self.model)
@@ -301,10 +280,6 @@ def composed(model: VGGT, sources: Mapping[str, VGGT]) -> VGGT:
     for name, block in copy.blocks().items():
         copy.set_submodule(paths[id(block)], deepcopy(sources[name].blocks()[name]))
     return copy
-
-
-def _tensors(outputs: Outputs) -> dict[str, torch.Tensor]:
-    return {name: torch.from_numpy(np.asarray(value))[None] for name, value in outputs.items()}
 
 
 def lead(scene_count: int) -> str:
