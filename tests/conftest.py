@@ -62,7 +62,7 @@ def vggt_edge(capfd: pytest.CaptureFixture[str]) -> Callable[..., Finished]:
 
 @pytest.fixture(scope="session")
 def make_small() -> Callable[..., VGGT]:
-    """``make_small(frames=2, outputs=OUTPUTS)``: a VGGT of four blocks for images of 28 x 28.
+    """``make_small(frames=2, outputs=OUTPUTS, depth=1)``: a VGGT for images of 28 x 28, by default of four blocks.
 
     Random weights, none of them zero or tiny, so that every block matters to the outputs.
     """
@@ -71,24 +71,23 @@ def make_small() -> Callable[..., VGGT]:
     from vggt_edge.exporter.models.config import OUTPUTS, InputShape, VGGTConfig
     from vggt_edge.exporter.models.vggt import VGGT
 
-    config = VGGTConfig(
-        name="small",
-        embed_dim=64,
-        dino_depth=1,
-        depth=1,
-        heads=2,
-        position_grid=2,
-        taps=(0, 0, 0, 0),
-        camera_trunk_depth=1,
-        camera_heads=2,
-        camera_iterations=2,
-        dpt_features=16,
-        dpt_channels=(8, 8, 16, 16),
-        dpt_hidden=8,
-    )
-
     @cache
-    def build(frames: int, outputs: tuple[str, ...]) -> VGGT:
+    def build(frames: int, outputs: tuple[str, ...], depth: int) -> VGGT:
+        config = VGGTConfig(
+            name="small",
+            embed_dim=64,
+            dino_depth=1,
+            depth=depth,
+            heads=2,
+            position_grid=2,
+            taps=(0, min(1, depth - 1), min(2, depth - 1), min(3, depth - 1)),
+            camera_trunk_depth=1,
+            camera_heads=2,
+            camera_iterations=2,
+            dpt_features=16,
+            dpt_channels=(8, 8, 16, 16),
+            dpt_hidden=8,
+        )
         torch.manual_seed(0)
         small = VGGT(config, InputShape(frames, 28, 28), outputs)
         for name, parameter in small.named_parameters():
@@ -96,7 +95,7 @@ def make_small() -> Callable[..., VGGT]:
                 torch.nn.init.normal_(parameter, std=0.3)
         return small.fix_constants()
 
-    return lambda frames=2, outputs=OUTPUTS: copy.deepcopy(build(frames, outputs))
+    return lambda frames=2, outputs=OUTPUTS, depth=1: copy.deepcopy(build(frames, outputs, depth))
 
 
 @pytest.fixture

@@ -6,47 +6,19 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-import torch
-from torch import nn
 
 from vggt_edge.calibration.collect import calibrate
 from vggt_edge.calibration.plan import Assignment, PrecisionPlan
 from vggt_edge.calibration.scenes import Scene
 from vggt_edge.calibration.stats import CalibrationStats
-from vggt_edge.exporter.models.config import InputShape, VGGTConfig
 from vggt_edge.exporter.models.vggt import VGGT
 
 FRAMES, SIDE = 2, 28
-CONFIG = VGGTConfig(
-    name="tiny",
-    embed_dim=64,
-    dino_depth=1,
-    depth=4,
-    heads=2,
-    position_grid=2,
-    taps=(0, 1, 2, 3),
-    camera_trunk_depth=1,
-    camera_heads=2,
-    camera_iterations=2,
-    dpt_features=16,
-    dpt_channels=(8, 8, 16, 16),
-    dpt_hidden=8,
-)
-
-
-def make_model() -> VGGT:
-    """Random weights, none of them zero or tiny, so that every block matters to the outputs."""
-    torch.manual_seed(0)
-    model = VGGT(CONFIG, InputShape(FRAMES, SIDE, SIDE))
-    for name, parameter in model.named_parameters():
-        if name.endswith("gamma") or not bool(parameter.detach().any()):
-            nn.init.normal_(parameter, std=0.3)
-    return model.fix_constants()
 
 
 @pytest.fixture
-def model() -> VGGT:
-    return make_model()
+def model(make_small: Callable[..., VGGT]) -> VGGT:
+    return make_small(FRAMES, depth=4)
 
 
 @pytest.fixture(scope="session")
@@ -57,8 +29,8 @@ def scenes() -> tuple[Scene, ...]:
 
 
 @pytest.fixture(scope="session")
-def stats(scenes: tuple[Scene, ...]) -> CalibrationStats:
-    return calibrate(make_model(), scenes)
+def stats(make_small: Callable[..., VGGT], scenes: tuple[Scene, ...]) -> CalibrationStats:
+    return calibrate(make_small(FRAMES, depth=4), scenes)
 
 
 @pytest.fixture

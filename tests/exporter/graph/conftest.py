@@ -22,39 +22,15 @@ from vggt_edge.calibration.scenes import Scene
 from vggt_edge.calibration.stats import CalibrationStats
 from vggt_edge.calibration.walk import IMAGES, Stage
 from vggt_edge.exporter.graph.build import OnnxFile, build_graph
-from vggt_edge.exporter.models.config import InputShape, VGGTConfig
+from vggt_edge.exporter.models.config import InputShape
 from vggt_edge.exporter.models.vggt import VGGT
 from vggt_edge.runtimes.base import AnnotatedGraph
 
 FRAMES, SIDE = 2, 28
-CONFIG = VGGTConfig(
-    name="tiny",
-    embed_dim=64,
-    dino_depth=1,
-    depth=4,
-    heads=2,
-    position_grid=2,
-    taps=(0, 1, 2, 3),
-    camera_trunk_depth=1,
-    camera_heads=2,
-    camera_iterations=2,
-    dpt_features=16,
-    dpt_channels=(8, 8, 16, 16),
-    dpt_hidden=8,
-)
 SCHEMES = ("fp32", "fp16", "w8a16", "w4a16", "w8a8")
 ANDROID_SCHEMES = ("w8a8d", "w4a8d", "fp32")
 REST = {"fp32": "fp32", "camera": "fp32", "android": "w8a8d", "w8a8d": "w8a8d", "w4a8d": "w8a8d"}
 Array = npt.NDArray[np.float32]
-
-
-def make_model() -> VGGT:
-    torch.manual_seed(0)
-    model = VGGT(CONFIG, InputShape(FRAMES, SIDE, SIDE))
-    for name, parameter in model.named_parameters():
-        if name.endswith("gamma") or not bool(parameter.detach().any()):
-            nn.init.normal_(parameter, std=0.3)
-    return model.fix_constants()
 
 
 def scene() -> Scene:
@@ -100,12 +76,12 @@ def run_torch(model: VGGT, images: Array) -> dict[str, Array]:
 
 
 @pytest.fixture(scope="session")
-def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Exported]:
+def exported(make_small: Callable[..., VGGT], tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Exported]:
     """``exported(kind)``: a scheme's name for a uniform plan, ``mixed``, ``android`` or ``camera``."""
 
     @functools.cache
     def make(kind: str) -> Exported:
-        model, sample = make_model(), scene()
+        model, sample = make_small(FRAMES, depth=4), scene()
         images = sample.images[None]
         stats, fp32 = calibrate(model, [sample]), run_torch(model, images)
         assignments = tuple(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,6 @@ from vggt_edge.devices.errors import LoweringError, ResourceError, ToolchainErro
 from vggt_edge.devices.profile import load_profile
 from vggt_edge.exporter.graph.annotate import annotate
 from vggt_edge.exporter.graph.build import annotated_graph
-from vggt_edge.exporter.models.config import InputShape, VGGTConfig
 from vggt_edge.exporter.models.vggt import VGGT
 from vggt_edge.runtimes.base import AnnotatedGraph
 from vggt_edge.runtimes.coreai import BACKEND, process, size_check
@@ -28,21 +28,6 @@ from vggt_edge.runtimes.coreai.backend import MAX_WEIGHT_BYTES
 
 needs_core_ai = pytest.mark.skipif(not BACKEND.availability().ok, reason=BACKEND.availability().reason)
 HOST = load_profile("host-cpu")
-CONFIG = VGGTConfig(
-    name="tiny",
-    embed_dim=64,
-    dino_depth=1,
-    depth=4,
-    heads=2,
-    position_grid=2,
-    taps=(0, 1, 2, 3),
-    camera_trunk_depth=1,
-    camera_heads=2,
-    camera_iterations=2,
-    dpt_features=16,
-    dpt_channels=(8, 8, 16, 16),
-    dpt_hidden=8,
-)
 # Weight-only: static activations flip roundings from layer to layer, and are compared layer by layer in test_forms.py.
 SCHEMES = ("fp16", "w8a16", "w4a16", "p6a16", "p4a16", "fp32")
 
@@ -59,13 +44,8 @@ class Whole:
 
 
 @pytest.fixture(scope="module")
-def whole() -> Whole:
-    torch.manual_seed(0)
-    model = VGGT(CONFIG, InputShape(2, 28, 28))
-    for name, parameter in model.named_parameters():
-        if name.endswith("gamma") or not bool(parameter.detach().any()):
-            nn.init.normal_(parameter, std=0.3)
-    model = model.fix_constants()
+def whole(make_small: Callable[..., VGGT]) -> Whole:
+    model = make_small(depth=4)
     sample = Scene("noise", np.random.default_rng(0).random((2, 3, 28, 28), dtype=np.float32), ("a", "b"))
     stats = calibrate(model, [sample])
     dealt = {name: SCHEMES[index % len(SCHEMES)] for index, name in enumerate(model.blocks())}
