@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from vggt_edge.calibration.transforms.hadamard import sylvester
 from vggt_edge.calibration.transforms.rotation import flat_rotation
 from vggt_edge.calibration.transforms.smoothing import checked_factors
-from vggt_edge.calibration.transforms.weights import Layer, columns, layer_at, put, rows, wide
+from vggt_edge.calibration.transforms.weights import Layer, columns, layer_at, put, rows, shift_bias, wide
 from vggt_edge.calibration.transforms.wiring import Values
 
 
@@ -42,6 +42,19 @@ def scale_values(module: nn.Module, values: Values, by: Tensor) -> None:
     if bias is not None:
         _put_value_bias(qkv, bias * factor)
     put(proj, "weight", columns(proj) / factor)
+
+
+def shift_values(module: nn.Module, values: Values, by: Tensor) -> None:
+    """Subtract ``by`` (heads * head dim,) from all values, in place; the bias of ``proj`` makes up for it.
+
+    Exact because the weights with which a head mixes tokens sum to one. ``ValueError`` for a layer without bias.
+    """
+    qkv, proj = layer_at(module, values.qkv), layer_at(module, values.proj)
+    if qkv.bias is None:
+        raise ValueError(f"{values.qkv} without bias cannot shift the values that it puts out")
+    offset = wide(by)
+    shift_bias(proj, columns(proj) @ offset)
+    _put_value_bias(qkv, wide(qkv.bias)[-len(offset) :] - offset)
 
 
 def balance_values(module: nn.Module, values: Values) -> None:

@@ -23,13 +23,15 @@ WEIGHT_SHRINKS = (1.0, 0.92, 0.84, 0.76)
 class Evidence:
     """What calibration saw come into a layer.
 
-    hessian: (in, in) of a linear, sum over tokens of weight * x x^T; None for a convolution. sample: of some tokens or
-    maps. channel_absmax: (in,), of all.
+    hessian: (in, in) of a linear, sum over tokens of weight * (x - mean)(x - mean)^T; None for a convolution. sample:
+    of some tokens or maps. channel_absmax: (in,), of all. mean: (in,), weighted; None where no bias can take up what a
+    rounded weight makes of it: the Hessian is about 0 then.
     """
 
     hessian: Tensor | None
     sample: Sample
     channel_absmax: Tensor
+    mean: Tensor | None = None
 
     @property
     def absmax(self) -> float:
@@ -38,8 +40,8 @@ class Evidence:
     @property
     def is_finite(self) -> bool:
         """Neither what came in nor the gradients hold NaN or Inf."""
-        seen = (self.channel_absmax, self.sample.slopes, *(() if self.hessian is None else (self.hessian,)))
-        return all(bool(torch.isfinite(values).all()) for values in seen)
+        seen = (self.channel_absmax, self.sample.slopes, self.hessian, self.mean)
+        return all(bool(torch.isfinite(values).all()) for values in seen if values is not None)
 
 
 def tune_layer(
@@ -48,12 +50,11 @@ def tune_layer(
     group_size: int,
     evidence: Evidence,
     compensation: bool = True,
-    bias: bool = True,
 ) -> None:
     """Give ``layer``, in place, weights of the scheme's grid and what is needed to find that grid again.
 
     scheme: what the layer really gets (``apply.realised_scheme``). Floating-point schemes leave it as it is.
-    compensation, bias: parts that an ablation switches off; without compensation the weight is left to be rounded.
+    compensation: a part that an ablation switches off; the weight is left to be rounded then.
     """
     if scheme.weight_bits >= 16:
         return
@@ -63,8 +64,7 @@ def tune_layer(
     if isinstance(layer, nn.Linear) and evidence.hessian is not None and compensation:
         before = layer.weight.detach().float()
         tuned = _rounded(layer, scheme, group_size, evidence, tuned)
-        if bias:
-            _correct_bias(layer, before, scheme, tuned, evidence.sample.x)
+        _correct_bias(layer, before, scheme, tuned, evidence)
     set_tuned(layer, tuned)
 
 
@@ -115,14 +115,15 @@ def _importance(hessian: Tensor) -> Tensor:
     return diagonal + (float(diagonal.mean()) or 1.0) * 1e-3
 
 
-def _correct_bias(layer: nn.Linear, before: Tensor, scheme: Scheme, tuned: Tuned, sample: Tensor) -> None:
+def _correct_bias(layer: nn.Linear, before: Tensor, scheme: Scheme, tuned: Tuned, evidence: Evidence) -> None:
     """Put the mean error of the output into the bias, which costs nothing (Nagel et al., ICCV 2019, section 4.2)."""
     bias: Tensor | None = layer.bias
-    if bias is None:
+    if bias is None or evidence.mean is None:
         return
-    given = _quantized_input(sample, scheme, tuned)
-    mean = (sample @ before.T - given @ layer.weight.T).mean(dim=0)
-    layer.bias = nn.Parameter(bias.detach() + mean, requires_grad=False)
+    sample, stored = evidence.sample.x, layer.weight.detach()
+    of_input = (sample - _quantized_input(sample, scheme, tuned)).mean(dim=0)
+    lost = (before - stored) @ evidence.mean + stored @ of_input
+    layer.bias = nn.Parameter(bias.detach() + lost, requires_grad=False)
 
 
 def _quantized_input(sample: Tensor, scheme: Scheme, tuned: Tuned) -> Tensor:

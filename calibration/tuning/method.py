@@ -96,6 +96,7 @@ def split_scales(model: WiredModel, stats: CalibrationStats) -> None:
 ABLATIONS: Mapping[str, Callable[..., WiredModel]] = MappingProxyType({
     "ours-rotation": partial(quantize, rotate=False),
     "ours-smoothing": partial(quantize, smoothing=False),
+    "ours-shift": partial(quantize, shift=False),
     "ours-compensation": partial(quantize, compensation=False),
     "ours-task-weights": partial(quantize, task=False),
     "ours-bias": partial(quantize, bias=False),

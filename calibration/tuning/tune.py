@@ -32,6 +32,7 @@ from vggt_edge.calibration.tokens import PATCHES_ONLY, design_points, special_of
 from vggt_edge.calibration.transforms.wiring import Unit, WiredModel
 from vggt_edge.calibration.tuning.input_scale import Sample
 from vggt_edge.calibration.tuning.layer import Evidence, tune_layer
+from vggt_edge.calibration.tuning.moments import Moments
 from vggt_edge.calibration.tuning.reconstruct import Reconstruction
 from vggt_edge.calibration.tuning.smooth import smooth
 from vggt_edge.calibration.walk import IMAGES, Journal, Stage, StageTime
@@ -46,13 +47,15 @@ SAMPLED_BYTES = 64 << 20  # of maps that come into one convolution
 class Parts:
     """Which parts of tuning are on: all of them, but in ablations and where there is little time.
 
-    smoothing: scales between channels. compensation: rounding that makes up for its errors. task: weights of the task
+    smoothing: scales between channels. shift: and means of channels are taken out of what is quantized, which needs
+    ``smoothing`` and ``bias``. compensation: rounding that makes up for its errors. task: weights of the task
     objective, else those of layer reconstruction. bias: means of errors go into biases. tokens: which special tokens
     count; ``filtered``: none, as in QVGGT, where a layer sees patches as well; ``designed``: and those that the camera
     head reads are replaced by points of their distribution (calibration/tokens.py). reconstruction: blocks are learned.
     """
 
     smoothing: bool = True
+    shift: bool = True
     compensation: bool = True
     task: bool = True
     bias: bool = True
@@ -82,7 +85,7 @@ class Collected:
     name: str
     scenes: int
     parts: Parts
-    hessian: Tensor | None = None
+    moments: Moments | None = None
     samples: list[Sample] = field(default_factory=list)
     channel_absmax: Tensor | None = None
 
@@ -94,26 +97,29 @@ class Collected:
         self.channel_absmax = peaks if self.channel_absmax is None else torch.maximum(self.channel_absmax, peaks)
         if isinstance(layer, nn.Linear):
             rows, slopes = seen.x.reshape(-1, seen.x.shape[-1]), seen.by_input.reshape(-1, seen.x.shape[-1])
-            product = _weighted_hessian(rows, seen.by_output.reshape(len(rows), -1))
-            self.hessian = product if self.hessian is None else self.hessian.add_(product)
+            moments = Moments.of(rows, _weights(seen.by_output.reshape(len(rows), -1)))
+            self.moments = moments if self.moments is None else self.moments + moments
             kept = _spread(len(rows), max(1, SAMPLED_TOKENS // self.scenes))
         else:
             rows, slopes = seen.x, seen.by_input
             kept = _spread(len(rows), max(1, SAMPLED_BYTES // (self.scenes * rows[0].nbytes)))
         self.samples.append(Sample(rows[kept].clone(), slopes[kept].clone(), len(kept) / len(rows)))
 
-    def evidence(self) -> Evidence:
+    def evidence(self, layer: nn.Module) -> Evidence:
         assert self.channel_absmax is not None
         share = sum(one.share for one in self.samples) / len(self.samples)
         x, slopes = (torch.cat([getattr(one, name) for one in self.samples]) for name in ("x", "slopes"))
-        return Evidence(self.hessian, Sample(x, slopes, share), self.channel_absmax)
+        evidence = Evidence(None, Sample(x, slopes, share), self.channel_absmax)
+        if self.moments is None:
+            return evidence
+        if self.parts.bias and layer.bias is not None:
+            return replace(evidence, hessian=self.moments.about_mean, mean=self.moments.mean)
+        return replace(evidence, hessian=self.moments.second)
 
 
-def _weighted_hessian(rows: Tensor, by_output: Tensor) -> Tensor:
-    """Sum over tokens of x x^T, each with the mean square of the gradient by its output as its weight."""
-    weights = by_output.float().square().mean(dim=1, keepdim=True)
-    rows = rows.float()
-    return (rows * weights).T @ rows
+def _weights(by_output: Tensor) -> Tensor:
+    """Of tokens: (rows,), the mean square of the gradient by what comes out for each."""
+    return by_output.float().square().mean(dim=1)
 
 
 def _for_reconstruction(layer: nn.Module, seen: Seen, key: str) -> Seen:
@@ -252,13 +258,13 @@ class Tuner:
         schemes = {path: self._realised(name, layer) for path, layer in layers.items()}
         evidence = {path: self._evidence(f"{name}.{path}", layer) for path, layer in layers.items()}
         if self.parts.smoothing:
-            smooth(block, self.units[id(block)], schemes, group_size, evidence)
+            smooth(block, self.units[id(block)], schemes, group_size, evidence, self.parts.shift)
         for path, layer in layers.items():
-            tune_layer(layer, schemes[path], group_size, evidence[path], self.parts.compensation, self.parts.bias)
+            tune_layer(layer, schemes[path], group_size, evidence[path], self.parts.compensation)
 
     def _evidence(self, name: str, layer: nn.Module) -> Evidence:
         check_weights(name, layer)
-        evidence = self.collected[name].evidence()
+        evidence = self.collected[name].evidence(layer)
         if evidence.is_finite:
             # The ranges of the few scenes that tuning may look at are too short for the others.
             peaks = torch.from_numpy(self.stats.channel_peaks(name))

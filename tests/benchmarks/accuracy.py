@@ -38,7 +38,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--model", default=MINI)
     parser.add_argument("--methods", type=names, default=METHODS, help="separated by commas; not for ablations")
     parser.add_argument("--schemes", type=names, default=SCHEMES, help="separated by commas")
-    parser.add_argument("--ablation-schemes", type=names, default=("w8a8", "w4a16"))
+    parser.add_argument("--ablation-schemes", type=names, default=("w8a8", "w4a16", "w4a4d"))
     parser.add_argument("--seeds", type=int, default=SEEDS)
     parser.add_argument("--ablation-seeds", type=int, default=ABLATION_SEEDS)
     parser.add_argument("--scene-count", type=int, default=HELD_OUT_SCENES)

@@ -13,6 +13,7 @@ from vggt_edge.calibration.scenes import Scene
 from vggt_edge.calibration.stats import CalibrationStats
 from vggt_edge.calibration.tuning.input_scale import Sample
 from vggt_edge.calibration.tuning.layer import Evidence
+from vggt_edge.calibration.tuning.moments import Moments
 from vggt_edge.exporter.models.vggt import VGGT
 
 
@@ -46,7 +47,8 @@ def evidence_of() -> Callable[[Tensor], Evidence]:
 
     def make(x: Tensor) -> Evidence:
         slopes = torch.randn(x.shape, generator=torch.Generator().manual_seed(5))
-        return Evidence(x.T @ x, Sample(x, slopes, 1.0), x.abs().amax(dim=0))
+        moments = Moments.of(x, torch.ones(len(x)))
+        return Evidence(moments.about_mean, Sample(x, slopes, 1.0), x.abs().amax(dim=0), moments.mean)
 
     return make
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -62,7 +63,8 @@ def test_the_output_changes_less_than_with_rounding_to_nearest(
     """Over the very inputs, by a half at least."""
     layer, plain = make_layer(), make_layer()
     wanted = inputs @ plain.weight.T
-    tune_layer(layer, SCHEMES[name], GROUP, evidence_of(inputs), bias=False)
+    about_zero = replace(evidence_of(inputs), hessian=inputs.T @ inputs, mean=None)
+    tune_layer(layer, SCHEMES[name], GROUP, about_zero)
     ours = float((inputs @ layer.weight.T - wanted).square().mean())
     assert ours < 0.5 * float((inputs @ restored(plain, name).T - wanted).square().mean())
 
@@ -154,7 +156,7 @@ def test_the_mean_error_goes_into_the_bias(
 def test_parts_can_be_switched_off(inputs: Tensor, make_layer: MakeLayer, evidence_of: MakeEvidence) -> None:
     """Bias correction; and compensation, without which the weight is left, but the input scale searched."""
     unbiased, plain, whole = make_layer(), make_layer(), make_layer()
-    tune_layer(unbiased, SCHEMES["w8a8"], GROUP, evidence_of(inputs), bias=False)
+    tune_layer(unbiased, SCHEMES["w8a8"], GROUP, replace(evidence_of(inputs), mean=None))
     tune_layer(plain, SCHEMES["w8a8"], GROUP, evidence_of(inputs), compensation=False)
     tune_layer(whole, SCHEMES["w8a8"], GROUP, evidence_of(inputs))
     assert torch.equal(unbiased.bias, make_layer().bias)
@@ -238,7 +240,7 @@ def test_weights_are_replaced_and_not_written_to(
     assert not any(parameter.requires_grad for parameter in layer.parameters())
 
 
-@pytest.mark.parametrize("spoilt", ["hessian", "slopes", "absmax"])
+@pytest.mark.parametrize("spoilt", ["hessian", "slopes", "absmax", "mean"])
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_evidence_knows_whether_it_is_finite(
     spoilt: str, value: float, inputs: Tensor, evidence_of: MakeEvidence
@@ -246,6 +248,8 @@ def test_evidence_knows_whether_it_is_finite(
     evidence = evidence_of(inputs.clone())
     assert evidence.is_finite
     assert evidence.hessian is not None
-    parts = {"hessian": evidence.hessian, "slopes": evidence.sample.slopes, "absmax": evidence.channel_absmax}
+    assert evidence.mean is not None
+    parts = {"hessian": evidence.hessian, "slopes": evidence.sample.slopes}
+    parts |= {"absmax": evidence.channel_absmax, "mean": evidence.mean}
     parts[spoilt].view(-1)[3] = value
     assert not evidence.is_finite

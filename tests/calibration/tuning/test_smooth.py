@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -22,25 +23,28 @@ from vggt_edge.calibration.transforms.wiring import Unit
 from vggt_edge.calibration.tuning.grids import uniform_grids
 from vggt_edge.calibration.tuning.input_scale import predicted_error
 from vggt_edge.calibration.tuning.layer import Evidence
-from vggt_edge.calibration.tuning.smooth import COMPENSATED, LARGEST, divided, links, smooth
+from vggt_edge.calibration.tuning.smooth import COMPENSATED, LARGEST, divided, links, shifted, smooth
 from vggt_edge.calibration.tuning.tune import Collected, Parts
 from vggt_edge.exporter.models.vggt import VGGT
 
 FRAME, CAMERA, HEAD = BLOCKS = ("frame_blocks.0", "camera_head.trunk.0", "depth_head")
 LINKS = [*((block, index) for block in (FRAME, CAMERA) for index in range(3)), *((HEAD, index) for index in range(9))]
 """Norm, norm, values of a block; norm and eight pairs of convolutions of a head."""
+SHIFTED = [(block, index) for block in (FRAME, CAMERA) for index in range(3)]
 PLANTED = ("attn.qkv", "mlp.fc1", "attn.proj")
 
 
 def observed(model: VGGT, scenes: Sequence[Scene]) -> dict[str, Evidence]:
     collected: dict[str, Collected] = {}
+    layers: dict[str, nn.Module] = {}
 
     def finish(name: str, layer: nn.Module, seen: Seen) -> None:
+        layers[name] = layer
         collected.setdefault(name, Collected(name, len(scenes), Parts())).add(layer, seen)
 
     for _ in pulled_back(model, scenes, finish, lambda index, stage: None, seed=0):
         pass
-    return {name: found.evidence() for name, found in collected.items()}
+    return {name: found.evidence(layers[name]) for name, found in collected.items()}
 
 
 def of_block(evidence: Mapping[str, Evidence], model: VGGT, block: str) -> dict[str, Evidence]:
@@ -245,9 +249,77 @@ def test_divided_evidence_predicts_the_same_for_the_same_deviation(
     after = divided(one, by)
     assert one.hessian is not None
     assert after.hessian is not None
-    torch.testing.assert_close(after.hessian, (inputs / by).T @ (inputs / by), rtol=1e-4, atol=1e-2)
+    torch.testing.assert_close(after.hessian, about_mean(inputs / by), rtol=1e-3, atol=1)
     torch.testing.assert_close(after.sample.x * after.sample.slopes, one.sample.x * one.sample.slopes)
     torch.testing.assert_close(after.channel_absmax, (inputs / by).abs().amax(dim=0))
+
+
+def about_mean(tokens: Tensor) -> Tensor:
+    centred = (tokens - tokens.mean(dim=0)).double()
+    return (centred.T @ centred).float()
+
+
+def test_shifted_evidence_is_that_of_shifted_inputs(
+    inputs: Tensor, evidence_of: Callable[[Tensor], Evidence]
+) -> None:
+    """The Hessian is about the mean, and stays."""
+    one, by = evidence_of(inputs), torch.randn(64, generator=torch.Generator().manual_seed(0))
+    after, again = shifted(one, by), evidence_of(inputs - by)
+    assert one.mean is not None
+    assert after.mean is not None
+    assert again.mean is not None
+    torch.testing.assert_close(after.mean, again.mean)
+    torch.testing.assert_close(after.sample.x, again.sample.x)
+    torch.testing.assert_close(after.channel_absmax, again.channel_absmax)
+    assert after.hessian is one.hessian
+    assert again.hessian is not None
+    torch.testing.assert_close(again.hessian, about_mean(inputs), rtol=1e-3, atol=1e-1)
+
+
+@pytest.mark.parametrize(("block", "index"), SHIFTED)
+def test_every_shift_is_exact(block: str, index: int, small: VGGT, scenes: tuple[Scene, ...]) -> None:
+    """What is read is shifted, and what the block puts out stays."""
+    module, calls = small.blocks()[block], calls_of(small, block, scenes[0])
+    link = list(links(module, unit_of(small, block)))[index]
+    reader = module.get_submodule(link.readers[0])
+    assert isinstance(reader, nn.Linear)
+    by = torch.randn(reader.in_features, generator=torch.Generator().manual_seed(index))
+    seen: list[Tensor] = []
+    handle = reader.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    assert_computes(module, calls[:1])
+    assert link.shift is not None
+    link.shift(by)
+    assert_computes(module, calls[:1])
+    handle.remove()
+    torch.testing.assert_close(seen[1], seen[0] - by, rtol=1e-4, atol=1e-5 * float(seen[0].abs().max()))
+
+
+@pytest.mark.parametrize("name", ["w8a8", "w4a8d", "w4a4d"])
+def test_means_are_taken_out_of_what_is_scaled_at_run_time(
+    name: str, small: VGGT, plain_evidence: dict[str, Evidence]
+) -> None:
+    """Of the inputs of LayerNorms' readers and of values; static ranges, and an ablation, leave them."""
+    module, schemes = small.blocks()[FRAME], schemes_of(small, FRAME, name)
+    for path in ("norm1", "norm2"):  # a large common part
+        module.get_submodule(path).get_parameter("bias").data += 3.0
+    evidence = {path: with_common_part(one) for path, one in of_block(plain_evidence, small, FRAME).items()}
+    twin, alike = copy.deepcopy(module), dict(evidence)
+    smooth(module, unit_of(small, FRAME), schemes, 32, evidence)
+    smooth(twin, unit_of(small, FRAME), schemes, 32, alike, shifts=False)
+    for path in PLANTED:
+        means = [float(one.sample.x.mean(dim=0).square().mean() / one.sample.x.square().mean())
+                 for one in (evidence[path], alike[path])]
+        assert means[1] > 0.5
+        assert (means[0] < 0.2) == (name != "w8a8"), path
+
+
+def with_common_part(evidence: Evidence) -> Evidence:
+    if evidence.mean is None:
+        return evidence
+    x = evidence.sample.x + 3.0
+    return replace(
+        evidence, sample=replace(evidence.sample, x=x), channel_absmax=x.abs().amax(dim=0), mean=evidence.mean + 3.0
+    )
 
 
 def test_dead_channels_are_left_alone(small: VGGT, scenes: tuple[Scene, ...]) -> None:
