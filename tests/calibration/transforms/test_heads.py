@@ -15,6 +15,7 @@ from vggt_edge.calibration.transforms.heads import (
     balance_values,
     rotate_values,
     scale_values,
+    shift_values,
     signed_hadamard,
     value_rows,
 )
@@ -55,6 +56,28 @@ def test_scaled_values_come_out_the_same(heads: int, head_dim: int, seed: int) -
     wanted = qkv.clone()
     wanted[:, 2 * heads * head_dim :] *= factors
     torch.testing.assert_close(module.qkv(x), wanted, rtol=0, atol=1e-10)
+
+
+@given(**SIZES)
+def test_shifted_values_come_out_the_same(heads: int, head_dim: int, seed: int) -> None:
+    """Each value channel has its offset subtracted; queries and keys stay to the bit."""
+    module, values, x = attention(heads, head_dim, seed)
+    offset = torch.randn(heads * head_dim, dtype=torch.float64) * 10
+    before, qkv = module(x, 3), module.qkv(x)
+    shift_values(module, values, offset)
+    torch.testing.assert_close(module(x, 3), before, rtol=0, atol=1e-10)
+    wanted = qkv.clone()
+    wanted[:, 2 * heads * head_dim :] -= offset
+    torch.testing.assert_close(module.qkv(x), wanted, rtol=0, atol=1e-10)
+
+
+def test_values_without_a_bias_cannot_be_shifted() -> None:
+    """Nothing is changed then."""
+    module, values, _ = attention(2, 4, 0)
+    module.qkv.bias, before = None, module.proj.bias.clone()
+    with pytest.raises(ValueError, match="qkv without bias"):
+        shift_values(module, values, torch.ones(8))
+    assert torch.equal(module.proj.bias, before)
 
 
 @given(**SIZES)
