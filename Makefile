@@ -24,8 +24,9 @@ demo: $(DEMO_STAMP)
 	$(BIN)/vggt-edge export --target jetson-orin -o "$$out" && \
 	echo "report: $$out/report.html"
 
+# One thread in each of two processes: small models gain little from a second thread, and suites from a second process.
 test: lint
-	$(BIN)/pytest
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadfile
 
 lint: $(DEV_STAMP) typing-links
 	$(BIN)/ruff check .
