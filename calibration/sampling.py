@@ -35,6 +35,8 @@ from vggt_edge.calibration.walk import Stage, StagedModel, StageTime, walk
 from vggt_edge.devices.errors import InputError, UsageError
 
 DROP_SHARE = 0.2
+FAR = 2.5  # times the median score: so far from the others is no scene that is only unusual
+MOST_DROPPED = 0.5  # of a pool: beyond it medians are no longer those of sound scenes
 CLUSTERS = 8
 LLOYD_STEPS = 50
 _MOMENTS = 2
@@ -181,7 +183,10 @@ def _seen(tokens: Tensor, stage: Stage, scene: Scene) -> Tensor:
 def choose(
     found: SceneFeatures, count: int, seed: int, *, drop_share: float = DROP_SHARE, clusters: int = CLUSTERS
 ) -> Sampling:
-    """Drop the ``drop_share`` farthest scenes, but never below ``count``, and draw ``count`` of the rest by cluster.
+    """Drop the farthest scenes, but never below ``count``, and draw ``count`` of the rest by cluster.
+
+    Dropped are the share ``drop_share``, and whatever else is ``FAR`` from all others: what is left of many scenes that
+    are broken alike would be a cluster of its own, from which one is always drawn.
 
     All scenes are kept where there are not more than ``count``; fewer clusters where scenes are few or alike; scenes of
     a single frame have nothing to be clustered by but their moments. ``UsageError`` for a count below 1 or a share
@@ -203,7 +208,7 @@ def choose(
             chosen=tuple(range(pool)),
             notes=(note,),
         )
-    drop = min(int(drop_share * pool), pool - count)
+    drop = min(max(int(drop_share * pool), _far(scores)), pool - count) if drop_share else 0
     # Ties are broken by the pixels' digest, so that the order of the pool does not decide.
     order = sorted(range(pool), key=lambda index: (scores[index], found.digests[index]))
     kept = sorted(order[: pool - drop], key=lambda index: found.digests[index])
@@ -224,6 +229,12 @@ def choose(
         chosen=tuple(sorted(_drawn(kept, labels, count, seed))),
         notes=tuple(notes),
     )
+
+
+def _far(scores: Array) -> int:
+    """How many scores are ``FAR`` beyond the median, of half the pool at most; none where most scenes are the same."""
+    limit = FAR * float(np.median(scores))
+    return min(int((scores > limit).sum()), int(MOST_DROPPED * len(scores))) if limit > 0 else 0
 
 
 def outlier_scores(moments: Array) -> Array:

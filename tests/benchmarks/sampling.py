@@ -4,6 +4,7 @@
 takes about 25 minutes of one core. Everything but the seconds is the same in every run on one kind of CPU.
 
 Every seed draws from a pool of its own: over one pool, a way that always chooses the same scenes would have no spread.
+``--black`` fills the part of the section whose pools are broken in one way only: a quarter of the rooms is black.
 """
 
 from __future__ import annotations
@@ -34,10 +35,11 @@ from vggt_edge.exporter.models.registry import MINI, open_model
 from vggt_edge.exporter.models.vggt import VGGT
 
 ROOT = Path(__file__).resolve().parents[2]
+BLACK_BEGIN, BLACK_END = "<!-- sampling-black:begin -->", "<!-- sampling-black:end -->"
 BEGIN, END, TITLE = "<!-- sampling:begin -->", "<!-- sampling:end -->", "## Sampling of calibration scenes"
 FRAMES, HELD_OUT, POOL = DEFAULT_FRAMES, 16, 48
 BROKEN_EACH = 3  # of every kind
-NOISE, BLUR_PIXELS = 0.4, 6.0
+NOISE, BLUR_PIXELS, DARK_NOISE = 0.4, 6.0, 0.01
 WHOLE = "intact only, at random"
 Images = npt.NDArray[np.float32]
 
@@ -89,6 +91,17 @@ def salted(scenes: Sequence[Scene], others: Sequence[Scene], seed: int) -> Pool:
         images = KINDS[kind](mixed[index].images, other.images, rng)
         mixed[index] = replace(mixed[index], name=f"{mixed[index].name}, {kind}", images=images, ground_truth=None)
     return Pool(tuple(mixed), broken)
+
+
+def blackened(scenes: Sequence[Scene], seed: int) -> Pool:
+    """As many as ``salted`` breaks, all of whose frames are a sensor's noise in the dark."""
+    rng = np.random.default_rng([seed, 0xB1AC])
+    broken = {int(index): "black" for index in rng.permutation(len(scenes))[: BROKEN_EACH * len(KINDS)]}
+    dark = list(scenes)
+    for index in broken:
+        images = rng.normal(0, DARK_NOISE, dark[index].images.shape).clip(0, 1).astype(np.float32)
+        dark[index] = replace(dark[index], name=f"{dark[index].name}, black", images=images, ground_truth=None)
+    return Pool(tuple(dark), broken)
 
 
 def drawn(indices: Sequence[int], count: int, seed: int) -> tuple[int, ...]:
@@ -182,7 +195,7 @@ def _row(name: str, runs: Sequence[Run]) -> tuple[str, ...]:
 def dropped_by_kind(pool: Pool, dropped: Sequence[int]) -> str:
     """What the filter found, such as ``black frames 3 of 3``; intact scenes last."""
     gone = [pool.broken.get(index, "intact") for index in dropped]
-    counts = {kind: list(pool.broken.values()).count(kind) for kind in KINDS}
+    counts = {kind: list(pool.broken.values()).count(kind) for kind in dict.fromkeys(pool.broken.values())}
     counts |= {"intact": len(pool.scenes) - len(pool.broken)}
     return ", ".join(f"{kind} {gone.count(kind)} of {count}" for kind, count in counts.items())
 
@@ -190,57 +203,61 @@ def dropped_by_kind(pool: Pool, dropped: Sequence[int]) -> str:
 def main(arguments: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=32, help="how many pools, each with a choice of its own")
+    parser.add_argument("--black", action="store_true", help="pools of which a quarter is black, W4A16 alone")
     parser.add_argument("--print", action="store_true", help="print the section, write no file")
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "benchmarks.md", help="file with the section")
     given = parser.parse_args(arguments)
     if given.seeds < 2:
         parser.error("a deviation takes two seeds")
-    body = measured(given.seeds)
+    body = measured(given.seeds, given.black)
     if given.print:
         print(body)
     else:
-        given.out.write_text(replace_section(given.out.read_text(), body, TITLE, BEGIN, END))
+        marks = (BLACK_BEGIN, BLACK_END) if given.black else (BEGIN, END)
+        given.out.write_text(replace_section(given.out.read_text(), body, TITLE, *marks))
 
 
-def measured(seeds: int) -> str:
+def measured(seeds: int, black: bool) -> str:
     """The section's text."""
+    cases = [case for case in CASES if case[1] is tuned] if black else CASES
     checkpoint = open_model(MINI)
     side = checkpoint.config.native_resolution
     model = build_model(checkpoint, InputShape(FRAMES, side, side), OUTPUTS)
     rooms = partial(synthetic, frames=FRAMES, height=side, width=side)
     held_out = HeldOut(model, rooms(BENCH_SEED, HELD_OUT, 0))
-    found: list[dict[str, list[Run]]] = [{} for _ in CASES]
+    found: list[dict[str, list[Run]]] = [{} for _ in cases]
     seconds = []
     for seed in range(seeds):
-        pool = pool_of(rooms, seed)
+        pool = pool_of(rooms, seed, black)
         start = time.perf_counter()
         seen = features(model, pool.scenes)
         seconds.append(time.perf_counter() - start)
-        for (_, make, count), runs in zip(CASES, found, strict=True):
+        for (_, make, count), runs in zip(cases, found, strict=True):
             for name, chosen in choices(pool, seen, count, seed).items():
                 runs.setdefault(name, []).append(run(held_out, pool, chosen, make))
         print(f"{seed + 1}/{seeds}", file=sys.stderr, flush=True)
     parts = [
         f"{title}, {count} scenes chosen:\n\n{runs_table(runs)}\n\n{spread_line(runs)}"
-        for (title, _, count), runs in zip(CASES, found, strict=True)
+        for (title, _, count), runs in zip(cases, found, strict=True)
     ]
     dropped = dropped_by_kind(pool, choose(seen, CALIBRATION_SCENES, 0).dropped)
     auc30 = held_out.figures(held_out.reference)["auc30"]
+    kinds = ", ".join(dict.fromkeys(pool.broken.values()))
     lead = (
-        f"`python tests/benchmarks/sampling.py` (vggt-mini; {seeds} seeds, each with a pool of its own: {POOL} rooms, "
-        f"{len(pool.broken)} of them broken: black frames, frames of another room, noise, blur; figures of {HELD_OUT} "
-        f"held-out rooms, FP32: AUC@30 {auc30:.2f}; noise of points: by signal, against FP32; deviation: standard "
-        f"deviation over the seeds)"
+        f"`python tests/benchmarks/sampling.py{' --black' * black} --seeds {seeds}` (vggt-mini; each seed has a pool "
+        f"of its own: {POOL} rooms, {len(pool.broken)} of them broken: {kinds}; figures of {HELD_OUT} held-out rooms, "
+        f"FP32: AUC@30 {auc30:.2f}; noise of points: by signal, against FP32; deviation: standard deviation over the "
+        f"seeds)"
     )
     last = f"Dropped of the last pool: {dropped}. A look at a whole pool takes {fmean(seconds):.1f} s."
     return "\n\n".join([lead, *parts, last])
 
 
-def pool_of(rooms: Callable[[int, int, int], tuple[Scene, ...]], seed: int) -> Pool:
+def pool_of(rooms: Callable[[int, int, int], tuple[Scene, ...]], seed: int, black: bool) -> Pool:
     """rooms: that of a first seed, a number of rooms and what is added to the seed of each."""
     lenders = BROKEN_EACH * len(KINDS)
     scenes = rooms(CALIBRATION_SEED, POOL + lenders, 1_000_000 // 2 + 1_000 * seed)
-    return salted(scenes[:POOL], scenes[POOL:], seed)
+    return blackened(scenes[:POOL], seed) if black else salted(scenes[:POOL], scenes[POOL:], seed)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vggt_edge.calibration.sampling import SceneFeatures, choose, features, outlier_scores, sample
+from vggt_edge.calibration.sampling import FAR, SceneFeatures, choose, features, outlier_scores, sample
 from vggt_edge.calibration.scenes import Scene
 from vggt_edge.calibration.synthetic import render_scene
 from vggt_edge.devices.errors import InputError, UsageError
@@ -69,14 +69,16 @@ def test_permuting_the_pool_permutes_the_choice(pool: int, count: int, seed: int
 
 @given(st.integers(1, 60), st.integers(1, 60), st.floats(0, 0.99), st.integers(0, 9))
 def test_as_many_as_asked_for_and_none_that_was_dropped(pool: int, count: int, share: float, seed: int) -> None:
-    """The farthest are dropped, at most the share, and never so many that too few are left."""
+    """The farthest are dropped, the share where none is far from all, and never so many that too few are left."""
     found = made_up(pool, seed=seed)
     chosen = choose(found, count, seed, drop_share=share)
     assert len(set(chosen.chosen)) == len(chosen.chosen) == min(pool, count)
     assert not set(chosen.chosen) & set(chosen.dropped)
-    assert len(chosen.dropped) == max(0, min(int(share * pool), pool - count))
     kept = set(range(pool)) - set(chosen.dropped)
     scores = outlier_scores(found.moments)
+    far = min(int((scores > FAR * np.median(scores)).sum()), pool // 2)
+    wanted = max(int(share * pool), far) if share else 0
+    assert len(chosen.dropped) == max(0, min(wanted, pool - count))
     assert all(scores[index] >= max(scores[sorted(kept)]) for index in chosen.dropped)
     assert [index for index, label in enumerate(chosen.clusters) if label < 0] == list(chosen.dropped)
 
@@ -89,6 +91,25 @@ def test_every_cluster_is_drawn_from() -> None:
     for seed in range(10):
         chosen = choose(found, 2, seed, drop_share=0.0)
         assert sorted(index >= 18 for index in chosen.chosen) == [False, True]
+
+
+def test_broken_scenes_are_dropped_however_many_they_are() -> None:
+    """Twelve of forty alike: beyond the share they would be a cluster, from which one is drawn every time."""
+    moments = np.random.default_rng(0).normal(size=(40, 6))
+    moments[:12] += 100.0
+    found = replace(made_up(40), moments=moments)
+    for seed in range(5):
+        chosen = choose(found, 4, seed)
+        assert chosen.dropped == tuple(range(12))
+    assert choose(found, 30, 0).dropped != tuple(range(12))  # as many as are asked for stay
+    assert choose(found, 4, 0, drop_share=0.0).dropped == ()
+
+
+def test_the_different_ones_of_a_pool_of_copies_are_not_dropped_as_far() -> None:
+    """Most scenes are the same, so there is no distance to measure others by."""
+    moments = np.zeros((20, 2))
+    moments[:3] = [[1.0, 2.0], [3.0, 1.0], [2.0, 5.0]]
+    assert len(choose(replace(made_up(20), moments=moments), 4, 0).dropped) == 4
 
 
 def test_a_pool_that_is_no_larger_is_kept_whole() -> None:
