@@ -10,7 +10,8 @@ activations. The rest are clustered by how alike their frames are, the cosines o
 
 Unlike in the paper, mu and sd are the median and the median absolute deviation: with a fifth of the pool broken, mean
 and standard deviation are those of the broken scenes as well, and hide them. And unlike in the released code, the
-layers run on whole scenes, cross-frame attention included, and what is dropped stays dropped.
+layers run on whole scenes, cross-frame attention included, and what is dropped stays dropped. The share that is dropped
+is a least one: whatever is far from all others goes as well.
 """
 
 from __future__ import annotations
