@@ -25,8 +25,8 @@ class Moments:
         weighted = tokens * weights[:, None]
         return cls(float(weights.double().sum()), weighted.sum(dim=0), weighted.T @ tokens)
 
-    def __add__(self, other: Moments) -> Moments:
-        """Takes over the memory of ``self.second``, which is as large as a weight."""
+    def absorb(self, other: Moments) -> Moments:
+        """Those of both, in the memory of ``self.second``, which is as large as a weight: ``self`` is used up."""
         return Moments(self.weight + other.weight, self.first + other.first, self.second.add_(other.second))
 
     @property
@@ -37,6 +37,8 @@ class Moments:
     @property
     def about_mean(self) -> Tensor:
         """(in, in): the sum of weight * (x - mean)(x - mean)^T, and ``FLOOR`` on the diagonal."""
-        mean, second = self.mean.double(), self.second.double()
-        floor = FLOOR * second.diagonal().mean() * torch.eye(len(second), dtype=second.dtype)
-        return (second - self.weight * torch.outer(mean, mean) + floor).float()
+        mean, away = self.mean.double(), self.second.double()
+        floor = FLOOR * away.diagonal().mean()
+        away -= self.weight * torch.outer(mean, mean)
+        away.diagonal().add_(floor)
+        return away.float()

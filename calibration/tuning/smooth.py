@@ -5,8 +5,8 @@ error of the task outputs, and links are not only LayerNorms, but also values an
 What a scale is weighed against is not only the weights behind a channel, but also what the task makes of its errors.
 
 Shifting (Outlier Suppression+, arXiv 2304.09145) takes the mean of each channel out of inputs whose ranges are found at
-run time: about half of what LayerNorms of VGGT hand on is the same for all tokens, and costs range without telling
-anything. Static ranges are left as they are: with them poses were worse for it.
+run time: what is the same for all tokens costs range without telling anything. Static ranges are left as they are: with
+them poses were worse for it.
 """
 
 from __future__ import annotations
@@ -85,8 +85,7 @@ def smooth(
     for link in links(module, unit):
         if not _is_open(link, schemes):
             continue
-        offset = _best_shift(link, schemes, evidence) if shifts else None
-        if link.shift is not None and offset is not None:
+        if shifts and link.shift is not None and (offset := _best_shift(link, schemes, evidence)) is not None:
             link.shift(offset)
             evidence.update({path: shifted(evidence[path], offset) for path in link.readers})
         factor = _best(module, link, schemes, group_size, evidence)

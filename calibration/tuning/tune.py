@@ -98,7 +98,7 @@ class Collected:
         if isinstance(layer, nn.Linear):
             rows, slopes = seen.x.reshape(-1, seen.x.shape[-1]), seen.by_input.reshape(-1, seen.x.shape[-1])
             moments = Moments.of(rows, _weights(seen.by_output.reshape(len(rows), -1)))
-            self.moments = moments if self.moments is None else self.moments + moments
+            self.moments = moments if self.moments is None else self.moments.absorb(moments)
             kept = _spread(len(rows), max(1, SAMPLED_TOKENS // self.scenes))
         else:
             rows, slopes = seen.x, seen.by_input

@@ -34,7 +34,7 @@ def test_they_are_the_sums_written_out(rows: int, seed: int) -> None:
 def test_those_of_parts_add_up(rows: int, share: float, seed: int) -> None:
     tokens, weights = tokens_of(rows, seed)
     cut, whole = round(share * rows), Moments.of(tokens, weights)
-    parts = Moments.of(tokens[:cut], weights[:cut]) + Moments.of(tokens[cut:], weights[cut:])
+    parts = Moments.of(tokens[:cut], weights[:cut]).absorb(Moments.of(tokens[cut:], weights[cut:]))
     torch.testing.assert_close(parts.mean, whole.mean, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(parts.second, whole.second, rtol=1e-4, atol=1e-4)
 

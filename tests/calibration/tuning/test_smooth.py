@@ -300,8 +300,6 @@ def test_means_are_taken_out_of_what_is_scaled_at_run_time(
 ) -> None:
     """Of the inputs of LayerNorms' readers and of values; static ranges, and an ablation, leave them."""
     module, schemes = small.blocks()[FRAME], schemes_of(small, FRAME, name)
-    for path in ("norm1", "norm2"):  # a large common part
-        module.get_submodule(path).get_parameter("bias").data += 3.0
     evidence = {path: with_common_part(one) for path, one in of_block(plain_evidence, small, FRAME).items()}
     twin, alike = copy.deepcopy(module), dict(evidence)
     smooth(module, unit_of(small, FRAME), schemes, 32, evidence)
