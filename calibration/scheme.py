@@ -22,7 +22,7 @@ class Scheme:
 
     ``group_size`` is None for one scale per output channel; otherwise the number of input channels
     that share a scale (the default; a plan may carry another one). ``palette``: weights are indices of ``weight_bits``
-    into tables of FP16 values (calibration/palette.py).
+    into tables of FP16 values (calibration/quantization/palette.py).
     """
 
     name: str

@@ -49,9 +49,7 @@ class UnknownNameError(UsageError):
     """A name out of a closed vocabulary was not found."""
 
     def __init__(self, kind: str, name: str, known: Iterable[str], *, where: str = "") -> None:
-        super().__init__(
-            f"unknown {kind} {name!r}", where=where, expected=f"one of: {', '.join(sorted(known))}"
-        )
+        super().__init__(f"unknown {kind} {name!r}", where=where, expected=f"one of: {', '.join(sorted(known))}")
 
 
 class InputError(UsageError):

@@ -21,7 +21,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from vggt_edge.devices.errors import InputError, ResourceError, UsageError
-from vggt_edge.exporter.usage import Timing, peak_memory_bytes
+from vggt_edge.exporter.machine.usage import Timing, peak_memory_bytes
 
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"

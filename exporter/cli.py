@@ -93,10 +93,12 @@ def _fail(error: VggtEdgeError, *, as_json: bool, exit_code: int) -> int:
     print_error(error)
     if as_json:
         fields = {"kind": type(error).__name__, "what": error.what, "where": error.where}
-        print_document({
-            "error": {**fields, "expected": error.expected, "remedy": error.remedy},
-            "exit_code": exit_code,
-        })
+        print_document(
+            {
+                "error": {**fields, "expected": error.expected, "remedy": error.remedy},
+                "exit_code": exit_code,
+            }
+        )
     return exit_code
 
 

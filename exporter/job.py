@@ -11,13 +11,20 @@ from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from vggt_edge.calibration.assign import checked_group_size, rest_scheme
-from vggt_edge.calibration.cost import rest_bytes
+from vggt_edge.calibration.observation.stats import CalibrationStats
 from vggt_edge.calibration.plan import PrecisionPlan
-from vggt_edge.calibration.stats import CalibrationStats
+from vggt_edge.calibration.planning.assign import checked_group_size, rest_scheme
+from vggt_edge.calibration.planning.cost import rest_bytes
 from vggt_edge.devices.errors import AccuracyGateError, InputError, ToolchainError, UsageError
 from vggt_edge.devices.profile import DeviceProfile, load_profile
-from vggt_edge.exporter.assemble import (
+from vggt_edge.exporter.bundle import verify_bundle, write_bundle
+from vggt_edge.exporter.machine.estimate import PROBE_FORWARDS, Estimate, Sizes, check, estimate
+from vggt_edge.exporter.machine.progress import Progress, note_random
+from vggt_edge.exporter.machine.usage import peak_memory_bytes
+from vggt_edge.exporter.models.registry import open_model
+from vggt_edge.exporter.request import ExportRequest, resolve_request
+from vggt_edge.exporter.steps.annotate import annotate_step
+from vggt_edge.exporter.steps.assemble import (
     PLAN,
     REPORT,
     RESOLVED,
@@ -25,30 +32,17 @@ from vggt_edge.exporter.assemble import (
     manifest_inputs,
     stored_bytes,
 )
-from vggt_edge.exporter.bundle import verify_bundle, write_bundle
-from vggt_edge.exporter.config import ExportRequest, resolve_request
-from vggt_edge.exporter.inputs import choose_scenes
-from vggt_edge.exporter.judging import Places, judge, validate_step
-from vggt_edge.exporter.models.registry import open_model
-from vggt_edge.exporter.preflight import PROBE_FORWARDS, Estimate, Sizes, check, estimate
-from vggt_edge.exporter.progress import Progress, note_random
-from vggt_edge.exporter.stages import (
-    SENSITIVITY,
-    Job,
-    annotate_step,
-    calibrate_step,
-    fp32_bytes,
-    lower_step,
-    make_plan,
-    prepare_step,
-    sample_step,
-    save_calibration,
-    sensitivities_json,
-    sensitivity_step,
-    tune_step,
-)
-from vggt_edge.exporter.steps import StepCache, write_folder
-from vggt_edge.exporter.usage import peak_memory_bytes
+from vggt_edge.exporter.steps.cache import StepCache, write_folder
+from vggt_edge.exporter.steps.calibrate import calibrate_step
+from vggt_edge.exporter.steps.context import SENSITIVITY, Job, fp32_bytes
+from vggt_edge.exporter.steps.inputs import choose_scenes
+from vggt_edge.exporter.steps.lower import lower_step
+from vggt_edge.exporter.steps.plan import make_plan
+from vggt_edge.exporter.steps.prepare import prepare_step
+from vggt_edge.exporter.steps.sample import sample_step, save_calibration
+from vggt_edge.exporter.steps.sensitivity import sensitivities_json, sensitivity_step
+from vggt_edge.exporter.steps.tune import tune_step
+from vggt_edge.exporter.steps.validate import Places, judge, validate_step
 from vggt_edge.exporter.validation import Row, Status, ValidationReport
 from vggt_edge.runtimes.base import Backend, Options
 from vggt_edge.runtimes.registry import backend

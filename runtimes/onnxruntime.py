@@ -15,7 +15,6 @@ import numpy.typing as npt
 from vggt_edge.calibration.plan import PrecisionPlan
 from vggt_edge.devices.errors import InputError, LoweringError, ToolchainError
 from vggt_edge.devices.profile import DeviceProfile
-from vggt_edge.runtimes._audit import audit_onnx, load_onnx
 from vggt_edge.runtimes.base import (
     DEFAULT_OPTIONS,
     AnnotatedGraph,
@@ -26,6 +25,7 @@ from vggt_edge.runtimes.base import (
     Lowered,
     Options,
 )
+from vggt_edge.runtimes.common.audit import audit_onnx, load_onnx
 
 __all__ = ["BACKEND", "Mode", "OnnxRuntime", "OrtSession", "audit_onnx", "open_onnx"]
 

@@ -12,8 +12,8 @@ from types import MappingProxyType
 from vggt_edge.devices.errors import UnknownNameError
 from vggt_edge.runtimes.base import Backend
 
-# Names with a leading underscore are helpers too.
-_HELPERS = frozenset({"base", "registry"})
+# Names with a leading underscore are helpers, too.
+_HELPERS = frozenset({"base", "common", "registry"})
 
 
 @cache

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from vggt_edge.calibration.geometry import rotation_to_quaternion
-from vggt_edge.calibration.synthetic import render_room
+from vggt_edge.calibration.metrics.geometry import rotation_to_quaternion
+from vggt_edge.calibration.scenes.synthetic import render_room
 
 Batch: TypeAlias = dict[str, Tensor]
 TRAIN_SEED = 10_000_000  # evaluation draws its seeds from below this

@@ -20,7 +20,7 @@ from losses import Probes, auc, confidence_loss, dense_loss, pose_loss, relative
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from vggt_edge.calibration.walk import IMAGES, run_stages
+from vggt_edge.calibration.stages.walk import IMAGES, run_stages
 from vggt_edge.exporter.models import layers
 from vggt_edge.exporter.models.config import SPECIAL_TOKENS, InputShape
 from vggt_edge.exporter.models.dpt_head import activate_depth, activate_points

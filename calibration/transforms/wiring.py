@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from torch import nn
 
-from vggt_edge.calibration.walk import StagedModel
+from vggt_edge.calibration.stages.walk import StagedModel
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from vggt_edge.calibration import quantize as q
-from vggt_edge.calibration.linear import default_scale, group_rounding
-from vggt_edge.calibration.palette import palettize
+from vggt_edge.calibration.quantization import quantize as q
+from vggt_edge.calibration.quantization.linear import default_scale, group_rounding
+from vggt_edge.calibration.quantization.palette import palettize
 from vggt_edge.calibration.scheme import Activation, Scheme
 
 

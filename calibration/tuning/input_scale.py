@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from vggt_edge.calibration import quantize as q
-from vggt_edge.calibration.linear import fake_quantize_input, token_block
+from vggt_edge.calibration.quantization import quantize as q
+from vggt_edge.calibration.quantization.linear import fake_quantize_input, token_block
 
 SHRINKS = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.65, 0.6, 0.55, 0.5, 0.45, 0.4)
 """Of the largest magnitude that came in."""

@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from vggt_edge.calibration import quantize as q
-from vggt_edge.calibration.linear import DYNAMIC, fake_quantize_input, token_block
+from vggt_edge.calibration.quantization import quantize as q
+from vggt_edge.calibration.quantization.linear import DYNAMIC, fake_quantize_input, token_block
+from vggt_edge.calibration.quantization.tuned import Tuned, set_tuned
 from vggt_edge.calibration.scheme import Activation, Scheme
-from vggt_edge.calibration.tuned import Tuned, set_tuned
 from vggt_edge.calibration.tuning.gptq import compensated
 from vggt_edge.calibration.tuning.grids import Palette, Uniform, palette_grid, uniform_grids
 from vggt_edge.calibration.tuning.input_scale import Sample, best_input_scale

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from vggt_edge.calibration import quantize as q
-from vggt_edge.calibration.linear import (
+from vggt_edge.calibration.quantization import quantize as q
+from vggt_edge.calibration.quantization.linear import (
     DYNAMIC,
     Geometry,
     default_scale,
@@ -22,8 +22,8 @@ from vggt_edge.calibration.linear import (
     image_block,
     token_block,
 )
+from vggt_edge.calibration.quantization.tuned import Tuned, any_tuned, set_tuned
 from vggt_edge.calibration.scheme import Activation, Scheme
-from vggt_edge.calibration.tuned import Tuned, any_tuned, set_tuned
 
 
 def straight_through(exact: Tensor, rounded: Tensor) -> Tensor:

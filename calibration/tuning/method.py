@@ -11,17 +11,17 @@ from typing import Any, TypeVar
 from torch import Tensor, nn
 from torch.nn import functional
 
-from vggt_edge.calibration.apply import apply_plan
-from vggt_edge.calibration.collect import calibrate
-from vggt_edge.calibration.cost import conv_scheme
-from vggt_edge.calibration.linear import QuantLinear
+from vggt_edge.calibration.observation.collect import calibrate
+from vggt_edge.calibration.observation.stats import CalibrationStats
 from vggt_edge.calibration.plan import Assignment, PrecisionPlan
-from vggt_edge.calibration.scenes import Scene
+from vggt_edge.calibration.planning.cost import conv_scheme
+from vggt_edge.calibration.quantization.apply import apply_plan
+from vggt_edge.calibration.quantization.linear import QuantLinear
+from vggt_edge.calibration.scenes.scene import Scene
 from vggt_edge.calibration.scheme import Scheme
-from vggt_edge.calibration.stats import CalibrationStats
-from vggt_edge.calibration.tokens import TokenScales, fake_quantize_tokens, token_scales
 from vggt_edge.calibration.transforms.prepare import prepare
 from vggt_edge.calibration.transforms.wiring import WiredModel
+from vggt_edge.calibration.tuning.tokens import TokenScales, fake_quantize_tokens, token_scales
 from vggt_edge.calibration.tuning.tune import EFFORTS, tune
 
 M = TypeVar("M", bound=WiredModel)
@@ -61,9 +61,7 @@ def quantize(
 
 def uniform(model: WiredModel, scheme: Scheme, model_digest: str, stats_digest: str) -> PrecisionPlan:
     """One scheme for all blocks; heads of convolutions get the form that those have."""
-    names = {
-        name: conv_scheme(scheme.name) if name.endswith("_head") else scheme.name for name in model.blocks()
-    }
+    names = {name: conv_scheme(scheme.name) if name.endswith("_head") else scheme.name for name in model.blocks()}
     assignments = tuple(Assignment(name, wanted, "uniform", 0.0, 0, 0.0) for name, wanted in names.items())
     group_size = scheme.group_size or GROUP_SIZE
     return PrecisionPlan(model_digest, stats_digest, "comparison", group_size, assignments, rest_scheme="fp16")
@@ -93,17 +91,19 @@ def split_scales(model: WiredModel, stats: CalibrationStats) -> None:
 
 
 # By what is left out, or added (with-).
-ABLATIONS: Mapping[str, Callable[..., WiredModel]] = MappingProxyType({
-    "ours-rotation": partial(quantize, rotate=False),
-    "ours-smoothing": partial(quantize, smoothing=False),
-    "ours-shift": partial(quantize, shift=False),
-    "ours-compensation": partial(quantize, compensation=False),
-    "ours-task-weights": partial(quantize, task=False),
-    "ours-bias": partial(quantize, bias=False),
-    "ours-tuning": partial(quantize, tuned=False),
-    "ours-with-head-rotation": partial(quantize, heads=True),
-    "ours-with-token-filter": partial(quantize, tokens="filtered"),
-    "ours-with-design-tokens": partial(quantize, tokens="designed"),
-    "ours-with-special-scales": partial(quantize, special_scales=True),
-    "ours-with-reconstruction": partial(quantize, reconstruction=True),
-})
+ABLATIONS: Mapping[str, Callable[..., WiredModel]] = MappingProxyType(
+    {
+        "ours-rotation": partial(quantize, rotate=False),
+        "ours-smoothing": partial(quantize, smoothing=False),
+        "ours-shift": partial(quantize, shift=False),
+        "ours-compensation": partial(quantize, compensation=False),
+        "ours-task-weights": partial(quantize, task=False),
+        "ours-bias": partial(quantize, bias=False),
+        "ours-tuning": partial(quantize, tuned=False),
+        "ours-with-head-rotation": partial(quantize, heads=True),
+        "ours-with-token-filter": partial(quantize, tokens="filtered"),
+        "ours-with-design-tokens": partial(quantize, tokens="designed"),
+        "ours-with-special-scales": partial(quantize, special_scales=True),
+        "ours-with-reconstruction": partial(quantize, reconstruction=True),
+    }
+)

@@ -1,7 +1,7 @@
 """What a search is to keep small: how far the task outputs are from the FP32 model's, without ground truth.
 
 QVGGT (arXiv 2605.31124) searches scales with camera (Huber), depth, point and cross-head losses. Here all of them
-distil FP32, in the unit of ``calibration/sensitivity.py``: mean Huber loss (delta 0.1) of dimensionless residuals.
+distil FP32, in the unit of ``sensitivity/ablation.py``: mean Huber loss (delta 0.1) of dimensionless residuals.
 
 - ``pose_enc``, ``depth``, ``points``: the very residuals of ``sensitivity.residual``; confidences do not count.
 - ``geometry``: per pixel ||unproject(depth, pose) - unproject(FP32 depth, FP32 pose)|| / scene scale.
@@ -21,8 +21,8 @@ from types import MappingProxyType
 import torch
 from torch import Tensor
 
-from vggt_edge.calibration.geometry import FOV_LIMITS, PIXEL_CENTER
-from vggt_edge.calibration.sensitivity import WEIGHTS, Outputs, huber, residual, scene_scale
+from vggt_edge.calibration.metrics.geometry import FOV_LIMITS, PIXEL_CENTER
+from vggt_edge.calibration.sensitivity.ablation import WEIGHTS, Outputs, huber, residual, scene_scale
 from vggt_edge.devices.errors import InputError, UnknownNameError
 
 GEOMETRY = "geometry"
@@ -41,9 +41,7 @@ def task_losses(outputs: Outputs, reference: Outputs) -> dict[str, Tensor]:
     """
     _check(outputs, reference)
     scale = scene_scale(reference)
-    losses = {
-        name: huber(residual(name, outputs[name], reference[name], scale)) for name in WEIGHTS if name in outputs
-    }
+    losses = {name: huber(residual(name, outputs[name], reference[name], scale)) for name in WEIGHTS if name in outputs}
     if {"pose_enc", "depth"} <= set(outputs):
         ours, wanted = (unproject(values["depth"], values["pose_enc"]) for values in (outputs, reference))
         losses[GEOMETRY] = huber(residual("points", ours, wanted, scale))

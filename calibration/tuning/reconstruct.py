@@ -18,17 +18,17 @@ from time import perf_counter
 import torch
 from torch import Tensor, nn
 
-from vggt_edge.calibration.activations import MemoryJournal
-from vggt_edge.calibration.apply import realised_scheme, replacement, swapped
-from vggt_edge.calibration.collect import images_of, layers_of
+from vggt_edge.calibration.observation.collect import images_of, layers_of
+from vggt_edge.calibration.observation.stats import CalibrationStats
 from vggt_edge.calibration.plan import PrecisionPlan
-from vggt_edge.calibration.probe_layers import seeded
-from vggt_edge.calibration.scenes import Scene
+from vggt_edge.calibration.quantization.apply import realised_scheme, replacement, swapped
+from vggt_edge.calibration.quantization.tuned import any_tuned
+from vggt_edge.calibration.scenes.scene import Scene
 from vggt_edge.calibration.scheme import Scheme, scheme
-from vggt_edge.calibration.stats import CalibrationStats
-from vggt_edge.calibration.tuned import any_tuned
+from vggt_edge.calibration.sensitivity.probe_layers import seeded
+from vggt_edge.calibration.stages.journal import MemoryJournal
+from vggt_edge.calibration.stages.walk import IMAGES, Journal, Stage, StagedModel, StageTime, last_readers
 from vggt_edge.calibration.tuning.learned import LearnedLayer
-from vggt_edge.calibration.walk import IMAGES, Journal, Stage, StagedModel, StageTime, last_readers
 
 STEPS = 100
 BATCH = 4  # scenes

@@ -18,8 +18,8 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from vggt_edge.calibration.linear import DYNAMIC, fake_quantize_input, image_block, token_block
-from vggt_edge.calibration.quantize import WEIGHT_RANGES, activation_scale
+from vggt_edge.calibration.quantization.linear import DYNAMIC, fake_quantize_input, image_block, token_block
+from vggt_edge.calibration.quantization.quantize import WEIGHT_RANGES, activation_scale
 from vggt_edge.calibration.scheme import Activation, Scheme
 from vggt_edge.calibration.transforms.heads import scale_values, shift_values
 from vggt_edge.calibration.transforms.smoothing import divide, divide_rectified, shift

@@ -1,6 +1,6 @@
 """Tuning of a whole model, stage by stage, in place.
 
-The FP32 model is walked forward, then a probe of the task outputs is pulled back through it (calibration/probes.py): in
+The FP32 model is walked forward, then a probe of the task outputs is pulled back through it (sensitivity/probes.py): in
 every layer that tells what each token, and each element of its input, means for poses, depth and points. Tokens enter
 the Hessians of error-compensating rounding with that weight, and the scale of an input is the one whose rounding
 disturbs the outputs least. So the search is for the task's objective, without a forward for every candidate.
@@ -19,23 +19,23 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from vggt_edge.calibration.activations import FileJournal, MemoryJournal
-from vggt_edge.calibration.apply import check_weights, realised_scheme
-from vggt_edge.calibration.collect import layers_of
+from vggt_edge.calibration.observation.collect import layers_of
+from vggt_edge.calibration.observation.stats import CalibrationStats
 from vggt_edge.calibration.plan import PrecisionPlan
-from vggt_edge.calibration.probe_layers import seeded
-from vggt_edge.calibration.probes import Seen, pulled_back
-from vggt_edge.calibration.scenes import Scene
+from vggt_edge.calibration.quantization.apply import check_weights, realised_scheme
+from vggt_edge.calibration.scenes.scene import Scene
 from vggt_edge.calibration.scheme import Scheme, scheme
-from vggt_edge.calibration.stats import CalibrationStats
-from vggt_edge.calibration.tokens import PATCHES_ONLY, design_points, special_of, token_basis
+from vggt_edge.calibration.sensitivity.probe_layers import seeded
+from vggt_edge.calibration.sensitivity.probes import Seen, pulled_back
+from vggt_edge.calibration.stages.journal import FileJournal, MemoryJournal
+from vggt_edge.calibration.stages.walk import IMAGES, Journal, Stage, StageTime
 from vggt_edge.calibration.transforms.wiring import Unit, WiredModel
 from vggt_edge.calibration.tuning.input_scale import Sample
 from vggt_edge.calibration.tuning.layer import Evidence, tune_layer
 from vggt_edge.calibration.tuning.moments import Moments
 from vggt_edge.calibration.tuning.reconstruct import Reconstruction
 from vggt_edge.calibration.tuning.smooth import smooth
-from vggt_edge.calibration.walk import IMAGES, Journal, Stage, StageTime
+from vggt_edge.calibration.tuning.tokens import PATCHES_ONLY, design_points, special_of, token_basis
 from vggt_edge.devices.errors import InputError
 
 Tokens: TypeAlias = Literal["all", "filtered", "designed"]
@@ -51,7 +51,7 @@ class Parts:
     ``smoothing`` and ``bias``. compensation: rounding that makes up for its errors. task: weights of the task
     objective, else those of layer reconstruction. bias: means of errors go into biases. tokens: which special tokens
     count; ``filtered``: none, as in QVGGT, where a layer sees patches as well; ``designed``: and those that the camera
-    head reads are replaced by points of their distribution (calibration/tokens.py). reconstruction: blocks are learned.
+    head reads are replaced by points of their distribution (tuning/tokens.py). reconstruction: blocks are learned.
     """
 
     smoothing: bool = True
@@ -71,11 +71,13 @@ class Effort:
     scenes: int | None = None
 
 
-EFFORTS: Mapping[str, Effort] = MappingProxyType({
-    "fast": Effort(Parts(), scenes=4),
-    "balanced": Effort(Parts()),
-    "max": Effort(Parts(reconstruction=True)),
-})
+EFFORTS: Mapping[str, Effort] = MappingProxyType(
+    {
+        "fast": Effort(Parts(), scenes=4),
+        "balanced": Effort(Parts()),
+        "max": Effort(Parts(reconstruction=True)),
+    }
+)
 
 
 @dataclass
@@ -167,8 +169,14 @@ def tune(
     passes = 3 if parts.reconstruction else 2
     total = passes * len(model.stages())
     for time in pulled_back(
-        model, scenes, tuner.seen, tuner.finished,
-        seed=seed, journal_folder=folder, substitute=substitute, values=values,
+        model,
+        scenes,
+        tuner.seen,
+        tuner.finished,
+        seed=seed,
+        journal_folder=folder,
+        substitute=substitute,
+        values=values,
     ):
         report(replace(time, total=total))
     if parts.reconstruction:

@@ -12,8 +12,8 @@ from vggt_edge.exporter.commands import options
 from vggt_edge.exporter.commands.output import print_result, print_table, stdout_to_stderr
 
 if TYPE_CHECKING:
-    from vggt_edge.exporter.accuracy.columns import Row
-    from vggt_edge.exporter.accuracy.contest import Accuracy
+    from vggt_edge.exporter.contest.columns import Row
+    from vggt_edge.exporter.contest.harness import Accuracy
 
 
 def register(app: typer.Typer) -> None:
@@ -55,11 +55,11 @@ def accuracy(
     log_level: options.Log = options.LogLevel.WARNING,
 ) -> None:
     """Compare methods of quantization: every one at every scheme, mean and spread over the seeds, beside FP32."""
-    from vggt_edge.exporter.accuracy import contest
-    from vggt_edge.exporter.accuracy.methods import METHODS, ablation_names
-    from vggt_edge.exporter.inputs import CALIBRATION_SCENES
+    from vggt_edge.exporter.contest import harness as contest
+    from vggt_edge.exporter.contest.methods import METHODS, ablation_names
+    from vggt_edge.exporter.machine.progress import make_progress
     from vggt_edge.exporter.models.registry import MINI
-    from vggt_edge.exporter.progress import make_progress
+    from vggt_edge.exporter.steps.inputs import CALIBRATION_SCENES
 
     with stdout_to_stderr():
         request = contest.Request(
@@ -90,7 +90,7 @@ def _names(text: str | None, option: str) -> tuple[str, ...]:
 
 
 def _print(found: Accuracy) -> None:
-    from vggt_edge.exporter.accuracy.columns import COLUMNS
+    from vggt_edge.exporter.contest.columns import COLUMNS
 
     title = f"{found.model}, {found.variant}: {found.scene_count} held-out scenes of {found.frames} frames, "
     title += f"{found.calibration_scenes} to calibrate on, {found.seeds} seed(s)"
@@ -102,6 +102,6 @@ def _print(found: Accuracy) -> None:
 
 
 def _cells(row: Row) -> tuple[str, ...]:
-    from vggt_edge.exporter.accuracy.columns import COLUMNS, cell
+    from vggt_edge.exporter.contest.columns import COLUMNS, cell
 
     return (row.scheme, row.method, *(cell(column, row) for column in COLUMNS))

@@ -59,8 +59,8 @@ def bench(
         return
     if width_divisor is not None:
         raise UsageError("--width-divisor alone", expected="--write-random-checkpoint FILE with it")
-    from vggt_edge.exporter.bench import bench as run_bench
-    from vggt_edge.exporter.progress import make_progress
+    from vggt_edge.exporter.contest.bench import bench as run_bench
+    from vggt_edge.exporter.machine.progress import make_progress
 
     with stdout_to_stderr():
         progress = make_progress(quiet=log_level is options.LogLevel.ERROR)
@@ -100,8 +100,8 @@ class RandomCheckpoint:
 
 
 def _write_random(path: Path, divisor: int, seed: int, log_level: options.LogLevel) -> RandomCheckpoint:
+    from vggt_edge.exporter.machine.progress import make_progress
     from vggt_edge.exporter.models import random_weights
-    from vggt_edge.exporter.progress import make_progress
 
     config = random_weights.scaled_config(divisor)
     progress = make_progress(quiet=log_level is options.LogLevel.ERROR)

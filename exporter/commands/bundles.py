@@ -25,7 +25,7 @@ def validate(
 ) -> None:
     """Run a bundle's graph again and judge it against FP32; exit code 4 when a tolerance is broken."""
     from vggt_edge.exporter import job
-    from vggt_edge.exporter.progress import make_progress
+    from vggt_edge.exporter.machine.progress import make_progress
 
     with stdout_to_stderr():
         progress = make_progress(quiet=log_level is options.LogLevel.ERROR)

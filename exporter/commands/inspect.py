@@ -9,15 +9,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from vggt_edge.calibration.observation.stats import CalibrationStats
 from vggt_edge.calibration.plan import PrecisionPlan
-from vggt_edge.calibration.stats import CalibrationStats
 from vggt_edge.devices.errors import InputError
 from vggt_edge.devices.units import format_bytes
 from vggt_edge.exporter.commands.output import print_table
 
-_EXPECTED = (
-    "a bundle folder, plan.json, stats.json, another JSON artifact of vggt-edge, an ONNX file, or an .mlpackage"
-)
+_EXPECTED = "a bundle folder, plan.json, stats.json, another JSON artifact of vggt-edge, an ONNX file, or an .mlpackage"
 # Beyond this a JSON file is no artifact of ours; the arrays are in safetensors.
 _LARGEST_JSON_BYTES = 256 << 20
 

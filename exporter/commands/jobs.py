@@ -14,8 +14,8 @@ from vggt_edge.exporter.commands.output import print_document, print_error, prin
 
 if TYPE_CHECKING:
     from vggt_edge.devices.errors import VggtEdgeError
-    from vggt_edge.exporter.config import ExportRequest
-    from vggt_edge.exporter.progress import Progress
+    from vggt_edge.exporter.machine.progress import Progress
+    from vggt_edge.exporter.request import ExportRequest
 
 # Every step takes the request and a progress to report to, and returns a dataclass of paths and figures.
 Job = Callable[["ExportRequest", "Progress"], object]
@@ -106,7 +106,7 @@ def _add(app: typer.Typer, name: str, job: Job, summary: str) -> None:
 def _resolve(values: Mapping[str, object], set_values: Iterable[str], config: Path | None) -> ExportRequest:
     """The request, and the cheap checks: what is wrong here is said before torch is even imported."""
     from vggt_edge.devices.errors import InputError
-    from vggt_edge.exporter.config import resolve_request, settings_of_profile
+    from vggt_edge.exporter.request import resolve_request, settings_of_profile
 
     request = resolve_request(values, set_values, config, settings_of_profile)
     if request.scenes is not None and not request.scenes.exists():
@@ -156,10 +156,10 @@ def _print_dry_run(verb: str, request: ExportRequest, *, as_json: bool, quiet: b
     As text it stays a file for ``--config``.
     """
     from vggt_edge.exporter import job
-    from vggt_edge.exporter.config import to_settings, to_toml
-    from vggt_edge.exporter.preflight import check, shares
-    from vggt_edge.exporter.progress import make_progress
-    from vggt_edge.exporter.steps import work_folder
+    from vggt_edge.exporter.machine.estimate import check, shares
+    from vggt_edge.exporter.machine.progress import make_progress
+    from vggt_edge.exporter.request import to_settings, to_toml
+    from vggt_edge.exporter.steps.cache import work_folder
 
     with stdout_to_stderr():
         needed = job.dry_run(verb, request, make_progress(quiet=quiet))
@@ -189,7 +189,7 @@ def _refusal(check: Callable[[], None]) -> VggtEdgeError | None:
 
 
 def _run(job: Job, request: ExportRequest, *, as_json: bool, quiet: bool) -> None:
-    from vggt_edge.exporter.progress import make_progress
+    from vggt_edge.exporter.machine.progress import make_progress
 
     _check_writable(request.output)
     with stdout_to_stderr():

@@ -47,7 +47,7 @@ def doctor(
 
     Needed are the package's own dependencies and, with --target, the backend of that target.
     """
-    from vggt_edge.exporter.doctor import examine
+    from vggt_edge.exporter.machine.doctor import examine
 
     with stdout_to_stderr():
         findings = examine(target)

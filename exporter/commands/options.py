@@ -16,9 +16,7 @@ class LogLevel(StrEnum):
     ERROR = "error"
 
 
-def _option(
-    *names: str, help: str, metavar: str | None = None, panel: str | None = None
-) -> typer.models.OptionInfo:
+def _option(*names: str, help: str, metavar: str | None = None, panel: str | None = None) -> typer.models.OptionInfo:
     info: typer.models.OptionInfo = typer.Option(
         *names, help=help, metavar=metavar, rich_help_panel=panel, show_default=False
     )
@@ -56,14 +54,18 @@ ValidationScenes: TypeAlias = Annotated[
 Sensitivity: TypeAlias = Annotated[
     str | None,
     _option(
-        "--sensitivity", metavar="METHOD", help="exact, probe, or auto: exact for small models. Default: auto.",
+        "--sensitivity",
+        metavar="METHOD",
+        help="exact, probe, or auto: exact for small models. Default: auto.",
         panel=_BUDGET,
     ),
 ]
 Precision: TypeAlias = Annotated[
     str | None,
     _option(
-        "--precision", metavar="NAME", panel=_BUDGET,
+        "--precision",
+        metavar="NAME",
+        panel=_BUDGET,
         help="fp32, fp16, w8a16, w8a8, w8a8d, p6a16, w4a16, w4a8d, p4a16 or mixed. Default: mixed.",
     ),
 ]
@@ -83,7 +85,9 @@ Exclude: TypeAlias = Annotated[
 Effort: TypeAlias = Annotated[
     str | None,
     _option(
-        "--effort", metavar="LEVEL", help="Of calibration: none, fast, balanced or max. Default: balanced.",
+        "--effort",
+        metavar="LEVEL",
+        help="Of calibration: none, fast, balanced or max. Default: balanced.",
         panel=_BUDGET,
     ),
 ]
@@ -94,9 +98,7 @@ StrictAne: TypeAlias = Annotated[
     bool, _option("--strict-ane", help="Fail if the Neural Engine would not run an operation.", panel=_BUDGET)
 ]
 Seed: TypeAlias = Annotated[int | None, _option("--seed", help="Seed of everything random. Default: 0.", panel=_BUDGET)]
-Config: TypeAlias = Annotated[
-    Path | None, _option("--config", metavar="FILE", help="Settings in TOML.", panel=_CONFIG)
-]
+Config: TypeAlias = Annotated[Path | None, _option("--config", metavar="FILE", help="Settings in TOML.", panel=_CONFIG)]
 Set: TypeAlias = Annotated[
     list[str] | None,
     _option("--set", metavar="KEY=VALUE", help="One setting, stronger than the file; repeatable.", panel=_CONFIG),

@@ -13,7 +13,7 @@ from enum import Enum
 from pathlib import Path
 
 from vggt_edge.devices.errors import VggtEdgeError
-from vggt_edge.exporter.progress import format_duration
+from vggt_edge.exporter.machine.progress import format_duration
 
 RANDOM_WARNING = "WARNING: random weights ({}): sizes, times and memory are real, accuracy figures mean nothing"
 _SECONDS = "_seconds"

@@ -15,10 +15,10 @@ import onnx
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 
-from vggt_edge.calibration.apply import quantized_stage
+from vggt_edge.calibration.observation.stats import CalibrationStats
 from vggt_edge.calibration.plan import PrecisionPlan
-from vggt_edge.calibration.stats import CalibrationStats
-from vggt_edge.calibration.walk import IMAGES, Stage, StagedModel
+from vggt_edge.calibration.quantization.apply import quantized_stage
+from vggt_edge.calibration.stages.walk import IMAGES, Stage, StagedModel
 from vggt_edge.devices.errors import LoweringError
 from vggt_edge.exporter.graph.annotate import annotate
 from vggt_edge.exporter.graph.assembler import OPSET, GraphAssembler
@@ -74,9 +74,7 @@ def build_graph(
     return annotated_graph(model, plan, stats, path), written
 
 
-def annotated_graph(
-    model: ExportableModel, plan: PrecisionPlan, stats: CalibrationStats, path: Path
-) -> AnnotatedGraph:
+def annotated_graph(model: ExportableModel, plan: PrecisionPlan, stats: CalibrationStats, path: Path) -> AnnotatedGraph:
     """What a backend is handed, for an ONNX file that was written already; the program is traced when one asks."""
     return AnnotatedGraph(
         program=partial(_whole_program, model, plan, stats),

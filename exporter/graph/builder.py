@@ -135,9 +135,7 @@ class TemplateBuilder:
         shape = tuple(scale.tensor.shape)
         return self.emit("Cast", [stored], tuple(reversed(shape)) if transposed else shape, to=TensorProto.FLOAT)
 
-    def _look_up(
-        self, weight: Weight, table: Constant, stored: str, shape: tuple[int, ...], transposed: bool
-    ) -> Value:
+    def _look_up(self, weight: Weight, table: Constant, stored: str, shape: tuple[int, ...], transposed: bool) -> Value:
         """One Gather from all tables laid end to end; channels of a later table get an offset."""
         tables, values = table.tensor.shape
         half = self._store(Stored(table.source, half=True))

@@ -11,7 +11,7 @@ import torch
 from onnx import TensorProto
 from torch import Tensor, nn
 
-from vggt_edge.calibration.quantize import pack_int4
+from vggt_edge.calibration.quantization.quantize import pack_int4
 from vggt_edge.devices.errors import LoweringError
 from vggt_edge.exporter.graph.builder import ONNX_TYPES
 from vggt_edge.exporter.graph.template import Stored
@@ -77,6 +77,8 @@ def _exact_half(name: str, tensor: Tensor) -> Tensor:
     half = tensor.half()
     if not bool((half.float() == tensor).all()):
         raise LoweringError(
-            "a group scale is no FP16 number", where=name, expected="scales of vggt_edge.calibration.quantize"
+            "a group scale is no FP16 number",
+            where=name,
+            expected="scales of vggt_edge.calibration.quantization.quantize",
         )
     return half

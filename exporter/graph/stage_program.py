@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 
-from vggt_edge.calibration.apply import swapped
-from vggt_edge.calibration.walk import Stage, StagedModel
+from vggt_edge.calibration.quantization.apply import swapped
+from vggt_edge.calibration.stages.walk import Stage, StagedModel
 from vggt_edge.exporter.graph.annotate import trace
 from vggt_edge.exporter.graph.template import Value
 

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch.fx import Node
 
-import vggt_edge.calibration.linear  # noqa: F401  registers the operators below
+import vggt_edge.calibration.quantization.linear  # noqa: F401  registers the operators below
 from vggt_edge.exporter.graph.builder import ONNX_TYPES, Constant, Operand, TemplateBuilder, Weight
 from vggt_edge.exporter.graph.template import Value
 

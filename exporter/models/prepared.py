@@ -1,7 +1,7 @@
 """Prepared and tuned models on disk: shards of safetensors in the folder of a step, mapped and never read whole.
 
 A prepared model is one whose exact transforms are done (calibration/transforms); a tuned one has, besides, weights of
-the grid of its plan, and what is needed to find that grid again (calibration/tuned.py).
+the grid of its plan, and what is needed to find that grid again (calibration/quantization/tuned.py).
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from vggt_edge.calibration.collect import layers_of
+from vggt_edge.calibration.observation.collect import layers_of
+from vggt_edge.calibration.quantization.tuned import Tuned, any_tuned, set_tuned
+from vggt_edge.calibration.stages.walk import Stage
 from vggt_edge.calibration.transforms.prepare import prepared_shapes, prepared_tensors
 from vggt_edge.calibration.transforms.rewrite import take_form
-from vggt_edge.calibration.tuned import Tuned, any_tuned, set_tuned
-from vggt_edge.calibration.walk import Stage
 from vggt_edge.devices.errors import InputError
 from vggt_edge.exporter.models.checkpoint import Checkpoint
 from vggt_edge.exporter.models.config import InputShape, VGGTConfig

@@ -8,8 +8,8 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from vggt_edge.calibration.stages.walk import IMAGES, Stage, run_stages
 from vggt_edge.calibration.transforms.wiring import Wiring
-from vggt_edge.calibration.walk import IMAGES, Stage, run_stages
 from vggt_edge.exporter.models.aggregator import Aggregator
 from vggt_edge.exporter.models.camera_head import CameraHead
 from vggt_edge.exporter.models.config import OUTPUTS, SPECIAL_TOKENS, InputShape, VGGTConfig, checked_outputs

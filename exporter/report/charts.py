@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from vggt_edge.calibration.geometry import decode_pose, invert_pose, unproject
+from vggt_edge.calibration.metrics.geometry import decode_pose, invert_pose, unproject
 from vggt_edge.calibration.plan import PrecisionPlan
-from vggt_edge.calibration.sensitivity import Sensitivity
+from vggt_edge.calibration.sensitivity.ablation import Sensitivity
 from vggt_edge.devices.errors import InputError
 from vggt_edge.exporter.report.data import Outputs, SceneView
 

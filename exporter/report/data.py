@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vggt_edge.calibration.plan import PrecisionPlan
-from vggt_edge.calibration.sensitivity import Sensitivity
+from vggt_edge.calibration.sensitivity.ablation import Sensitivity
 from vggt_edge.exporter.validation import ValidationReport
 from vggt_edge.runtimes.base import Lowered
 

@@ -11,9 +11,9 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
-from vggt_edge.calibration import metrics
-from vggt_edge.calibration.geometry import AnyArray, decode_pose
-from vggt_edge.calibration.scenes import GroundTruth, Scene
+from vggt_edge.calibration.metrics import figures as metrics
+from vggt_edge.calibration.metrics.geometry import AnyArray, decode_pose
+from vggt_edge.calibration.scenes.scene import GroundTruth, Scene
 from vggt_edge.devices.errors import InputError
 from vggt_edge.exporter.validation.outputs import Outputs, with_quaternion_sign_of
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
 
-from vggt_edge.calibration.geometry import AnyArray
-from vggt_edge.calibration.scenes import Scene
+from vggt_edge.calibration.metrics.geometry import AnyArray
+from vggt_edge.calibration.scenes.scene import Scene
 from vggt_edge.devices.errors import InputError
 from vggt_edge.devices.profile import Tolerances
 from vggt_edge.exporter.validation import figures

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from vggt_edge.calibration.geometry import AnyArray
+from vggt_edge.calibration.metrics.geometry import AnyArray
 from vggt_edge.devices.errors import InputError
 
 Outputs = Mapping[str, AnyArray]

@@ -15,7 +15,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
-from vggt_edge.runtimes._worker import peak_memory_bytes, quiet_stdout
+from vggt_edge.runtimes.common.worker import peak_memory_bytes, quiet_stdout
 from vggt_edge.runtimes.coreai.files import ASSET, INPUTS, OUTPUTS, PROGRAM, REQUEST
 
 Answer = dict[str, Any]

@@ -15,8 +15,8 @@ from torch.fx import Node
 from vggt_edge.calibration.plan import Assignment, PrecisionPlan
 from vggt_edge.calibration.scheme import Activation
 from vggt_edge.devices.errors import LoweringError
-from vggt_edge.runtimes._audit import LinearPrecision, audit, place
 from vggt_edge.runtimes.base import Realised
+from vggt_edge.runtimes.common.audit import LinearPrecision, audit, place
 from vggt_edge.runtimes.coreai.asset import StoredLinear, digest_of
 
 _aten = torch.ops.aten

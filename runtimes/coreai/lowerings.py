@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.export import ExportedProgram
 from torch.fx import Node
 
-import vggt_edge.calibration.linear  # noqa: F401  registers the operators of an annotated program
+import vggt_edge.calibration.quantization.linear  # noqa: F401  registers the operators of an annotated program
 from vggt_edge.runtimes.coreai.bytecode import with_stable_names
 from vggt_edge.runtimes.coreai.files import HASH_FILE, METADATA_FILE, PROGRAM_FILE
 from vggt_edge.runtimes.coreai.sdk import dialect, sdk

@@ -15,8 +15,8 @@ from enum import StrEnum
 from typing import Any
 
 from vggt_edge.devices.errors import ResourceError, ToolchainError, VggtEdgeError
-from vggt_edge.runtimes._packages import installed
 from vggt_edge.runtimes.base import Availability
+from vggt_edge.runtimes.common.packages import installed
 
 NAME = "Core AI"
 PACKAGES = ("coreai", "coreai_torch")

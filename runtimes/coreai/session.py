@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from vggt_edge.devices.errors import InputError, ToolchainError
-from vggt_edge.runtimes._inputs import check_inputs
 from vggt_edge.runtimes.base import Arrays
+from vggt_edge.runtimes.common.inputs import check_inputs
 from vggt_edge.runtimes.coreai import process
 from vggt_edge.runtimes.coreai.files import ASSET_FILES, HASH_FILE, INPUTS, OUTPUTS, PROGRAM_FILE
 from vggt_edge.runtimes.coreai.process import Outcome

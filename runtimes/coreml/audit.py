@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from vggt_edge.calibration.plan import Assignment, PrecisionPlan
 from vggt_edge.calibration.scheme import SCHEMES, Activation
 from vggt_edge.devices.errors import LoweringError
-from vggt_edge.runtimes._audit import LinearPrecision, audit, realised_scheme
 from vggt_edge.runtimes.base import Realised
+from vggt_edge.runtimes.common.audit import LinearPrecision, audit, realised_scheme
 from vggt_edge.runtimes.coreml.mil import BITS, Argument, Constant, MilProgram, Operation
 from vggt_edge.runtimes.coreml.translate import mil_name
 

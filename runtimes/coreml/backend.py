@@ -15,9 +15,6 @@ from vggt_edge.calibration.plan import PrecisionPlan
 from vggt_edge.calibration.scheme import SCHEMES as VOCABULARY
 from vggt_edge.devices.errors import InputError, LoweringError
 from vggt_edge.devices.profile import DeviceProfile
-from vggt_edge.runtimes._audit import load_onnx
-from vggt_edge.runtimes._packages import installed
-from vggt_edge.runtimes._typed import fp32_names, type_graph
 from vggt_edge.runtimes.base import (
     DEFAULT_OPTIONS,
     AnnotatedGraph,
@@ -28,6 +25,9 @@ from vggt_edge.runtimes.base import (
     Lowered,
     Options,
 )
+from vggt_edge.runtimes.common.audit import load_onnx
+from vggt_edge.runtimes.common.packages import installed
+from vggt_edge.runtimes.common.typed import fp32_names, type_graph
 from vggt_edge.runtimes.coreml import ane, kit_files
 from vggt_edge.runtimes.coreml.audit import audit_program
 from vggt_edge.runtimes.coreml.mil import MilProgram

@@ -9,7 +9,7 @@ from contextlib import contextmanager, redirect_stderr
 from typing import Any
 
 from vggt_edge.devices.errors import ToolchainError
-from vggt_edge.runtimes import _packages
+from vggt_edge.runtimes.common import packages as _packages
 
 
 @contextmanager

@@ -129,7 +129,7 @@ def _layer_of(value: ir.Value) -> str:
 
 
 def to_mil(model: ir.Model, ios: int, images: ImageInput | None = None) -> Any:
-    """The MIL program of a typed graph (``runtimes/_typed.py``); ``LoweringError`` names a node without a form in MIL.
+    """The MIL program of a typed graph (``common/typed.py``); ``LoweringError`` names a node without a form in MIL.
 
     images: take each frame as an RGB image; None for the graph's own tensor.
     """

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from vggt_edge.devices.errors import LoweringError
-from vggt_edge.runtimes._audit import stored_palette, stored_weight
+from vggt_edge.runtimes.common.audit import stored_palette, stored_weight
 
 Array = npt.NDArray[Any]
 

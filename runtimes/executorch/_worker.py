@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 from typing import Any, TextIO
 
-from vggt_edge.runtimes._worker import peak_memory_bytes, quiet_stdout
+from vggt_edge.runtimes.common.worker import peak_memory_bytes, quiet_stdout
 from vggt_edge.runtimes.executorch.files import INPUTS, METHOD, OUTPUTS
 
 Answer = dict[str, Any]

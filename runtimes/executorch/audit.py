@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from vggt_edge.calibration.plan import Assignment, PrecisionPlan
 from vggt_edge.calibration.scheme import Activation
-from vggt_edge.runtimes._audit import LinearPrecision, audit, place
 from vggt_edge.runtimes.base import Finding, Realised
+from vggt_edge.runtimes.common.audit import LinearPrecision, audit, place
 from vggt_edge.runtimes.executorch.assemble import Undelegated
 from vggt_edge.runtimes.executorch.sdk import sdk
 from vggt_edge.runtimes.executorch.xnnpack import LoweredPiece, StoredLinear

@@ -146,7 +146,7 @@ def _make(graph: AnnotatedGraph, plan: PrecisionPlan, folder: Path) -> _Made:
 
 
 def _lowered(program: ExportedProgram, blocks: Sequence[str]) -> tuple[Pieces, tuple[LoweredPiece, ...]]:
-    from vggt_edge.runtimes._audit import place
+    from vggt_edge.runtimes.common.audit import place
     from vggt_edge.runtimes.executorch.pieces import cut
     from vggt_edge.runtimes.executorch.xnnpack import lower_pieces
 

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from vggt_edge.devices.errors import InputError
-from vggt_edge.runtimes._kit import (
+from vggt_edge.runtimes.base import Arrays, Check
+from vggt_edge.runtimes.common.kit import (
     BUILD_TIMEOUT_S,
     check_input,
     check_outputs,
@@ -28,11 +29,10 @@ from vggt_edge.runtimes._kit import (
     write_bytes,
     write_json,
 )
-from vggt_edge.runtimes._kit import GOLDEN_FILE as GOLDEN_FILE
-from vggt_edge.runtimes._kit import KIT_FILE as KIT_FILE
-from vggt_edge.runtimes._kit import KitBlock as KitBlock
-from vggt_edge.runtimes._kit import KitOutput as KitOutput
-from vggt_edge.runtimes.base import Arrays, Check
+from vggt_edge.runtimes.common.kit import GOLDEN_FILE as GOLDEN_FILE
+from vggt_edge.runtimes.common.kit import KIT_FILE as KIT_FILE
+from vggt_edge.runtimes.common.kit import KitBlock as KitBlock
+from vggt_edge.runtimes.common.kit import KitOutput as KitOutput
 
 KIT = Path(__file__).parent / "kit"
 PROJECT = "VGGTEdgeAndroid"

@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from vggt_edge.devices.errors import InputError
-from vggt_edge.runtimes._kit import sha256, write_bytes
+from vggt_edge.runtimes.common.kit import sha256, write_bytes
 from vggt_edge.runtimes.executorch.files import MODEL_FILE, PROGRAM, WEIGHTS
 
 SCHEMA_VERSION = 1

@@ -17,7 +17,7 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind
 from torch.fx import Graph, GraphModule, Node
 
-import vggt_edge.calibration.linear  # noqa: F401  registers the operators of an annotated program
+import vggt_edge.calibration.quantization.linear  # noqa: F401  registers the operators of an annotated program
 
 # What restores a stored weight. Folding these would store it in FP32.
 RESTORES = frozenset(

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from vggt_edge.devices.errors import LoweringError
-from vggt_edge.runtimes import _packages
-from vggt_edge.runtimes._packages import quiet as quiet
 from vggt_edge.runtimes.base import Availability
+from vggt_edge.runtimes.common import packages as _packages
+from vggt_edge.runtimes.common.packages import quiet as quiet
 
 NAME = "ExecuTorch"
 REMEDY = "pip install 'vggt-edge[android]'"

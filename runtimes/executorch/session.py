@@ -11,8 +11,8 @@ from types import MappingProxyType
 import numpy as np
 import numpy.typing as npt
 
-from vggt_edge.runtimes._inputs import check_inputs
 from vggt_edge.runtimes.base import Arrays
+from vggt_edge.runtimes.common.inputs import check_inputs
 from vggt_edge.runtimes.executorch.files import INPUTS, OUTPUTS, PROGRAM, WEIGHTS
 from vggt_edge.runtimes.executorch.model_file import ModelFile, checked_model
 from vggt_edge.runtimes.executorch.process import Worker

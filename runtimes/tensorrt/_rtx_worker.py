@@ -22,7 +22,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import onnx_ir as ir
 
-from vggt_edge.runtimes._worker import peak_memory_bytes
+from vggt_edge.runtimes.common.worker import peak_memory_bytes
 from vggt_edge.runtimes.tensorrt._plan_search import give_back, search_plan
 
 _LIBRARIES = ("libcudart.so.*", "libtensorrt_rtx.so.*", "libtensorrt_onnxparser_rtx.so.*")

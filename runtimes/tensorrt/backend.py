@@ -13,9 +13,6 @@ import numpy as np
 from vggt_edge.calibration.plan import PrecisionPlan
 from vggt_edge.devices.errors import InputError, LoweringError
 from vggt_edge.devices.profile import DeviceProfile
-from vggt_edge.runtimes._audit import audit_onnx, linears, load_onnx
-from vggt_edge.runtimes._kit import sha256, write_json
-from vggt_edge.runtimes._typed import fp32_names
 from vggt_edge.runtimes.base import (
     DEFAULT_OPTIONS,
     AnnotatedGraph,
@@ -27,6 +24,9 @@ from vggt_edge.runtimes.base import (
     Options,
     Session,
 )
+from vggt_edge.runtimes.common.audit import audit_onnx, linears, load_onnx
+from vggt_edge.runtimes.common.kit import sha256, write_json
+from vggt_edge.runtimes.common.typed import fp32_names
 from vggt_edge.runtimes.tensorrt import engine, rtx
 from vggt_edge.runtimes.tensorrt.prepare import Prepared, prepare
 from vggt_edge.runtimes.tensorrt.rules import enforce

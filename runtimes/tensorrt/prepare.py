@@ -8,8 +8,8 @@ from pathlib import Path
 
 import onnx_ir as ir
 
-from vggt_edge.runtimes._audit import load_onnx
-from vggt_edge.runtimes._typed import FLOATS, type_graph
+from vggt_edge.runtimes.common.audit import load_onnx
+from vggt_edge.runtimes.common.typed import FLOATS, type_graph
 from vggt_edge.runtimes.tensorrt.opset import lower_opset
 
 _ALIGNMENT = 4096

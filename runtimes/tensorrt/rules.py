@@ -12,7 +12,7 @@ import numpy as np
 import onnx_ir as ir
 
 from vggt_edge.devices.errors import LoweringError
-from vggt_edge.runtimes._audit import LINEAR_OPS, stored_weight, weight_and_data
+from vggt_edge.runtimes.common.audit import LINEAR_OPS, stored_weight, weight_and_data
 
 INT4_BLOCKS = (64, 128)
 OPSET = 21

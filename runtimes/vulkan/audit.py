@@ -11,8 +11,8 @@ from torch.fx import Node
 
 from vggt_edge.calibration.plan import Assignment, PrecisionPlan
 from vggt_edge.calibration.scheme import SCHEMES, Activation
-from vggt_edge.runtimes._audit import LinearPrecision, audit, place
 from vggt_edge.runtimes.base import Finding, Realised
+from vggt_edge.runtimes.common.audit import LinearPrecision, audit, place
 from vggt_edge.runtimes.executorch.pieces import Piece
 from vggt_edge.runtimes.vulkan.lowering import LoweredProgram
 from vggt_edge.runtimes.vulkan.payload import FLOATING, PACKED, Operation, half_key, packed_key

@@ -17,11 +17,11 @@ from accuracy_tables import BEGIN, END, TITLE, render
 from section import replace_section
 
 from vggt_edge.devices.errors import VggtEdgeError
-from vggt_edge.exporter.accuracy.contest import EFFORT, HELD_OUT_SCENES, SCHEMES, SEEDS, Accuracy, Request, accuracy
-from vggt_edge.exporter.accuracy.methods import METHODS, ablation_names, load_methods
-from vggt_edge.exporter.inputs import CALIBRATION_SCENES
+from vggt_edge.exporter.contest.harness import EFFORT, HELD_OUT_SCENES, SCHEMES, SEEDS, Accuracy, Request, accuracy
+from vggt_edge.exporter.contest.methods import METHODS, ablation_names, load_methods
+from vggt_edge.exporter.machine.progress import PlainProgress, Progress
 from vggt_edge.exporter.models.registry import MINI
-from vggt_edge.exporter.progress import PlainProgress, Progress
+from vggt_edge.exporter.steps.inputs import CALIBRATION_SCENES
 
 ROOT = Path(__file__).resolve().parents[2]
 PARTS = ("plain", "planted", "ablation", "ablation-planted")

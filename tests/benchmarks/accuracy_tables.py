@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from section import table
 
-from vggt_edge.exporter.accuracy.columns import COLUMNS, FP32, Column, Row, cell
-from vggt_edge.exporter.accuracy.contest import PLANTED, SCHEMES, Accuracy
-from vggt_edge.exporter.accuracy.verdict import best_row
+from vggt_edge.exporter.contest.columns import COLUMNS, FP32, Column, Row, cell
+from vggt_edge.exporter.contest.harness import PLANTED, SCHEMES, Accuracy
+from vggt_edge.exporter.contest.verdict import best_row
 
 BEGIN, END = "<!-- accuracy:begin -->", "<!-- accuracy:end -->"
 TITLE = "## Methods against each other"

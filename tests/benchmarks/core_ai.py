@@ -24,18 +24,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from vggt_edge.calibration.apply import apply_plan
-from vggt_edge.calibration.collect import calibrate
+from vggt_edge.calibration.observation.collect import calibrate
+from vggt_edge.calibration.observation.stats import CalibrationStats
 from vggt_edge.calibration.plan import Assignment, PrecisionPlan
-from vggt_edge.calibration.stats import CalibrationStats
+from vggt_edge.calibration.quantization.apply import apply_plan
 from vggt_edge.devices.profile import load_profile
 from vggt_edge.exporter.graph.build import annotated_graph
-from vggt_edge.exporter.inputs import run_model, synthetic
 from vggt_edge.exporter.models.checkpoint import Checkpoint, build_model
 from vggt_edge.exporter.models.config import OUTPUTS, InputShape
 from vggt_edge.exporter.models.random_weights import scaled_config, write_random_checkpoint
 from vggt_edge.exporter.models.registry import open_model
 from vggt_edge.exporter.models.vggt import VGGT
+from vggt_edge.exporter.steps.inputs import run_model, synthetic
 from vggt_edge.runtimes.coreai import BACKEND
 from vggt_edge.runtimes.coreai.lowerings import write_asset
 from vggt_edge.runtimes.coreai.sdk import sdk

@@ -281,12 +281,14 @@ class DPTHead(nn.Module):
         dim, channels, aspect = 2 * config.embed_dim, config.dpt_channels, shape.width / shape.height
         self.norm = nn.LayerNorm(dim)
         self.projects = nn.ModuleList(nn.Conv2d(dim, width, 1) for width in channels)
-        self.resize_layers = nn.ModuleList((
-            nn.ConvTranspose2d(channels[0], channels[0], kernel_size=4, stride=4),
-            nn.ConvTranspose2d(channels[1], channels[1], kernel_size=2, stride=2),
-            nn.Identity(),
-            nn.Conv2d(channels[3], channels[3], kernel_size=3, stride=2, padding=1),
-        ))
+        self.resize_layers = nn.ModuleList(
+            (
+                nn.ConvTranspose2d(channels[0], channels[0], kernel_size=4, stride=4),
+                nn.ConvTranspose2d(channels[1], channels[1], kernel_size=2, stride=2),
+                nn.Identity(),
+                nn.Conv2d(channels[3], channels[3], kernel_size=3, stride=2, padding=1),
+            )
+        )
         self.scratch = Scratch(config, outputs)
         for index, width in enumerate(channels):
             self.register_buffer(f"uv{index}", uv_table(width, *self.grid, aspect), persistent=False)

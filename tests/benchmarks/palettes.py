@@ -14,14 +14,15 @@ from unittest.mock import patch
 import torch
 from torch import Tensor
 
-from vggt_edge.calibration import apply, palette, scheme
-from vggt_edge.calibration.collect import calibrate
+from vggt_edge.calibration import scheme
+from vggt_edge.calibration.observation.collect import calibrate
+from vggt_edge.calibration.observation.stats import CalibrationStats
 from vggt_edge.calibration.plan import Assignment, PrecisionPlan
-from vggt_edge.calibration.stats import CalibrationStats
-from vggt_edge.exporter.inputs import BENCH_SEED, CALIBRATION_SEED, Outputs, run_model, synthetic
+from vggt_edge.calibration.quantization import apply, palette
 from vggt_edge.exporter.models.checkpoint import build_model
 from vggt_edge.exporter.models.config import OUTPUTS, InputShape
 from vggt_edge.exporter.models.registry import open_model
+from vggt_edge.exporter.steps.inputs import BENCH_SEED, CALIBRATION_SEED, Outputs, run_model, synthetic
 from vggt_edge.exporter.validation import figures
 from vggt_edge.exporter.validation.figures import Sample
 from vggt_edge.exporter.validation.outputs import without_batch

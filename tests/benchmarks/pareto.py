@@ -42,22 +42,27 @@ from pareto_tables import (
 )
 from section import replace_section
 
-from vggt_edge.calibration.apply import apply_plan
-from vggt_edge.calibration.assign import PlanContext, make_candidates, plan_mixed, plan_uniform, rest_scheme
-from vggt_edge.calibration.collect import calibrate, model_digest
-from vggt_edge.calibration.cost import describe_blocks, rest_bytes, weight_bytes
+from vggt_edge.calibration.observation.collect import calibrate, model_digest
 from vggt_edge.calibration.plan import PrecisionPlan
-from vggt_edge.calibration.probes import estimate
-from vggt_edge.calibration.program import Budget
+from vggt_edge.calibration.planning.assign import PlanContext, make_candidates, plan_mixed, plan_uniform, rest_scheme
+from vggt_edge.calibration.planning.cost import describe_blocks, rest_bytes, weight_bytes
+from vggt_edge.calibration.planning.program import Budget
+from vggt_edge.calibration.quantization.apply import apply_plan
 from vggt_edge.calibration.scheme import scheme
-from vggt_edge.calibration.sensitivity import Sensitivity, measure
+from vggt_edge.calibration.sensitivity.ablation import Sensitivity, measure
+from vggt_edge.calibration.sensitivity.probes import estimate
 from vggt_edge.calibration.transforms.prepare import prepare
 from vggt_edge.calibration.tuning.tune import tune
 from vggt_edge.devices.profile import load_profile
-from vggt_edge.exporter.accuracy.measure import HeldOut
-from vggt_edge.exporter.accuracy.results import Results
-from vggt_edge.exporter.accuracy.sources import source_digest
-from vggt_edge.exporter.inputs import (
+from vggt_edge.exporter.contest.measure import HeldOut
+from vggt_edge.exporter.contest.results import Results
+from vggt_edge.exporter.contest.sources import source_digest
+from vggt_edge.exporter.machine.progress import PlainProgress, Progress
+from vggt_edge.exporter.models.checkpoint import build_model
+from vggt_edge.exporter.models.config import OUTPUTS, InputShape
+from vggt_edge.exporter.models.registry import MINI, open_model
+from vggt_edge.exporter.models.vggt import VGGT
+from vggt_edge.exporter.steps.inputs import (
     BENCH_SEED,
     CALIBRATION_SCENES,
     CALIBRATION_SEED,
@@ -65,11 +70,6 @@ from vggt_edge.exporter.inputs import (
     PROBE_SCENES,
     synthetic,
 )
-from vggt_edge.exporter.models.checkpoint import build_model
-from vggt_edge.exporter.models.config import OUTPUTS, InputShape
-from vggt_edge.exporter.models.registry import MINI, open_model
-from vggt_edge.exporter.models.vggt import VGGT
-from vggt_edge.exporter.progress import PlainProgress, Progress
 
 ROOT = Path(__file__).resolve().parents[2]
 BEGIN, END = "<!-- pareto:begin -->", "<!-- pareto:end -->"
@@ -85,10 +85,10 @@ _SOURCES = tuple(
     for name in (
         "calibration.tuning.tune",
         "calibration.transforms.prepare",
-        "calibration.apply",
-        "calibration.synthetic",
-        "calibration.probes",
-        "exporter.accuracy.measure",
+        "calibration.quantization.apply",
+        "calibration.scenes.synthetic",
+        "calibration.sensitivity.probes",
+        "exporter.contest.measure",
     )
 )
 

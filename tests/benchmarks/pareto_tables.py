@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from scipy.stats import spearmanr
 from section import table
 
-from vggt_edge.calibration.cost import conv_scheme
+from vggt_edge.calibration.planning.cost import conv_scheme
 
 UNIFORM, PROBED, EXACT, WIDE, DEPTH, RANDOM = "uniform", "probed", "exact", "wide", "depth", "random"
 ROUNDINGS = ("plain", "tuned")

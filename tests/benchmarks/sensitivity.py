@@ -1,4 +1,4 @@
-"""Compares probed sensitivities (calibration/probes.py) with the exact ablation (calibration/sensitivity.py).
+"""Compares probed sensitivities (sensitivity/probes.py) with the exact ablation (sensitivity/ablation.py).
 
 ``sensitivity.py [--scenes N] [--probes P] [--seeds K] [--frames S] [--resolution N]``: on vggt-mini and its synthetic
 scenes, all blocks in fp16, w8a16, w8a8 and w4a16 (heads: no w4a16). Rank correlations (Spearman), ratio predicted /
@@ -16,14 +16,14 @@ from typing import TypeVar
 import numpy as np
 from scipy.stats import spearmanr
 
-from vggt_edge.calibration.collect import calibrate
-from vggt_edge.calibration.probes import estimate
-from vggt_edge.calibration.sensitivity import Sensitivity, measure
-from vggt_edge.exporter.inputs import CALIBRATION_SCENES, CALIBRATION_SEED, synthetic
+from vggt_edge.calibration.observation.collect import calibrate
+from vggt_edge.calibration.sensitivity.ablation import Sensitivity, measure
+from vggt_edge.calibration.sensitivity.probes import estimate
 from vggt_edge.exporter.models.checkpoint import build_model
 from vggt_edge.exporter.models.config import OUTPUTS, InputShape
 from vggt_edge.exporter.models.registry import open_model
 from vggt_edge.exporter.models.vggt import VGGT
+from vggt_edge.exporter.steps.inputs import CALIBRATION_SCENES, CALIBRATION_SEED, synthetic
 
 SCHEMES = ("fp16", "w8a16", "w8a8", "w4a16")
 GROUP_SIZE = 64

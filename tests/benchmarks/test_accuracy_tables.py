@@ -9,9 +9,9 @@ import accuracy
 import pytest
 from accuracy_tables import BEGIN, END, goals, lead, render, scheme_table, schemes
 
-from vggt_edge.exporter.accuracy.columns import COLUMNS, FP32, Row
-from vggt_edge.exporter.accuracy.contest import Accuracy
-from vggt_edge.exporter.accuracy.verdict import judge
+from vggt_edge.exporter.contest.columns import COLUMNS, FP32, Row
+from vggt_edge.exporter.contest.harness import Accuracy
+from vggt_edge.exporter.contest.verdict import judge
 
 
 def row(scheme: str, method: str, seeds: int = 3, **changes: float) -> Row:

@@ -209,10 +209,13 @@ def test_replaces_its_own_section_only() -> None:
 
 def test_a_section_marks_random_weights_and_names_the_commands() -> None:
     machine = {"cores": 2, "memory_bytes": 24e9, "versions": {"torch": "2.13.0"}}
-    figures = {"nodes": 10, "timings": [
-        {"step": "calibrate", "seconds": 9.0, "forward_seconds": 7.0},
-        {"step": "plan", "seconds": 1.0},
-    ]}
+    figures = {
+        "nodes": 10,
+        "timings": [
+            {"step": "calibrate", "seconds": 9.0, "forward_seconds": 7.0},
+            {"step": "plan", "seconds": 1.0},
+        ],
+    }
     result = {"command": "vggt-edge export", "ended": "finished with 0", "wall_s": 12.0, "peak_bytes": 5e9}
     result |= {"own_peak_bytes": 4e9}
     results = {"ours-w8a8": {**result, "figures": figures, "machine": machine}}

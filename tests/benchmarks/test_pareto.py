@@ -13,10 +13,10 @@ from pareto import budgets, composed, orders, with_eight_bits
 from pareto_plot import draw
 from pareto_tables import EXACT, FAMILIES, PROBED, UNIFORM, Found, Point, Run, Sensitivities, front, render, spearman
 
-from vggt_edge.calibration.collect import calibrate
+from vggt_edge.calibration.observation.collect import calibrate
 from vggt_edge.calibration.plan import Assignment, PrecisionPlan
-from vggt_edge.calibration.synthetic import render_scene
-from vggt_edge.calibration.tuned import any_tuned
+from vggt_edge.calibration.quantization.tuned import any_tuned
+from vggt_edge.calibration.scenes.synthetic import render_scene
 from vggt_edge.calibration.tuning.tune import tune
 from vggt_edge.exporter.models.vggt import VGGT
 

@@ -7,10 +7,10 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from vggt_edge.calibration.collect import calibrate
+from vggt_edge.calibration.observation.collect import calibrate
+from vggt_edge.calibration.observation.stats import CalibrationStats
 from vggt_edge.calibration.plan import Assignment, PrecisionPlan
-from vggt_edge.calibration.scenes import Scene
-from vggt_edge.calibration.stats import CalibrationStats
+from vggt_edge.calibration.scenes.scene import Scene
 from vggt_edge.exporter.models.vggt import VGGT
 
 FRAMES, SIDE = 2, 28

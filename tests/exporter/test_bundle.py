@@ -14,7 +14,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vggt_edge.devices.errors import InputError, ResourceError, UsageError
-from vggt_edge.exporter import usage
 from vggt_edge.exporter.bundle import (
     FileEntry,
     Manifest,
@@ -25,8 +24,9 @@ from vggt_edge.exporter.bundle import (
     verify_bundle,
     write_bundle,
 )
-from vggt_edge.exporter.steps import place_tree
-from vggt_edge.exporter.usage import Timing
+from vggt_edge.exporter.machine import usage
+from vggt_edge.exporter.machine.usage import Timing
+from vggt_edge.exporter.steps.cache import place_tree
 
 INPUTS = ManifestInputs(
     model="vggt-mini",

@@ -18,8 +18,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
+from vggt_edge.calibration.observation.stats import BlockRange, CalibrationStats, Sample, TensorStats
 from vggt_edge.calibration.plan import Assignment, PrecisionPlan
-from vggt_edge.calibration.stats import BlockRange, CalibrationStats, Sample, TensorStats
 from vggt_edge.devices import errors
 from vggt_edge.exporter.cli import app, explain, main
 from vggt_edge.exporter.commands.output import print_result, stdout_to_stderr, to_document

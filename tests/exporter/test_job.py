@@ -17,13 +17,13 @@ import pytest
 import torch
 from PIL import Image
 
-from vggt_edge.calibration.walk import Stage
+from vggt_edge.calibration.stages.walk import Stage
 from vggt_edge.exporter.bundle import read_manifest
-from vggt_edge.exporter.inputs import BENCH_SEED, CALIBRATION_SEED, VALIDATION_SEED, synthetic
 from vggt_edge.exporter.models.checkpoint import read_checkpoint, save_checkpoint
 from vggt_edge.exporter.models.prepared import save_tuned
 from vggt_edge.exporter.models.registry import MINI_WEIGHTS
 from vggt_edge.exporter.models.vggt import VGGT
+from vggt_edge.exporter.steps.inputs import BENCH_SEED, CALIBRATION_SEED, VALIDATION_SEED, synthetic
 
 Run = Callable[..., Any]
 # Small and quick: what is tested here is the line, not the accuracy, and no backend compiles anything for the host.
@@ -113,7 +113,7 @@ def test_a_stage_that_was_tuned_but_not_booked_is_tuned_again(
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr("vggt_edge.exporter.stages.save_tuned", save_and_stop)
+        patched.setattr("vggt_edge.exporter.steps.tune.save_tuned", save_and_stop)
         assert vggt_edge("export", *options, "-o", tmp_path / "out").code != 0
     assert vggt_edge("export", *options, "--resume", "-o", tmp_path / "out").code in (0, 4)
     assert vggt_edge("export", *options, "-o", tmp_path / "clean").code in (0, 4)

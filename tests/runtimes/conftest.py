@@ -13,8 +13,8 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 from torch.nn import functional
 
-from vggt_edge.calibration.apply import Recipe, quantized
 from vggt_edge.calibration.plan import Assignment, PrecisionPlan
+from vggt_edge.calibration.quantization.apply import Recipe, quantized
 from vggt_edge.calibration.scheme import SCHEMES
 from vggt_edge.exporter.graph.annotate import annotate
 from vggt_edge.runtimes.base import AnnotatedGraph

@@ -75,9 +75,7 @@ def test_the_same_input_gives_the_same_bits(write_mini: Callable[..., Path], tok
     assert all(np.array_equal(first[name], second[name]) for name in first)
 
 
-def test_the_number_of_threads_changes_the_last_bits_at_most(
-    write_mini: Callable[..., Path], tokens: Array
-) -> None:
+def test_the_number_of_threads_changes_the_last_bits_at_most(write_mini: Callable[..., Path], tokens: Array) -> None:
     path = write_mini("fp16", "w4a16", "w8a16")
     one, two = (open_onnx(path, threads=threads).run({"tokens": tokens}) for threads in (1, 2))
     assert all(sqnr_db(two[name], one[name]) > 110 for name in one)

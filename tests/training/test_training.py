@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from vggt_edge.calibration.geometry import decode_pose, quaternion_to_rotation, unproject
+from vggt_edge.calibration.metrics.geometry import decode_pose, quaternion_to_rotation, unproject
 from vggt_edge.exporter.models.config import InputShape, VGGTConfig
 from vggt_edge.exporter.models.vggt import VGGT
 

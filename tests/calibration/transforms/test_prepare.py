@@ -11,11 +11,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vggt_edge.calibration.collect import calibrate
-from vggt_edge.calibration.scenes import Scene
+from vggt_edge.calibration.observation.collect import calibrate
+from vggt_edge.calibration.scenes.scene import Scene
+from vggt_edge.calibration.stages.walk import IMAGES
 from vggt_edge.calibration.transforms.prepare import prepare, prepared_shapes, prepared_tensors
 from vggt_edge.calibration.transforms.rewrite import take_form
-from vggt_edge.calibration.walk import IMAGES
 from vggt_edge.exporter.graph.annotate import trace
 from vggt_edge.exporter.graph.build import write_onnx
 from vggt_edge.exporter.graph.stage_program import StageProgram, alone

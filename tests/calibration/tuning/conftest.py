@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from vggt_edge.calibration.collect import calibrate
-from vggt_edge.calibration.scenes import Scene
-from vggt_edge.calibration.stats import CalibrationStats
+from vggt_edge.calibration.observation.collect import calibrate
+from vggt_edge.calibration.observation.stats import CalibrationStats
+from vggt_edge.calibration.scenes.scene import Scene
 from vggt_edge.calibration.tuning.input_scale import Sample
 from vggt_edge.calibration.tuning.layer import Evidence
 from vggt_edge.calibration.tuning.moments import Moments

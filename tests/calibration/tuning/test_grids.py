@@ -10,10 +10,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from vggt_edge.calibration.apply import Recipe, quantized
-from vggt_edge.calibration.linear import PaletteWeight, QuantWeight
+from vggt_edge.calibration.quantization.apply import Recipe, quantized
+from vggt_edge.calibration.quantization.linear import PaletteWeight, QuantWeight
+from vggt_edge.calibration.quantization.tuned import Tuned, set_tuned
 from vggt_edge.calibration.scheme import SCHEMES
-from vggt_edge.calibration.tuned import Tuned, set_tuned
 from vggt_edge.calibration.tuning.grids import Palette, Uniform, palette_grid, uniform_grids
 
 UNIFORM = ("w8a16", "w8a8", "w8a8d", "w4a16", "w4a8d", "w4a4d")

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from vggt_edge.calibration.quantize import activation_scale
+from vggt_edge.calibration.quantization.quantize import activation_scale
 from vggt_edge.calibration.tuning.input_scale import SHRINKS, Sample, best_input_scale, predicted_error
 
 

@@ -12,11 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from vggt_edge.calibration import quantize as q
-from vggt_edge.calibration.apply import Recipe, quantized
-from vggt_edge.calibration.linear import PaletteWeight, QuantWeight
+from vggt_edge.calibration.quantization import quantize as q
+from vggt_edge.calibration.quantization.apply import Recipe, quantized
+from vggt_edge.calibration.quantization.linear import PaletteWeight, QuantWeight
+from vggt_edge.calibration.quantization.tuned import any_tuned, tuned_of
 from vggt_edge.calibration.scheme import SCHEMES
-from vggt_edge.calibration.tuned import any_tuned, tuned_of
 from vggt_edge.calibration.tuning.gptq import compensated
 from vggt_edge.calibration.tuning.grids import palette_grid, uniform_grids
 from vggt_edge.calibration.tuning.input_scale import Sample, best_input_scale

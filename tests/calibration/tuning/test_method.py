@@ -10,13 +10,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from vggt_edge.calibration.collect import calibrate, images_of, layers_of
-from vggt_edge.calibration.cost import conv_scheme
-from vggt_edge.calibration.linear import HalfWeight, PaletteWeight, QuantLinear, QuantWeight
-from vggt_edge.calibration.scenes import Scene
+from vggt_edge.calibration.observation.collect import calibrate, images_of, layers_of
+from vggt_edge.calibration.planning.cost import conv_scheme
+from vggt_edge.calibration.quantization.linear import HalfWeight, PaletteWeight, QuantLinear, QuantWeight
+from vggt_edge.calibration.scenes.scene import Scene
 from vggt_edge.calibration.scheme import SCHEMES
-from vggt_edge.calibration.tokens import TokenScales, token_scales
 from vggt_edge.calibration.tuning.method import ABLATIONS, SplitLinear, quantize, split_scales, uniform
+from vggt_edge.calibration.tuning.tokens import TokenScales, token_scales
 from vggt_edge.devices.errors import InputError
 from vggt_edge.exporter.models.vggt import VGGT
 
@@ -112,9 +112,7 @@ def test_plans_give_every_block_one_scheme(name: str, small: VGGT) -> None:
 def test_special_tokens_get_a_scale_of_their_own(camera: VGGT, ours: VGGT, scenes: tuple[Scene, ...]) -> None:
     """The larger of both is the scale that tuning found; the ratio is that of the statistics."""
     stats, model = calibrate(camera, scenes[:1]), copy.deepcopy(ours)
-    scales = {
-        name: module.input_scale for name, module in model.named_modules() if isinstance(module, QuantLinear)
-    }
+    scales = {name: module.input_scale for name, module in model.named_modules() if isinstance(module, QuantLinear)}
     split_scales(model, stats)
     split = {name: module for name, module in model.named_modules() if isinstance(module, SplitLinear)}
     assert split.keys() == {name for name, scale in scales.items() if isinstance(scale, float)}

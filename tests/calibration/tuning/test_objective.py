@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from vggt_edge.calibration import geometry
-from vggt_edge.calibration.sensitivity import WEIGHTS, output_errors, weighted
+from vggt_edge.calibration.metrics import geometry
+from vggt_edge.calibration.sensitivity.ablation import WEIGHTS, output_errors, weighted
 from vggt_edge.calibration.tuning.objective import GEOMETRY, TASK_WEIGHTS, task_loss, task_losses, unproject
 from vggt_edge.devices.errors import InputError, UnknownNameError
 
@@ -65,7 +65,7 @@ def test_without_geometry_it_is_the_error_of_the_sensitivity(seed: int) -> None:
 
 @given(SEEDS)
 def test_unprojection_is_that_of_numpy(seed: int) -> None:
-    """The torch twin agrees with calibration/geometry.py on cameras of any rotation."""
+    """The torch twin agrees with calibration/metrics/geometry.py on cameras of any rotation."""
     outputs = outputs_of(seed)
     pose, depth = outputs["pose_enc"][0].double().numpy(), outputs["depth"][0].double().numpy()
     extrinsics, intrinsics = geometry.decode_pose(pose, (HEIGHT, WIDTH))

@@ -11,13 +11,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from vggt_edge.calibration.apply import realised_scheme
-from vggt_edge.calibration.collect import images_of, layers_of
-from vggt_edge.calibration.linear import DYNAMIC, fake_quantize_input, image_block, token_block
-from vggt_edge.calibration.probes import Seen, pulled_back
-from vggt_edge.calibration.quantize import activation_scale
-from vggt_edge.calibration.scenes import Scene
+from vggt_edge.calibration.observation.collect import images_of, layers_of
+from vggt_edge.calibration.quantization.apply import realised_scheme
+from vggt_edge.calibration.quantization.linear import DYNAMIC, fake_quantize_input, image_block, token_block
+from vggt_edge.calibration.quantization.quantize import activation_scale
+from vggt_edge.calibration.scenes.scene import Scene
 from vggt_edge.calibration.scheme import SCHEMES, Activation, Scheme
+from vggt_edge.calibration.sensitivity.probes import Seen, pulled_back
 from vggt_edge.calibration.transforms.plant import plant
 from vggt_edge.calibration.transforms.wiring import Unit
 from vggt_edge.calibration.tuning.grids import uniform_grids
@@ -202,9 +202,7 @@ def test_evidence_is_what_the_smoothed_block_reads(
 
 
 @pytest.mark.parametrize("name", ["w4a16", "w8a16", "p4a16"])
-def test_weight_only_schemes_are_not_smoothed(
-    name: str, small: VGGT, plain_evidence: dict[str, Evidence]
-) -> None:
+def test_weight_only_schemes_are_not_smoothed(name: str, small: VGGT, plain_evidence: dict[str, Evidence]) -> None:
     """Compensation does there what smoothing would."""
     for block in BLOCKS:
         own = of_block(plain_evidence, small, block)
@@ -259,9 +257,7 @@ def about_mean(tokens: Tensor) -> Tensor:
     return (centred.T @ centred).float()
 
 
-def test_shifted_evidence_is_that_of_shifted_inputs(
-    inputs: Tensor, evidence_of: Callable[[Tensor], Evidence]
-) -> None:
+def test_shifted_evidence_is_that_of_shifted_inputs(inputs: Tensor, evidence_of: Callable[[Tensor], Evidence]) -> None:
     """The Hessian is about the mean, and stays."""
     one, by = evidence_of(inputs), torch.randn(64, generator=torch.Generator().manual_seed(0))
     after, again = shifted(one, by), evidence_of(inputs - by)
@@ -305,8 +301,10 @@ def test_means_are_taken_out_of_what_is_scaled_at_run_time(
     smooth(module, unit_of(small, FRAME), schemes, 32, evidence)
     smooth(twin, unit_of(small, FRAME), schemes, 32, alike, shifts=False)
     for path in PLANTED:
-        means = [float(one.sample.x.mean(dim=0).square().mean() / one.sample.x.square().mean())
-                 for one in (evidence[path], alike[path])]
+        means = [
+            float(one.sample.x.mean(dim=0).square().mean() / one.sample.x.square().mean())
+            for one in (evidence[path], alike[path])
+        ]
         assert means[1] > 0.5
         assert (means[0] < 0.2) == (name != "w8a8"), path
 

@@ -12,16 +12,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from vggt_edge.calibration.apply import apply_plan
-from vggt_edge.calibration.collect import calibrate, images_of, layers_of
+from vggt_edge.calibration.observation.collect import calibrate, images_of, layers_of
+from vggt_edge.calibration.observation.stats import CalibrationStats
 from vggt_edge.calibration.plan import PrecisionPlan
-from vggt_edge.calibration.probes import Seen, pulled_back
-from vggt_edge.calibration.scenes import Scene
-from vggt_edge.calibration.sensitivity import output_errors, weighted
-from vggt_edge.calibration.stats import CalibrationStats
-from vggt_edge.calibration.tuned import any_tuned
+from vggt_edge.calibration.quantization.apply import apply_plan
+from vggt_edge.calibration.quantization.tuned import any_tuned
+from vggt_edge.calibration.scenes.scene import Scene
+from vggt_edge.calibration.sensitivity.ablation import output_errors, weighted
+from vggt_edge.calibration.sensitivity.probes import Seen, pulled_back
+from vggt_edge.calibration.stages.walk import Stage, StageTime
 from vggt_edge.calibration.tuning.tune import EFFORTS, Collected, Parts, Tokens, Tuner, tune, tuned_from
-from vggt_edge.calibration.walk import Stage, StageTime
 from vggt_edge.devices.errors import InputError
 from vggt_edge.exporter.models.vggt import VGGT
 
@@ -359,9 +359,7 @@ def test_one_frame_is_enough(
     assert error(rounded(tuned, plan, stats), single, one) < 1
 
 
-def test_a_dead_input_leaves_its_layer_usable(
-    camera: VGGT, scenes: tuple[Scene, ...], uniform_plan: Plan
-) -> None:
+def test_a_dead_input_leaves_its_layer_usable(camera: VGGT, scenes: tuple[Scene, ...], uniform_plan: Plan) -> None:
     """What fc2 reads is always zero: it gets no scale from tuning, and one from the statistics."""
     fc1 = camera.get_submodule("aggregator.frame_blocks.0.mlp.fc1")
     for parameter in fc1.parameters():

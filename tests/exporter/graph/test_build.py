@@ -19,7 +19,7 @@ import torch
 from onnx import TensorProto, numpy_helper
 from torch import nn
 
-from vggt_edge.calibration.quantize import unpack_int4
+from vggt_edge.calibration.quantization.quantize import unpack_int4
 from vggt_edge.exporter.graph.build import build_graph, write_onnx
 from vggt_edge.exporter.graph.data_file import ALIGNMENT
 from vggt_edge.exporter.models.config import InputShape, VGGTConfig

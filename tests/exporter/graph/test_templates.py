@@ -12,8 +12,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from vggt_edge.calibration import linear as layers
-from vggt_edge.calibration.walk import IMAGES, Stage
+from vggt_edge.calibration.quantization import linear as layers
+from vggt_edge.calibration.stages.walk import IMAGES, Stage
 from vggt_edge.devices.errors import LoweringError
 from vggt_edge.exporter.graph.build import write_onnx
 
@@ -129,9 +129,7 @@ class _OtherQuantization(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         ops, limits = torch.ops.torchao, (torch.int8, -128, 127)
-        scale, zero = ops.choose_qparams_affine(
-            x, self.mapping, self.block, *limits, 1e-9, torch.float32, torch.int8
-        )
+        scale, zero = ops.choose_qparams_affine(x, self.mapping, self.block, *limits, 1e-9, torch.float32, torch.int8)
         integers = ops.quantize_affine(x, self.block, scale, zero, *limits)
         return ops.dequantize_affine(integers, self.block, scale, zero, *limits)
 

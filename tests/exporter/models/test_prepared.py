@@ -8,19 +8,19 @@ from pathlib import Path
 import pytest
 import torch
 
-from vggt_edge.calibration.apply import quantized_stage
-from vggt_edge.calibration.collect import calibrate
+from vggt_edge.calibration.observation.collect import calibrate
 from vggt_edge.calibration.plan import Assignment, PrecisionPlan
+from vggt_edge.calibration.quantization.apply import quantized_stage
+from vggt_edge.calibration.quantization.tuned import any_tuned
 from vggt_edge.calibration.transforms.prepare import prepare
-from vggt_edge.calibration.tuned import any_tuned
 from vggt_edge.calibration.tuning.tune import tune
 from vggt_edge.devices.errors import InputError
-from vggt_edge.exporter.inputs import synthetic
 from vggt_edge.exporter.models import prepared
 from vggt_edge.exporter.models.checkpoint import build_model
 from vggt_edge.exporter.models.config import OUTPUTS, InputShape
 from vggt_edge.exporter.models.registry import MINI, open_model
 from vggt_edge.exporter.models.vggt import VGGT
+from vggt_edge.exporter.steps.inputs import synthetic
 
 SHAPE = InputShape(2, 28, 28)
 SEED = 3

@@ -8,11 +8,11 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from vggt_edge.calibration.geometry import encode_pose
+from vggt_edge.calibration.metrics.geometry import encode_pose
 from vggt_edge.calibration.plan import Assignment, PrecisionPlan
-from vggt_edge.calibration.scenes import Scene
-from vggt_edge.calibration.sensitivity import Sensitivity
-from vggt_edge.calibration.synthetic import render_scene
+from vggt_edge.calibration.scenes.scene import Scene
+from vggt_edge.calibration.scenes.synthetic import render_scene
+from vggt_edge.calibration.sensitivity.ablation import Sensitivity
 from vggt_edge.devices.profile import Tolerances
 from vggt_edge.exporter.report import Budget, ReportData, SceneView, component_sizes
 from vggt_edge.exporter.validation import ValidationReport, validate

@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from vggt_edge.calibration.geometry import encode_pose
-from vggt_edge.calibration.scenes import Scene
-from vggt_edge.calibration.synthetic import render_scene
+from vggt_edge.calibration.metrics.geometry import encode_pose
+from vggt_edge.calibration.scenes.scene import Scene
+from vggt_edge.calibration.scenes.synthetic import render_scene
 
 Outputs = dict[str, npt.NDArray[Any]]
 HEIGHT, WIDTH, FRAMES = 28, 42, 3

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from vggt_edge.calibration.scenes import Scene
+from vggt_edge.calibration.scenes.scene import Scene
 from vggt_edge.devices.errors import InputError
 from vggt_edge.devices.profile import Tolerances
 from vggt_edge.exporter.validation import Row, Status, ValidationReport, validate

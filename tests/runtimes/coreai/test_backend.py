@@ -13,10 +13,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from vggt_edge.calibration.apply import apply_plan
-from vggt_edge.calibration.collect import calibrate
+from vggt_edge.calibration.observation.collect import calibrate
 from vggt_edge.calibration.plan import Assignment, PrecisionPlan
-from vggt_edge.calibration.scenes import Scene
+from vggt_edge.calibration.quantization.apply import apply_plan
+from vggt_edge.calibration.scenes.scene import Scene
 from vggt_edge.devices.errors import LoweringError, ResourceError, ToolchainError
 from vggt_edge.devices.profile import load_profile
 from vggt_edge.exporter.graph.annotate import annotate

@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save
 
-from vggt_edge.calibration.geometry import decode_pose, invert_pose, unproject
-from vggt_edge.calibration.metrics import confident_pixels, drift
-from vggt_edge.calibration.resize import fit_shape, resize_frame, resize_intrinsics
+from vggt_edge.calibration.metrics.figures import confident_pixels, drift
+from vggt_edge.calibration.metrics.geometry import decode_pose, invert_pose, unproject
+from vggt_edge.calibration.scenes.resize import fit_shape, resize_frame, resize_intrinsics
 from vggt_edge.exporter.validation.outputs import with_quaternion_sign_of
 from vggt_edge.runtimes.coreml import kit_files
 from vggt_edge.runtimes.coreml.kit_files import KitBlock, KitDescription, KitOutput

@@ -14,10 +14,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
-from vggt_edge.calibration.linear import PaletteConv2d, PaletteConvTranspose2d, PaletteLinear
+from vggt_edge.calibration.quantization.linear import PaletteConv2d, PaletteConvTranspose2d, PaletteLinear
 from vggt_edge.devices.errors import LoweringError
 from vggt_edge.exporter.graph import write_onnx
-from vggt_edge.runtimes._typed import type_graph
+from vggt_edge.runtimes.common.typed import type_graph
 from vggt_edge.runtimes.coreml.interpreter import MilSession
 from vggt_edge.runtimes.coreml.program import load_program
 from vggt_edge.runtimes.coreml.save import save_package
@@ -210,7 +210,7 @@ def through_package(layer: Any, x: Any, folder: Path) -> tuple[Path, Array]:
     """Write a one-layer model as the exporter does, lower it, and run the package in FP32 semantics."""
     from torch import nn
 
-    from vggt_edge.calibration.walk import Stage
+    from vggt_edge.calibration.stages.walk import Stage
 
     class OneLayer(nn.Module):
         special_tokens, output_names = 0, ("y",)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 
-from vggt_edge.calibration.apply import Recipe, quantized
+from vggt_edge.calibration.quantization.apply import Recipe, quantized
 from vggt_edge.calibration.scheme import SCHEMES
 from vggt_edge.devices.errors import LoweringError
 from vggt_edge.runtimes.executorch import block_errors

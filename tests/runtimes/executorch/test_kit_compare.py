@@ -20,8 +20,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vggt_edge.calibration.geometry import decode_pose
-from vggt_edge.calibration.metrics import drift, pose_errors
+from vggt_edge.calibration.metrics.figures import drift, pose_errors
+from vggt_edge.calibration.metrics.geometry import decode_pose
 from vggt_edge.runtimes.executorch.kit_files import KIT
 
 SOURCE = KIT / "compare.py"

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 
-from vggt_edge.calibration.linear import QuantLinear
-from vggt_edge.runtimes._audit import place
+from vggt_edge.calibration.quantization.linear import QuantLinear
+from vggt_edge.runtimes.common.audit import place
 from vggt_edge.runtimes.executorch.pieces import Pieces, cut
 
 WIDTH = 32

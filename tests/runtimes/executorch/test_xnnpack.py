@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from vggt_edge.calibration.apply import Recipe, quantized
+from vggt_edge.calibration.quantization.apply import Recipe, quantized
 from vggt_edge.calibration.scheme import SCHEMES
 from vggt_edge.runtimes.executorch.assemble import Assembled, assemble
 from vggt_edge.runtimes.executorch.model_file import Border, write_model_file
@@ -129,9 +129,11 @@ def test_what_we_serialize_runs_like_what_executorch_serializes(tmp_path: Path) 
     model, x = blocks("fp32", "w8a8d", "w4a8d"), torch.randn(6, 32)
     pieces = pieces_of(nn.Sequential(nn.Identity(), model), x)
     ours = executed(assembled(model, x), x, tmp_path)
-    (whole,) = pieces.pieces if len(pieces.pieces) == 1 else cut(
-        torch.export.export(model.eval(), (x,), strict=False), lambda path: ""
-    ).pieces
+    (whole,) = (
+        pieces.pieces
+        if len(pieces.pieces) == 1
+        else cut(torch.export.export(model.eval(), (x,), strict=False), lambda path: "").pieces
+    )
     with quiet(), torch.no_grad():
         partitioner = sdk("backends.xnnpack.partition.xnnpack_partitioner").XnnpackPartitioner
         manager = sdk("exir").to_edge_transform_and_lower(rewrite(whole), partitioner=[partitioner()]).to_executorch()

@@ -12,7 +12,7 @@ import onnx_ir as ir
 import pytest
 
 from vggt_edge.devices.errors import LoweringError
-from vggt_edge.runtimes._audit import audit_onnx
+from vggt_edge.runtimes.common.audit import audit_onnx
 from vggt_edge.runtimes.onnxruntime import open_onnx
 from vggt_edge.runtimes.tensorrt.prepare import prepare
 from vggt_edge.runtimes.tensorrt.rules import violations

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from vggt_edge.calibration.apply import Recipe, quantized
 from vggt_edge.calibration.plan import Assignment, PrecisionPlan
+from vggt_edge.calibration.quantization.apply import Recipe, quantized
 from vggt_edge.calibration.scheme import SCHEMES
 from vggt_edge.devices.errors import InputError, LoweringError, ResourceError, ToolchainError
 from vggt_edge.devices.profile import DeviceProfile, resolve

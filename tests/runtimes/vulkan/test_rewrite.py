@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from vggt_edge.calibration.apply import Recipe, quantized
+from vggt_edge.calibration.quantization.apply import Recipe, quantized
 from vggt_edge.calibration.scheme import SCHEMES
 from vggt_edge.runtimes.executorch.pieces import Piece, cut
 from vggt_edge.runtimes.executorch.rewrite import rewrite

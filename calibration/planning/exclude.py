@@ -1,0 +1,89 @@
+"""Keeping named blocks and linears at 16 bits, whatever the planner would choose (``--exclude``).
+
+On a device without FP16 they are kept in FP32.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+
+from vggt_edge.calibration.plan import Assignment, PrecisionPlan
+from vggt_edge.calibration.planning.cost import BlockCost
+from vggt_edge.calibration.scheme import scheme
+from vggt_edge.devices.errors import UsageError
+from vggt_edge.devices.profile import DeviceProfile
+
+
+def kept_scheme(profile: DeviceProfile) -> str:
+    """What excluded layers stay at."""
+    return "fp16" if "fp16" in profile.runnable else "fp32"
+
+
+def excluded_layers(blocks: Iterable[BlockCost], patterns: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """By block, the layers whose ``block`` or ``block.layer`` name a pattern matches from its start to its end.
+
+    ``UsageError`` for a pattern that matches nothing: a typing error must not silently quantize what was to be kept.
+    """
+    unused = set(patterns)
+    found: dict[str, tuple[str, ...]] = {}
+    for block in blocks:
+        names = []
+        for layer in block.layers:
+            path = f"{block.name}.{_relative(block.name, layer.name)}"
+            hits = {one for one in patterns if re.fullmatch(one, block.name) or re.fullmatch(one, path)}
+            unused -= hits
+            if hits:
+                names.append(_relative(block.name, layer.name))
+        if names:
+            found[block.name] = tuple(names)
+    if unused:
+        raise UsageError(
+            f"--exclude {sorted(unused)[0]!r} matches no block and no linear",
+            expected="a regular expression that matches a whole name, such as 'frame_blocks.1' or '.*mlp.fc2'",
+            remedy="list the names with `vggt-edge inspect plan.json`",
+        )
+    return found
+
+
+def pin(blocks: Iterable[BlockCost], excluded: Mapping[str, tuple[str, ...]], kept: str) -> tuple[BlockCost, ...]:
+    """The cost of the blocks when the excluded layers stay at ``kept``."""
+    return tuple(
+        replace(
+            block,
+            layers=tuple(
+                replace(layer, pinned=kept)
+                if _relative(block.name, layer.name) in excluded.get(block.name, ())
+                else layer
+                for layer in block.layers
+            ),
+        )
+        for block in blocks
+    )
+
+
+def is_whole(block: BlockCost, excluded: Mapping[str, tuple[str, ...]]) -> bool:
+    """Whether every layer of the block is excluded: then its only scheme is that of kept layers."""
+    return len(excluded.get(block.name, ())) == len(block.layers)
+
+
+def record(plan: PrecisionPlan, excluded: Mapping[str, tuple[str, ...]], kept: str) -> PrecisionPlan:
+    """The plan with the exclusions in its assignments and their reasons."""
+    return replace(
+        plan, assignments=tuple(_recorded(one, excluded.get(one.block, ()), kept) for one in plan.assignments)
+    )
+
+
+def _recorded(assignment: Assignment, layers: tuple[str, ...], kept: str) -> Assignment:
+    if not layers:
+        return assignment
+    bits = scheme(kept).weight_bits
+    if assignment.scheme == kept:
+        return replace(assignment, reason=f"kept at {bits} bits by --exclude")
+    reason = f"{assignment.reason}; --exclude keeps {', '.join(layers)} at {bits} bits"
+    return replace(assignment, reason=reason, excluded=layers)
+
+
+def _relative(block: str, layer: str) -> str:
+    return layer.removeprefix(block + ".")

@@ -1,0 +1,125 @@
+"""Symmetric uniform quantization: pure functions on tensors, no state, zero point always 0.
+
+Every scale is a float32 tensor whose values an FP16 number can hold, rounded *up*: an FP16 device, the simulation and
+the exported file then use the very same scale, and the largest weight stays inside the integer range. Ranges: int8
+weights [-127, 127], int8 activations [-128, 127], int4 weights [-8, 7] with the scale amax / 7. Activations that are
+quantized at run time are the exception: their zero point and scale come from the values (quantization/linear.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+GROUP_SIZES = (32, 64, 128)
+ZERO_SCALE = 1.0  # the scale of an all-zero tensor, row or group: any positive value will do, runtimes forbid 0
+FP16_MAX = 65504.0
+FP16_MIN = 2.0**-24
+# The smallest power of two from which on FP16 holds all eight significant bits of a bfloat16 number.
+BFLOAT16_IN_FP16_MIN = 2.0**-17
+# Below every scale that an activation can have at run time: a row of zeros must not divide by zero.
+DYNAMIC_SCALE_MIN = torch.finfo(torch.float32).smallest_normal
+
+
+@dataclass(frozen=True)
+class IntRange:
+    """Closed integer range; ``levels`` is what amax is divided by."""
+
+    low: int
+    high: int
+
+    @property
+    def levels(self) -> int:
+        return self.high
+
+
+WEIGHT_RANGES = {8: IntRange(-127, 127), 4: IntRange(-8, 7)}
+ACTIVATION_RANGES = {8: IntRange(-128, 127), 4: IntRange(-8, 7)}
+ACTIVATION_RANGE = ACTIVATION_RANGES[8]
+
+
+def fp16_ceil(values: Tensor) -> Tensor:
+    """The smallest FP16 number not below each value, as float32. Values are in [0, 65504]."""
+    half = values.to(torch.float16)
+    # Positive FP16 numbers are ordered like their bit patterns, so the next larger one is the next integer.
+    above = (half.view(torch.int16) + 1).view(torch.float16)
+    return torch.where(half.to(torch.float32) < values, above, half).to(torch.float32)
+
+
+def bfloat16_nearest(values: Tensor) -> Tensor:
+    """The nearest bfloat16 number that FP16 holds too, as float32; 2^-17 for all below. Values are not negative."""
+    return values.clamp(min=BFLOAT16_IN_FP16_MIN).to(torch.bfloat16).to(torch.float32)
+
+
+def scale_of(amax: Tensor, levels: int, rounded: Callable[[Tensor], Tensor] = fp16_ceil) -> Tensor:
+    """amax / levels, ``rounded`` to what a device stores. ``ValueError`` if it is not finite or too large for FP16."""
+    raw = amax.to(torch.float32) / levels
+    scale = rounded(raw.clamp(min=FP16_MIN))
+    if not bool(torch.isfinite(raw).all()) or bool((torch.maximum(raw, scale) > FP16_MAX).any()):
+        raise ValueError(f"absolute maximum {float(amax.max()):g} has no finite FP16 scale")
+    return torch.where(amax > 0, scale, torch.full_like(raw, ZERO_SCALE))
+
+
+def activation_scale(amax: float) -> float:
+    """Static per-tensor scale of an int8 activation."""
+    return float(scale_of(torch.tensor(amax, dtype=torch.float32), ACTIVATION_RANGE.levels))
+
+
+def channel_scale(weight: Tensor, bits: int, axis: int = 0) -> Tensor:
+    """One scale per slice along ``axis`` (the output channel): shape (weight.shape[axis],)."""
+    others = [dim for dim in range(weight.ndim) if dim != axis]
+    return scale_of(weight.abs().amax(dim=others), WEIGHT_RANGES[bits].levels)
+
+
+def usable_group(in_features: int, group_size: int) -> int | None:
+    """The group that a linear of ``in_features`` inputs gets: the asked one, else the largest smaller one that divides.
+
+    None when not even 32 divides the input dimension: such a layer has no grouped form.
+    """
+    candidates = [size for size in sorted(GROUP_SIZES, reverse=True) if size <= group_size]
+    return next((size for size in candidates if in_features % size == 0), None)
+
+
+def group_scale(weight: Tensor, bits: int, group_size: int, rounded: Callable[[Tensor], Tensor] = fp16_ceil) -> Tensor:
+    """One scale per ``group_size`` inputs of each output: (out, in) to (out, in / group_size)."""
+    if weight.ndim != 2 or weight.shape[1] % group_size:
+        raise ValueError(f"groups of {group_size} do not divide a weight of shape {tuple(weight.shape)}")
+    grouped = weight.reshape(weight.shape[0], -1, group_size)
+    return scale_of(grouped.abs().amax(dim=2), WEIGHT_RANGES[bits].levels, rounded)
+
+
+def spread(scale: Tensor, weight: Tensor, axis: int = 0) -> Tensor:
+    """A channel scale (n,) or a group scale (out, groups), laid out so that it broadcasts over ``weight``."""
+    if scale.ndim == 2:
+        return scale.repeat_interleave(weight.shape[1] // scale.shape[1], dim=1)
+    return scale.reshape([-1 if dim == axis else 1 for dim in range(weight.ndim)])
+
+
+def quantize(values: Tensor, scale: Tensor | float, integers: IntRange) -> Tensor:
+    """Round to nearest (ties to even, as ONNX and torch do) and clamp; int8 whatever the bits."""
+    return (values / scale).round().clamp(integers.low, integers.high).to(torch.int8)
+
+
+def dequantize(integers: Tensor, scale: Tensor | float) -> Tensor:
+    return integers.to(torch.float32) * scale
+
+
+def pack_int4(integers: Tensor) -> Tensor:
+    """int8 in [-8, 7] or uint8 in [0, 15], to flat uint8: two per byte, the first in the low half, as in ONNX."""
+    flat = integers.reshape(-1)
+    low, high = (0, 15) if flat.dtype == torch.uint8 else (-8, 7)
+    if flat.numel() and (int(flat.min()) < low or int(flat.max()) > high):
+        raise ValueError(f"a value outside [{low}, {high}] does not fit four bits")
+    if flat.numel() % 2:
+        flat = torch.cat([flat, flat.new_zeros(1)])
+    nibbles = flat.view(torch.uint8) & 0x0F
+    return nibbles[0::2] | (nibbles[1::2] << 4)
+
+
+def unpack_int4(packed: Tensor, count: int) -> Tensor:
+    """Inverse of ``pack_int4``: the first ``count`` values, flat int8."""
+    nibbles = torch.stack([packed & 0x0F, packed >> 4], dim=1).reshape(-1)[:count].to(torch.int8)
+    return torch.where(nibbles > 7, nibbles - 16, nibbles)

@@ -1,0 +1,126 @@
+"""A folder of images, and the source type that every reader of still images fills."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from vggt_edge.calibration.scenes.image import IMAGE_SUFFIXES, Picture, is_image, read_image
+from vggt_edge.calibration.scenes.source import Camera, Frame, listing
+from vggt_edge.devices.errors import InputError
+
+# A camera solved on a scaled copy of the images still fits, up to the rounding of the copy's sides.
+_ASPECT_TOLERANCE = 0.02
+# Turning the stored pixels upright turns the camera's x and y axes with them. The mirrored orientations (2, 4, 5, 7)
+# have no rotation, so such a frame stays as stored where its camera is known.
+_TURNS = {
+    3: ((-1.0, 0.0), (0.0, -1.0)),
+    6: ((0.0, -1.0), (1.0, 0.0)),
+    8: ((0.0, 1.0), (-1.0, 0.0)),
+}
+
+
+@dataclass(frozen=True)
+class StillImage:
+    """One file of a source; ``label`` is its path relative to what the user gave."""
+
+    path: Path
+    label: str
+    camera: Camera | None = None
+
+
+@dataclass(frozen=True)
+class ImageSource:
+    """Still images in a fixed order. ``path`` is what errors name: the folder, model or file that lists them."""
+
+    name: str
+    path: Path
+    images: tuple[StillImage, ...]
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        return tuple(image.label for image in self.images)
+
+    def read(self, indices: Sequence[int]) -> Iterator[Frame]:
+        for index in indices:
+            image = self.images[index]
+            picture = read_image(image.path)
+            if image.camera is None:
+                yield Frame(picture.upright())
+            else:
+                yield posed_frame(picture, image.camera, image.path)
+
+
+def folder_source(folder: Path, root: Path) -> ImageSource:
+    """The images right inside ``folder``; other files are passed over. Labels are relative to ``root``."""
+    images = tuple(StillImage(entry, relative_label(entry, root)) for entry in listing(folder) if is_image(entry))
+    if not images:
+        raise InputError(
+            "the folder holds no images", where=str(folder), expected=f"files ending in {', '.join(IMAGE_SUFFIXES)}"
+        )
+    return ImageSource(folder_name(folder), folder, images)
+
+
+def folder_name(folder: Path) -> str:
+    """The folder's own name, also where the user wrote ``.`` or ``..``."""
+    return folder.resolve().name or "scene"
+
+
+def relative_label(path: Path, root: Path) -> str:
+    """``path`` as seen from ``root``; only its last two parts where it lies elsewhere (images beside a model)."""
+    if path.is_relative_to(root):
+        return path.relative_to(root).as_posix()
+    return "/".join(path.parts[-2:])
+
+
+def posed_frame(picture: Picture, camera: Camera, path: Path) -> Frame:
+    """Fit a camera to the pixels it was solved on, then turn both upright.
+
+    Solvers differ in whether they honour the EXIF tag. The camera's own size tells: stored pixels if it fits them
+    (also where both would fit: COLMAP reads what is stored), else the upright ones, else ``InputError``.
+    """
+    height, width, _ = picture.pixels.shape
+    if _same_aspect(camera, width, height):
+        turn = _TURNS.get(picture.orientation)
+        fitted = _scaled(camera, width, height)
+        if turn is None:
+            return Frame(picture.pixels, fitted)
+        return Frame(picture.upright(), turned(fitted, turn))
+    upright = picture.upright()
+    height, width, _ = upright.shape
+    if not _same_aspect(camera, width, height):
+        raise InputError(
+            f"the image is {width} x {height}, its camera was solved for {camera.width} x {camera.height}",
+            where=str(path),
+            expected="an image of its camera's aspect ratio",
+            remedy="give the images that the cameras were solved on, not cropped ones",
+        )
+    return Frame(upright, _scaled(camera, width, height))
+
+
+def turned(camera: Camera, turn: tuple[tuple[float, float], tuple[float, float]]) -> Camera:
+    """The camera after its image plane is rotated by ``turn``, a 2x2 rotation by a multiple of 90 degrees."""
+    plane: npt.NDArray[np.float64] = np.eye(3)
+    plane[:2, :2] = turn
+    swapped = turn[0][0] == 0
+    width, height = (camera.height, camera.width) if swapped else (camera.width, camera.height)
+    # Pixels move by the same rotation about the image centre; undoing it on the camera side keeps focals positive.
+    moved = plane @ camera.intrinsics @ plane.T
+    centre = plane[:2, :2] @ np.array([camera.width / 2, camera.height / 2])
+    moved[0, 2] += width / 2 - centre[0]
+    moved[1, 2] += height / 2 - centre[1]
+    return Camera(plane @ camera.extrinsics, moved, width, height)
+
+
+def _same_aspect(camera: Camera, width: int, height: int) -> bool:
+    return abs(math.log(camera.width * height / (camera.height * width))) <= _ASPECT_TOLERANCE
+
+
+def _scaled(camera: Camera, width: int, height: int) -> Camera:
+    scale = np.diag([width / camera.width, height / camera.height, 1.0])
+    return Camera(camera.extrinsics, scale @ camera.intrinsics, width, height)

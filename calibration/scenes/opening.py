@@ -1,0 +1,178 @@
+"""From a path to scenes: find out what the path is, draw frames far apart, bring them to one size."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from vggt_edge.calibration.scenes.colmap import colmap_source, find_model
+from vggt_edge.calibration.scenes.folder import folder_source
+from vggt_edge.calibration.scenes.image import IMAGE_SUFFIXES, is_image
+from vggt_edge.calibration.scenes.pose import rebased
+from vggt_edge.calibration.scenes.resize import check_shape, fit_shape, resize_frame, resize_intrinsics
+from vggt_edge.calibration.scenes.scene import GroundTruth, Scene
+from vggt_edge.calibration.scenes.source import Camera, Source, listing
+from vggt_edge.calibration.scenes.transforms import find_transforms, transforms_source
+from vggt_edge.calibration.scenes.video import VIDEO_SUFFIXES, is_video, video_source
+from vggt_edge.devices.errors import InputError, ResourceError, UsageError
+
+_KINDS = (
+    f"a video ({', '.join(VIDEO_SUFFIXES)}), a COLMAP model, a transforms.json, a folder of images "
+    f"({', '.join(IMAGE_SUFFIXES)}), or a folder of such sources"
+)
+
+
+def open_scenes(
+    path: Path,
+    *,
+    frames: int,
+    long_side: int | None = None,
+    shape: tuple[int, int] | None = None,
+    max_scenes: int = 8,
+) -> tuple[Scene, ...]:
+    """Read scenes of ``frames`` frames each from a video, COLMAP model, transforms.json, folder, or folder of these.
+
+    A source of N frames gives N // frames scenes at most: scene i takes the frames i, i + k, i + 2k, ... with
+    k = N // frames, so that baselines are as wide as the source allows. Where ``max_scenes`` asks for fewer, their
+    starts i are spread evenly, and the scenes over the sources in turn. All frames get one (H, W): ``shape``, else the
+    best fit of the first frame within ``long_side``. Poses give ground truth without depth, in the source's own unit.
+
+    Raises ``InputError`` naming the file that cannot be used, ``UsageError`` for a request that makes no sense, and
+    ``ResourceError`` for what may not be read.
+    """
+    _check_request(frames, long_side, shape, max_scenes)
+    try:
+        sources = find_sources(path)
+        for source in sources:
+            _check_enough(source, frames)
+        target = shape or _fitted(sources[0], long_side or 0)
+        quotas = share([len(source.labels) // frames for source in sources], max_scenes)
+        return tuple(
+            scene
+            for source, quota in zip(sources, quotas, strict=True)
+            for scene in _scenes_of(source, strides(len(source.labels), frames, quota), target)
+        )
+    except PermissionError as error:
+        raise ResourceError(
+            "permission denied", where=str(error.filename or path), remedy="make the scenes readable"
+        ) from error
+
+
+def find_sources(path: Path) -> list[Source]:
+    """The sources at ``path`` in natural order: one, or one per sub-folder and video of a folder that is none."""
+    if path.is_file():
+        return [_file_source(path)]
+    if not path.is_dir():
+        raise InputError("no such file or folder", where=str(path), expected=_KINDS)
+    opener = _opener(path)
+    if opener is not None:
+        return [opener(path, path)]
+    sources: list[Source] = []
+    for entry in listing(path):
+        if is_video(entry):
+            sources.append(video_source(entry, path))
+        elif entry.is_dir() and (inner := _opener(entry)) is not None:
+            sources.append(inner(entry, path))
+    if not sources:
+        raise InputError("the folder holds no images and no scenes", where=str(path), expected=_KINDS)
+    return sources
+
+
+def strides(count: int, frames: int, scenes: int) -> list[tuple[int, ...]]:
+    """Frame numbers of up to ``scenes`` disjoint scenes out of ``count`` frames, each as far apart as they can be."""
+    step = count // frames
+    scenes = min(scenes, step)
+    starts = [number * step // scenes for number in range(scenes)]
+    return [tuple(range(start, start + frames * step, step)) for start in starts]
+
+
+def share(available: Sequence[int], total: int) -> list[int]:
+    """Deal ``total`` scenes to the sources, one each in turn, none more than it has ``available``."""
+    quotas = [0] * len(available)
+    left = min(total, sum(available))
+    while left:
+        for index, limit in enumerate(available):
+            if left and quotas[index] < limit:
+                quotas[index] += 1
+                left -= 1
+    return quotas
+
+
+def _check_request(frames: int, long_side: int | None, shape: tuple[int, int] | None, max_scenes: int) -> None:
+    if frames < 1 or max_scenes < 1:
+        raise UsageError(f"{max_scenes} scenes of {frames} frames", expected="at least 1 scene of at least 1 frame")
+    if (long_side is None) == (shape is None):
+        raise UsageError("the size of the frames is not clear", expected="either a long side or a shape, not both")
+    if shape is not None:
+        check_shape(*shape)
+
+
+def _file_source(path: Path) -> Source:
+    if is_video(path):
+        return video_source(path, path)
+    if path.suffix.lower() == ".json":
+        return transforms_source(path, path.parent)
+    raise InputError(
+        "a file that holds no scenes",
+        where=str(path),
+        expected=_KINDS,
+        remedy="for a single image, give its folder",
+    )
+
+
+def _opener(folder: Path) -> Callable[[Path, Path], Source] | None:
+    """What the folder itself is, if anything. Files that carry poses win over the bare images beside them."""
+    if find_transforms(folder) is not None:
+        return _transforms_folder
+    if find_model(folder) is not None:
+        return colmap_source
+    if any(is_image(entry) for entry in listing(folder)):
+        return folder_source
+    return None
+
+
+def _transforms_folder(folder: Path, root: Path) -> Source:
+    return transforms_source(find_transforms(folder) or folder / "transforms.json", root)
+
+
+def _check_enough(source: Source, frames: int) -> None:
+    count = len(source.labels)
+    if count < frames:
+        raise InputError(
+            f"{count} {'frame' if count == 1 else 'frames'} found, fewer than the {frames} of a scene",
+            where=str(source.path),
+            expected=f"at least {frames} frames",
+            remedy="add frames, or ask for fewer frames per scene",
+        )
+
+
+def _fitted(source: Source, long_side: int) -> tuple[int, int]:
+    height, width, _ = next(iter(source.read([0]))).pixels.shape
+    return fit_shape(width, height, long_side)
+
+
+def _scenes_of(source: Source, groups: Sequence[tuple[int, ...]], target: tuple[int, int]) -> Iterable[Scene]:
+    """Decode every frame once, in order, and deal them to their scenes. Only resized frames are held."""
+    images: dict[int, npt.NDArray[np.float32]] = {}
+    cameras: dict[int, Camera] = {}
+    indices = sorted(index for group in groups for index in group)
+    for index, frame in zip(indices, source.read(indices), strict=True):
+        images[index] = resize_frame(frame.pixels, *target)
+        if frame.camera is not None:
+            cameras[index] = frame.camera
+    for number, group in enumerate(groups):
+        yield Scene(
+            f"{source.name}-{number:02d}",
+            np.stack([images[index] for index in group]),
+            tuple(source.labels[index] for index in group),
+            _ground_truth([cameras[index] for index in group], target) if cameras else None,
+        )
+
+
+def _ground_truth(cameras: Sequence[Camera], target: tuple[int, int]) -> GroundTruth:
+    intrinsics = [resize_intrinsics(camera.intrinsics, (camera.height, camera.width), target) for camera in cameras]
+    extrinsics = rebased(np.stack([camera.extrinsics for camera in cameras]))
+    return GroundTruth(extrinsics.astype(np.float32), np.stack(intrinsics).astype(np.float32))

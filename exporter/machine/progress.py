@@ -1,0 +1,204 @@
+"""Tells a waiting person what is going on: steps, done of total, time to go, peak memory.
+
+Everything goes to stderr, so that stdout stays the document that ``--json`` promises. On a terminal a live bar;
+otherwise plain lines, few enough for a log file.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from time import perf_counter
+from typing import TYPE_CHECKING, Protocol, TextIO
+
+from vggt_edge.exporter.machine.usage import peak_memory_bytes
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as RichBar
+    from rich.progress import TaskID
+
+LINE_INTERVAL_S = 5.0
+
+
+class Step(Protocol):
+    """One step under way."""
+
+    def advance(self, count: int = 1) -> None:
+        """``count`` more units of the step's total are done."""
+        ...
+
+    def update(self, done: int, total: int) -> None:
+        """Set both figures; fits the ``Callable[[int, int], None]`` callbacks of the lower layers.
+
+        Where the first call says that several units are done, an earlier run did them: pace and time to go are taken
+        from there on.
+        """
+        ...
+
+
+class Progress(Protocol):
+    """What a job reports to."""
+
+    def step(self, name: str, total: int | None = None) -> AbstractContextManager[Step]:
+        """Open a step of ``total`` units (None: unknown); leaving the context ends it."""
+        ...
+
+    def note(self, text: str) -> None:
+        """Say one line, between or inside steps."""
+        ...
+
+
+def eta_seconds(elapsed_s: float, done: int, total: int | None, initial: int = 0) -> float | None:
+    """Time to go at the pace so far; None while nothing is done or the total is unknown.
+
+    initial: of ``done``, what was done before ``elapsed_s`` began: it says nothing of the pace.
+    """
+    if not total or done <= initial:
+        return None
+    return elapsed_s / (done - initial) * max(total - done, 0)
+
+
+def format_duration(seconds: float) -> str:
+    """``7.3 s``, ``2 min 05 s``, ``1 h 02 min``."""
+    if seconds < 59.95:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def _peak() -> str:
+    return f"peak memory {peak_memory_bytes() / 1e6:.0f} MB"
+
+
+def note_random(how: str, progress: Progress) -> None:
+    """Say that weights are random, and ``how`` they were drawn; nothing for those of a trained model."""
+    if how:
+        progress.note(f"random weights ({how}): sizes, times and memory are real, accuracy is not")
+
+
+class SilentProgress:
+    """Reports nothing; for tests and for use as a library."""
+
+    @contextmanager
+    def step(self, name: str, total: int | None = None) -> Iterator[Step]:
+        yield _Count(total, lambda _: None)
+
+    def note(self, text: str) -> None:
+        return None
+
+
+class _Count:
+    """Counts units and hands itself to ``changed`` after each change. initial: units of an earlier run."""
+
+    def __init__(
+        self, total: int | None, changed: Callable[[_Count], None], clock: Callable[[], float] = perf_counter
+    ) -> None:
+        self.done = self.initial = 0
+        self.total = total
+        self._changed = changed
+        self._clock = clock
+        self._began = clock()
+        self._is_new = True
+
+    def advance(self, count: int = 1) -> None:
+        self.done += count
+        self._is_new = False
+        self._changed(self)
+
+    def update(self, done: int, total: int) -> None:
+        if self._is_new and done > 1:
+            self.initial, self._began = done, self._clock()
+        self.done, self.total, self._is_new = done, total, False
+        self._changed(self)
+
+    @property
+    def to_go(self) -> str:
+        """``18.0 s to go``; empty while nothing tells."""
+        eta_s = eta_seconds(self._clock() - self._began, self.done, self.total, self.initial)
+        return "" if eta_s is None else f"{format_duration(eta_s)} to go"
+
+
+class PlainProgress:
+    """Plain lines: one as a step begins and ends, and in between at most one per ``interval_s``."""
+
+    def __init__(
+        self,
+        stream: TextIO | None = None,
+        *,
+        interval_s: float = LINE_INTERVAL_S,
+        clock: Callable[[], float] = perf_counter,
+    ) -> None:
+        self._stream = stream if stream is not None else sys.stderr
+        self._interval_s = interval_s
+        self._clock = clock
+
+    def note(self, text: str) -> None:
+        print(text, file=self._stream, flush=True)
+
+    @contextmanager
+    def step(self, name: str, total: int | None = None) -> Iterator[Step]:
+        start = last = self._clock()
+        self.note(f"{name} ...")
+
+        def changed(count: _Count) -> None:
+            nonlocal last
+            now = self._clock()
+            if now - last >= self._interval_s:
+                last = now
+                self.note(_line(name, count))
+
+        yield _Count(total, changed, self._clock)
+        # Reached only without an error: a step that failed must not read "done".
+        self.note(f"{name}: done in {format_duration(self._clock() - start)}, {_peak()}")
+
+
+def _line(name: str, count: _Count) -> str:
+    of_total = f"{count.done}/{count.total}" if count.total else f"{count.done}"
+    return f"{name}: " + ", ".join(filter(None, (of_total, count.to_go, _peak())))
+
+
+class LiveProgress:
+    """A live bar per step, on a terminal. rich is imported only here: ``--help`` has no use for it."""
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        from rich.console import Console
+
+        self._console = Console(file=stream if stream is not None else sys.stderr)
+
+    def note(self, text: str) -> None:
+        self._console.print(text, markup=False, highlight=False)
+
+    @contextmanager
+    def step(self, name: str, total: int | None = None) -> Iterator[Step]:
+        from rich import progress as bars
+
+        columns = (
+            bars.TextColumn("{task.description}"),
+            bars.BarColumn(),
+            bars.MofNCompleteColumn(),
+            bars.TimeElapsedColumn(),
+            # rich forgets what is older than half a minute, which a stage of a large model may take.
+            bars.TextColumn("{task.fields[to_go]}"),
+            bars.TextColumn("{task.fields[peak]}"),
+        )
+        start = perf_counter()
+        # redirect_* would send prints of libraries to this console one by one; stdout is not ours to touch.
+        with bars.Progress(*columns, console=self._console, transient=True, redirect_stdout=False) as bar:
+            task = bar.add_task(name, total=total, peak=_peak(), to_go="")
+            yield _Count(total, lambda count: _show(bar, task, count))
+        self.note(f"{name}: done in {format_duration(perf_counter() - start)}, {_peak()}")
+
+
+def _show(bar: RichBar, task: TaskID, count: _Count) -> None:
+    bar.update(task, completed=count.done, total=count.total, peak=_peak(), to_go=count.to_go)
+
+
+def make_progress(stream: TextIO | None = None, *, quiet: bool = False) -> Progress:
+    """Live on a terminal, plain lines elsewhere, silent when ``quiet``."""
+    stream = stream if stream is not None else sys.stderr
+    if quiet:
+        return SilentProgress()
+    return LiveProgress(stream) if stream.isatty() else PlainProgress(stream)

@@ -1,0 +1,119 @@
+"""What goes into a bundle, and where it comes from; docs/bundle-format.md is its description for readers."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from safetensors.numpy import save_file
+from torch import nn
+
+from vggt_edge.calibration.observation.stats import CalibrationStats
+from vggt_edge.calibration.plan import PrecisionPlan
+from vggt_edge.calibration.sensitivity.ablation import Sensitivity
+from vggt_edge.exporter.bundle import ManifestInputs
+from vggt_edge.exporter.report import Budget, ReportData, SceneView, component_sizes, render_report
+from vggt_edge.exporter.request import to_toml
+from vggt_edge.exporter.steps.cache import digest_of, place_tree
+from vggt_edge.exporter.steps.context import MODEL, Job
+from vggt_edge.exporter.steps.lower import Artifacts
+from vggt_edge.exporter.steps.sample import save_calibration
+from vggt_edge.exporter.steps.validate import GOLDEN, INPUT, VALIDATION, Judged, described_executors
+
+REPORT, PLAN, RESOLVED = "report.html", "plan.json", "resolved.toml"
+
+
+def assemble(
+    folder: Path,
+    job: Job,
+    stats: CalibrationStats,
+    sensitivities: tuple[Sensitivity, ...],
+    plan: PrecisionPlan,
+    artifacts: Artifacts,
+    judged: Judged,
+) -> None:
+    """Fill the bundle's folder with everything but the manifest."""
+    for made in (artifacts.graph, *(one.folder for one in artifacts.made)):
+        place_tree(made, folder)
+    save_calibration(job, stats, folder)
+    (folder / PLAN).write_text(plan.to_json())
+    (folder / RESOLVED).write_text(to_toml(job.request))
+    (folder / VALIDATION).write_text(judged.report.to_json())
+    save_file(dict(judged.golden), folder / GOLDEN)
+    job.backend.write_golden(folder, judged.group("input"), judged.group("simulation"), judged.group("fp32"))
+    page = render_report(report_data(job, stats, sensitivities, plan, artifacts, judged))
+    (folder / REPORT).write_text(page, encoding="utf-8")
+
+
+def report_data(
+    job: Job,
+    stats: CalibrationStats,
+    sensitivities: tuple[Sensitivity, ...],
+    plan: PrecisionPlan,
+    artifacts: Artifacts,
+    judged: Judged,
+) -> ReportData:
+    """What the report shows; its scene is the first of the validation."""
+    shape, request = job.scenes.shape, job.request
+    inputs = manifest_inputs(job, stats, plan)
+    parameters = {name: _count(block) for name, block in job.model.blocks().items()}
+    rest = _count(job.model) - sum(parameters.values())
+    name = job.scenes.validation[0].name + ("" if job.scenes.held_out else " (the only one, also calibrated on)")
+    images = judged.group("input")[INPUT][0]
+    return ReportData(
+        model=request.model,
+        target=job.profile.name,
+        device_title=job.profile.title,
+        input_shape=(shape.frames, shape.height, shape.width),
+        outputs=request.outputs,
+        plan=plan,
+        validation=judged.report,
+        sensitivity=sensitivities,
+        sizes=component_sizes(plan, parameters, rest),
+        budget=Budget(request.max_memory_bytes, request.max_latency_ms, request.max_accuracy_drop),
+        lowered=tuple(one.lowered for one in artifacts.made),
+        executors=described_executors(job, artifacts),
+        scenes=(SceneView(name, images, judged.group("fp32"), judged.group("simulation")),),
+        digests=inputs.digests,
+        tools=inputs.tools,
+        command=inputs.command,
+        random_weights=job.checkpoint.random,
+        calibration=calibration_words(job),
+    )
+
+
+def calibration_words(job: Job) -> str:
+    """Such as ``16 of 40 scenes (8 dropped as outliers), effort balanced``."""
+    count, sampling = len(job.scenes.calibration), job.scenes.sampling
+    scenes = "1 scene" if count == 1 else f"{count} scenes"
+    if sampling is not None:
+        scenes = f"{count} of {len(sampling.names)} scenes ({len(sampling.dropped)} dropped as outliers)"
+    return f"{scenes}, effort {job.request.effort}"
+
+
+def _count(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def manifest_inputs(job: Job, stats: CalibrationStats, plan: PrecisionPlan) -> ManifestInputs:
+    sampling = job.scenes.sampling
+    return ManifestInputs(
+        model=job.request.model,
+        target=job.profile.name,
+        digests={
+            "model": job.checkpoint.digest,
+            "scenes": digest_of({"scenes": [scene.digest for scene in job.scenes.calibration]}),
+            "plan": plan.digest,
+            "stats": stats.digest,
+            **({} if sampling is None else {"sampling": sampling.digest}),
+        },
+        tools=job.tools,
+        command=tuple(sys.argv),
+        random_weights=job.checkpoint.random,
+        timings=tuple(job.timings),
+    )
+
+
+def stored_bytes(bundle: Path) -> int:
+    """Size of the QDQ ONNX, graph and weights."""
+    return sum((bundle / name).stat().st_size for name in (MODEL, f"{MODEL}.data"))

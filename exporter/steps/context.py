@@ -1,0 +1,180 @@
+"""What every step works on: the request, the device, the model and the scenes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from copy import copy
+from dataclasses import dataclass, field
+from functools import cached_property
+from importlib.metadata import version
+from time import perf_counter
+
+from torch import nn
+
+from vggt_edge.calibration.observation.stats import CalibrationStats
+from vggt_edge.calibration.plan import PrecisionPlan
+from vggt_edge.calibration.planning.assign import (
+    candidate_schemes,
+)
+from vggt_edge.calibration.planning.cost import BlockCost, block_scheme, describe_blocks
+from vggt_edge.calibration.planning.exclude import excluded_layers, is_whole, kept_scheme, pin
+from vggt_edge.calibration.stages.walk import StageTime
+from vggt_edge.calibration.tuning.tune import EFFORTS
+from vggt_edge.devices.profile import DeviceProfile
+from vggt_edge.exporter.bundle import tool_versions
+from vggt_edge.exporter.machine.progress import Progress
+from vggt_edge.exporter.machine.usage import Timing
+from vggt_edge.exporter.models.checkpoint import Checkpoint, build_model
+from vggt_edge.exporter.models.prepared import model_of_form
+from vggt_edge.exporter.models.vggt import VGGT
+from vggt_edge.exporter.request import ExportRequest
+from vggt_edge.exporter.steps.cache import StepCache
+from vggt_edge.exporter.steps.inputs import SceneSets
+from vggt_edge.runtimes.base import Backend, Options
+
+MODEL, SAMPLING, SENSITIVITY = "model.onnx", "sampling.json", "sensitivity.json"
+TOOLS = ("vggt-edge", "torch", "torchao", "onnx", "onnx-ir", "onnxruntime", "numpy", "scipy")
+TOOLS_OF_BACKEND = {
+    "coreml": ("coremltools",),
+    "coreai": ("coreai-core", "coreai-torch"),
+    "executorch": ("executorch",),
+    "vulkan": ("executorch",),
+}
+EXACT_UP_TO_BYTES = 200_000_000  # of FP32 weights, for sensitivities by exact ablation
+
+
+@dataclass(frozen=True)
+class Job:
+    """What every step needs: the request, and what it works on.
+
+    companions: further backends of the profile that this machine has. absent: those that it lacks, and why.
+    """
+
+    request: ExportRequest
+    profile: DeviceProfile
+    backend: Backend
+    companions: tuple[Backend, ...]
+    absent: Mapping[str, str]
+    checkpoint: Checkpoint
+    scenes: SceneSets
+    cache: StepCache
+    progress: Progress
+    timings: list[Timing] = field(default_factory=list)
+
+    def on(self, scenes: SceneSets) -> Job:
+        """The same job on other scenes of the same shape; what is known of the model stays as it is."""
+        other = copy(self)
+        vars(other)["scenes"] = scenes  # the class is frozen, and replace() would forget the model
+        return other
+
+    @cached_property
+    def model(self) -> VGGT:
+        """The FP32 reference."""
+        return build_model(self.checkpoint, self.scenes.shape, self.request.outputs)
+
+    @property
+    def transforms(self) -> bool:
+        """Whether what is quantized is a prepared and tuned model, and not the FP32 one as it came."""
+        return self.request.effort != "none"
+
+    @property
+    def tuned_on(self) -> int:
+        """How many of the calibration scenes tuning looks at."""
+        if not self.transforms:
+            return 0
+        return len(self.scenes.calibration[: EFFORTS[self.request.effort].scenes])
+
+    @cached_property
+    def form(self) -> VGGT:
+        """A model with the shapes of what is quantized; of its weights nothing is said."""
+        if not self.transforms:
+            return self.model
+        _ = self.model  # a checkpoint that does not fit ends there, with a word about why
+        return model_of_form(self.checkpoint, self.scenes.shape, self.request.outputs)
+
+    @cached_property
+    def all_blocks(self) -> tuple[BlockCost, ...]:
+        """The cost of the blocks before any exclusion."""
+        return describe_blocks(self.form, self.form.example_input())
+
+    @cached_property
+    def excluded(self) -> Mapping[str, tuple[str, ...]]:
+        return excluded_layers(self.all_blocks, self.request.exclude)
+
+    @cached_property
+    def blocks(self) -> tuple[BlockCost, ...]:
+        return pin(self.all_blocks, self.excluded, kept_scheme(self.profile))
+
+    @property
+    def backends(self) -> tuple[Backend, ...]:
+        """The target's own first."""
+        return (self.backend, *self.companions)
+
+    @property
+    def options(self) -> Options:
+        return Options(image_input=self.request.image_input, strict_ane=self.request.strict_ane)
+
+    @property
+    def tools(self) -> dict[str, str]:
+        """The versions that a result depends on."""
+        return tool_versions((*TOOLS, *(tool for one in self.backends for tool in TOOLS_OF_BACKEND.get(one.name, ()))))
+
+    @cached_property
+    def stage_count(self) -> int:
+        return len(self.model.stages())
+
+    @property
+    def sensitivity_method(self) -> str:
+        """Exact ablation costs a forward per block and scheme: only small models can afford it."""
+        if self.request.sensitivity != "auto":
+            return self.request.sensitivity
+        return "exact" if fp32_bytes(self.model) <= EXACT_UP_TO_BYTES else "probe"
+
+    @contextmanager
+    def timed(self, name: str, total: int | None = None) -> Iterator[Callable[[StageTime], None]]:
+        """A step that the progress shows, and whose time, with the model's forwards apart, goes into the manifest."""
+        start, forward_s = perf_counter(), 0.0
+
+        def on_stage(time: StageTime) -> None:
+            nonlocal forward_s
+            forward_s += time.forward_s
+            step.update(time.done, time.total)
+
+        with self.progress.step(name, total) as step:
+            yield on_stage
+        self.timings.append(Timing(name, perf_counter() - start, forward_s))
+
+    @property
+    def prepared_identity(self) -> dict[str, object]:
+        """What the prepared model depends on besides: the seed of its rotations."""
+        return self.identity | ({"transforms": self.request.seed} if self.transforms else {})
+
+    @property
+    def identity(self) -> dict[str, object]:
+        """What every step depends on."""
+        return {
+            "vggt_edge": version("vggt-edge"),
+            "torch": version("torch"),
+            "model": self.checkpoint.digest,
+            "outputs": self.request.outputs,
+            "calibration": [scene.digest for scene in self.scenes.calibration],
+        }
+
+    def tuned_identity(self, stats: CalibrationStats, plan: PrecisionPlan) -> dict[str, object]:
+        """What the quantized model depends on."""
+        return self.prepared_identity | {"plan": plan.digest, "stats": stats.digest, "effort": self.request.effort}
+
+    def schemes_of(self, block: BlockCost) -> tuple[str, ...]:
+        """What the planner may give a block: the asked precision, or under ``mixed`` all that the device runs."""
+        if is_whole(block, self.excluded):
+            return (kept_scheme(self.profile),)
+        if self.request.precision != "mixed":
+            return (block_scheme(block, self.request.precision),)
+        runnable = self.backend.schemes(self.profile)
+        return tuple(name for name in candidate_schemes(block, self.profile) if name in runnable)
+
+
+def fp32_bytes(model: nn.Module) -> int:
+    """What the model's parameters take in FP32."""
+    return 4 * sum(parameter.numel() for parameter in model.parameters())

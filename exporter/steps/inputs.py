@@ -1,0 +1,145 @@
+"""What an export works on: the model at a fixed input shape, and the scenes that calibrate, probe and judge it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from vggt_edge.calibration.observation.collect import images_of
+from vggt_edge.calibration.scenes.opening import open_scenes
+from vggt_edge.calibration.scenes.sampling import Sampling
+from vggt_edge.calibration.scenes.scene import Scene
+from vggt_edge.calibration.scenes.synthetic import render_scene
+from vggt_edge.calibration.stages.walk import StagedModel
+from vggt_edge.devices.errors import UsageError
+from vggt_edge.exporter.models.config import InputShape, VGGTConfig
+from vggt_edge.exporter.request import ExportRequest
+
+Outputs: TypeAlias = Mapping[str, npt.NDArray[np.float32]]
+
+DEFAULT_FRAMES = 4
+# Synthetic scenes are drawn from separate ranges of seeds, below those that vggt-mini was trained on.
+CALIBRATION_SEED, VALIDATION_SEED, BENCH_SEED = 1_000_000, 2_000_000, 3_000_000
+SEEDS_PER_RUN = 10_000
+CALIBRATION_SCENES, PROBE_SCENES, VALIDATION_SCENES = 16, 2, 8
+POOL_PER_SCENE, POOL_SCENES = 4, 64  # to choose one scene from; and what a pool never exceeds, as it is in memory
+_HELD_OUT_SHARE = 4
+
+
+@dataclass(frozen=True)
+class SceneSets:
+    """Scenes to calibrate on, those of them that probe sensitivity, and those that judge the result.
+
+    held_out: False when there was only one scene, so that it had to serve for everything. pool: all that there is to
+    choose from, where that is more than is wanted; until it is ``sampled``, the calibration scenes are its first ones.
+    sampling: how they were chosen.
+    """
+
+    calibration: tuple[Scene, ...]
+    probes: tuple[Scene, ...]
+    validation: tuple[Scene, ...]
+    held_out: bool
+    pool: tuple[Scene, ...] = ()
+    sampling: Sampling | None = None
+
+    def sampled(self, sampling: Sampling) -> SceneSets:
+        """With the chosen scenes of the pool; the rest is let go."""
+        chosen = tuple(self.pool[index] for index in sampling.chosen)
+        return replace(self, calibration=chosen, probes=chosen[:PROBE_SCENES], pool=(), sampling=sampling)
+
+    @property
+    def shape(self) -> InputShape:
+        frames, _, height, width = self.calibration[0].images.shape
+        return InputShape(frames, height, width)
+
+
+def choose_scenes(request: ExportRequest, config: VGGTConfig) -> SceneSets:
+    """The scenes to work on; with ``image_input`` as 8 bits per channel hold them: that is what the model gets."""
+    chosen = _chosen(request, config)
+    if not request.image_input:
+        return chosen
+    calibration, probes, validation, pool = (
+        tuple(map(in_8_bits, scenes)) for scenes in (chosen.calibration, chosen.probes, chosen.validation, chosen.pool)
+    )
+    return SceneSets(calibration, probes, validation, chosen.held_out, pool)
+
+
+def in_8_bits(scene: Scene) -> Scene:
+    levels = np.round(255 * np.clip(scene.images, 0, 1)).astype(np.float32)
+    return replace(scene, images=levels / np.float32(255))
+
+
+def _chosen(request: ExportRequest, config: VGGTConfig) -> SceneSets:
+    """Size: the request's, else the model's native long side. Without ``--scenes``: synthetic rooms, seeded."""
+    wanted = request.calibration_scenes or CALIBRATION_SCENES
+    judging = request.validation_scenes or VALIDATION_SCENES
+    if request.scenes is not None:
+        return _given(request, request.scenes, request.resolution or config.native_resolution, wanted, judging)
+    height, width = _synthetic_size(request, config)
+    frames = request.frames or DEFAULT_FRAMES
+    return SceneSets(
+        calibration := synthetic(CALIBRATION_SEED, wanted, request.seed, frames, height, width),
+        calibration[:PROBE_SCENES],
+        synthetic(VALIDATION_SEED, judging, request.seed, frames, height, width),
+        held_out=True,
+    )
+
+
+def _given(request: ExportRequest, path: Path, size: int | tuple[int, int], wanted: int, judging: int) -> SceneSets:
+    """Scenes of ``path``; the last ones are held out for validation.
+
+    Open counts: a fourth of the wanted scenes is held out, or of those that are there (at least one), and beside them
+    is read a pool to choose from. A single scene serves for everything. ``UsageError`` where more are asked for, by
+    number, than there are.
+    """
+    frames = request.frames or DEFAULT_FRAMES
+    fewest, most = request.calibration_scenes or 1, min(judging, max(1, (wanted + judging) // _HELD_OUT_SHARE))
+    scenes = open_scenes(
+        path,
+        frames=frames,
+        long_side=size if isinstance(size, int) else None,
+        shape=size if isinstance(size, tuple) else None,
+        max_scenes=max(wanted, min(POOL_PER_SCENE * wanted, POOL_SCENES)) + (request.validation_scenes or most),
+    )
+    if len(scenes) == 1 and request.calibration_scenes in (None, 1) and request.validation_scenes in (None, 1):
+        return SceneSets(scenes, scenes, scenes, held_out=False)
+    held_out = request.validation_scenes or min(max(1, len(scenes) // _HELD_OUT_SHARE), most)
+    pool, validation = scenes[:-held_out], scenes[-held_out:]
+    if len(pool) < fewest:
+        raise UsageError(
+            f"there are not {fewest} scenes to calibrate on beside {held_out} to validate on",
+            where=str(path),
+            expected=f"together at most {len(scenes)}: so many scenes of {frames} frames are there",
+            remedy="lower --calibration-scenes or --validation-scenes, lower --frames, or add images",
+        )
+    return SceneSets(
+        calibration=pool[:wanted],
+        probes=pool[: min(wanted, PROBE_SCENES)],
+        validation=validation,
+        held_out=True,
+        pool=pool if len(pool) > wanted else (),
+    )
+
+
+def synthetic(first: int, count: int, seed: int, frames: int, height: int, width: int) -> tuple[Scene, ...]:
+    """``count`` rooms of one purpose (``first``) and one run (``seed``)."""
+    start = first + seed % (VALIDATION_SEED - CALIBRATION_SEED - SEEDS_PER_RUN)
+    return tuple(render_scene(start + index, frames, height, width) for index in range(count))
+
+
+def _synthetic_size(request: ExportRequest, config: VGGTConfig) -> tuple[int, int]:
+    size = request.resolution or config.native_resolution
+    return (size, size) if isinstance(size, int) else size
+
+
+def run_model(model: StagedModel, scene: Scene) -> dict[str, npt.NDArray[np.float32]]:
+    """The model's outputs for one scene, by name, each (1, S, ...)."""
+    with torch.inference_mode():
+        values = model(images_of(scene))
+    return {name: value.numpy() for name, value in zip(model.output_names, values, strict=True)}

@@ -1,0 +1,86 @@
+"""Step 8: hand the annotated graph to the backends."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from pydantic import TypeAdapter
+
+from vggt_edge.calibration.observation.stats import CalibrationStats
+from vggt_edge.calibration.plan import PrecisionPlan
+from vggt_edge.devices.errors import VggtEdgeError
+from vggt_edge.exporter.graph import annotated_graph
+from vggt_edge.exporter.models.vggt import VGGT
+from vggt_edge.exporter.steps.context import MODEL, Job
+from vggt_edge.runtimes.base import DEFAULT_OPTIONS, AnnotatedGraph, Backend, Lowered
+
+_LOWERED = TypeAdapter(Lowered)
+
+
+@dataclass(frozen=True)
+class LoweredFolder:
+    """``folder`` holds the files of one backend."""
+
+    folder: Path
+    lowered: Lowered
+
+
+@dataclass(frozen=True)
+class Artifacts:
+    """``graph``: the folder of the QDQ ONNX. ``made``: what the backends made of it, the target's own first.
+
+    ``absent``: by companion that made nothing, why.
+    """
+
+    graph: Path
+    made: tuple[LoweredFolder, ...]
+    absent: Mapping[str, str]
+
+
+def lower_step(job: Job, model: VGGT, stats: CalibrationStats, plan: PrecisionPlan, graph: Path) -> Artifacts:
+    """Hand the annotated graph to the target's backend and to its companions.
+
+    A companion is a second opinion: where it refuses or its toolchain fails, the export goes on and its report says so.
+    """
+    annotated = annotated_graph(model, plan, stats, graph / MODEL)
+    made, absent = [_lowered(job, stats, plan, annotated, job.backend)], dict(job.absent)
+    for companion in job.companions:
+        try:
+            made.append(_lowered(job, stats, plan, annotated, companion))
+        except VggtEdgeError as error:
+            absent[companion.name] = reason_of(error)
+            job.progress.note(f"{companion.name} made nothing: {error.what}")
+    return Artifacts(graph, tuple(made), absent)
+
+
+def _lowered(
+    job: Job, stats: CalibrationStats, plan: PrecisionPlan, annotated: AnnotatedGraph, one: Backend
+) -> LoweredFolder:
+    # What the target's own backend was asked for is not its companions' business.
+    options = job.options if one is job.backend else DEFAULT_OPTIONS
+    key = job.tuned_identity(stats, plan) | {
+        "profile": job.profile.to_dict(),
+        "tools": job.tools,
+        "backend": one.name,
+        "options": asdict(options),
+    }
+
+    def make(folder: Path) -> None:
+        with job.timed(f"lower for {job.profile.name} ({one.name})"):
+            lowered = one.lower(annotated, plan, job.profile, folder, options)
+        (folder / lowered_file(one.name)).write_bytes(_LOWERED.dump_json(lowered, indent=2))
+
+    folder = job.cache.run(f"lower-{one.name}", key, make)
+    return LoweredFolder(folder, _LOWERED.validate_json((folder / lowered_file(one.name)).read_bytes()))
+
+
+def reason_of(error: VggtEdgeError) -> str:
+    """Why there is nothing, in one line; without the place, which is a folder of this run."""
+    return "; ".join(filter(None, (error.what, error.remedy))).replace("\n", "; ")
+
+
+def lowered_file(backend: str) -> str:
+    """What a bundle says of each backend's artifact."""
+    return f"lowered-{backend}.json"

@@ -1,0 +1,220 @@
+"""What the kits for apps have in common: how files are written, what golden tensors must be, how a build is tried."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import subprocess
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from safetensors.numpy import save
+
+from vggt_edge.calibration.scenes.resize import check_shape
+from vggt_edge.devices.errors import InputError
+from vggt_edge.runtimes.base import Arrays, Check
+
+KIT_FILE, GOLDEN_FILE = "kit.json", "golden.safetensors"
+BUILD_TIMEOUT_S = 1800.0
+_PLAIN_NAME = re.compile(r"[^/\\\0]+")
+_MAX_FRAMES = 1024
+# An image input holds 8 bits: golden images have to lie this near to a level of it.
+_LEVEL_TOLERANCE = 1e-3
+
+
+@dataclass(frozen=True)
+class KitOutput:
+    """``shape``: with the batch of 1, as the model declares it."""
+
+    name: str
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class KitBlock:
+    """One block and the scheme of the plan that the artifact realises."""
+
+    block: str
+    scheme: str
+
+
+# --- files ------------------------------------------------------------------------------------------------------------
+
+
+def sources_under(folder: Path, not_copied: frozenset[str]) -> tuple[Path, ...]:
+    """The files of a kit as they are copied, sorted; hidden ones and what building in place leaves behind are not."""
+    return tuple(sorted(_sources(folder, not_copied)))
+
+
+def _sources(folder: Path, not_copied: frozenset[str]) -> Iterator[Path]:
+    for entry in folder.iterdir():
+        if entry.name.startswith(".") or entry.name in not_copied:
+            continue
+        if entry.is_dir():
+            yield from _sources(entry, not_copied)
+        else:
+            yield entry
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    write_bytes(path, (json.dumps(content, indent=2, sort_keys=True) + "\n").encode())
+
+
+def write_bytes(path: Path, content: bytes, *, mode: int | None = None) -> None:
+    """mode: permissions of the file; the system's default if None."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = path.with_name(f".{path.name}.partial")
+    scratch.write_bytes(content)
+    if mode is not None:
+        scratch.chmod(mode)
+    scratch.replace(path)  # not written over: the file may be linked from elsewhere
+
+
+def sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+# --- descriptions -----------------------------------------------------------------------------------------------------
+
+
+def check_input(frames: int, height: int, width: int, where: str) -> None:
+    """``UsageError`` for a size that is not made of whole patches, ``InputError`` for a senseless number of frames."""
+    check_shape(height, width)
+    if not 1 <= frames <= _MAX_FRAMES:
+        raise InputError(f"{frames} frames", where=where, expected=f"1 to {_MAX_FRAMES}")
+
+
+def check_plain_name(what: str, name: str, where: str) -> None:
+    """``InputError`` for a name that could lead out of the kit's folder."""
+    if name in ("", ".", "..") or not _PLAIN_NAME.fullmatch(name):
+        raise InputError(f"{what} {name!r}", where=where, expected="a plain name without folders")
+
+
+def check_outputs(outputs: Iterable[KitOutput], frames: int, height: int, width: int, where: str) -> None:
+    """``InputError`` for an output that no kit knows, or that has another shape."""
+    expected = known_outputs(frames, height, width)
+    for output in outputs:
+        if output.shape != expected.get(output.name):
+            raise InputError(
+                f"output {output.name!r} of shape {output.shape}", where=where, expected=f"one of: {expected}"
+            )
+
+
+def known_outputs(frames: int, height: int, width: int) -> dict[str, tuple[int, ...]]:
+    pixels = (1, frames, height, width)
+    return {
+        "pose_enc": (1, frames, 9),
+        "depth": pixels,
+        "depth_conf": pixels,
+        "points": (*pixels, 3),
+        "points_conf": pixels,
+    }
+
+
+def read_kit(path: Path, version: int) -> dict[str, Any]:
+    """``kit.json`` as it was written; ``InputError`` for one that is missing, foreign or of another version."""
+    try:
+        kit = json.loads(path.read_text(encoding="utf-8"))
+        if kit["schema_version"] != version:
+            raise ValueError(f"schema_version {kit['schema_version']!r}")
+        _ = [(output["name"], tuple(output["shape"])) for output in kit["outputs"]]
+        _ = [kit["input"][side] for side in ("frames", "height", "width")]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise InputError(
+            f"cannot use {KIT_FILE}: {error}", where=str(path), expected="the file that write_kit wrote"
+        ) from error
+    return dict(kit)
+
+
+# --- golden tensors ---------------------------------------------------------------------------------------------------
+
+
+def golden_tensors(
+    kit: Mapping[str, Any], inputs: Arrays, simulation: Arrays, fp32: Arrays, *, whole_levels: bool, where: str
+) -> dict[str, npt.NDArray[np.float32]]:
+    """The checked tensors by their keys: ``input/images``, ``simulation/<name>``, ``fp32/<name>``.
+
+    kit: the content of ``kit.json``, which says what shapes they have. whole_levels: the input holds 8 bits. Raises
+    ``InputError`` for missing, unknown or misshapen tensors, NaN or infinity, and for images that the input cannot
+    hold.
+    """
+    groups = {"input": inputs, "simulation": simulation, "fp32": fp32}
+    arrays = {f"{group}/{name}": np.asarray(values[name]) for group, values in groups.items() for name in values}
+    shapes = _golden_shapes(kit)
+    needed = {key for key in shapes if not key.startswith("fp32/")}
+    missing, unknown = sorted(needed - set(arrays)), sorted(set(arrays) - set(shapes))
+    if missing or unknown:
+        raise InputError(
+            f"golden tensors missing {missing}, unknown {unknown}", where=where, expected=f"{sorted(shapes)}"
+        )
+    for key, array in arrays.items():
+        _check_tensor(key, array, shapes[key], where)
+    _check_images(arrays["input/images"], whole_levels, where)
+    return arrays
+
+
+def encoded(arrays: Arrays) -> bytes:
+    """The bytes of a safetensors file; the same for the same tensors."""
+    return save({key: np.ascontiguousarray(arrays[key]) for key in sorted(arrays)})
+
+
+def _golden_shapes(kit: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    entry = kit["input"]
+    shapes: dict[str, tuple[int, ...]] = {"input/images": (1, entry["frames"], 3, entry["height"], entry["width"])}
+    for group in ("simulation", "fp32"):
+        shapes |= {f"{group}/{output['name']}": tuple(output["shape"]) for output in kit["outputs"]}
+    return shapes
+
+
+def _check_tensor(key: str, array: npt.NDArray[Any], shape: tuple[int, ...], where: str) -> None:
+    if array.dtype != np.float32 or array.shape != shape:
+        raise InputError(
+            f"golden tensor {key} is {array.dtype} {array.shape}", where=where, expected=f"float32 {shape}"
+        )
+    if not np.isfinite(array).all():
+        raise InputError(f"golden tensor {key} holds NaN or infinity", where=where, expected="finite values")
+
+
+def _check_images(images: npt.NDArray[np.float32], whole_levels: bool, where: str) -> None:
+    levels = images * np.float32(255)
+    outside = bool((images < 0).any() or (images > 1).any())
+    between = whole_levels and bool((np.abs(levels - np.round(levels)) > _LEVEL_TOLERANCE).any())
+    if outside or between:
+        raise InputError(
+            "golden images that the input cannot hold",
+            where=where,
+            expected="multiples of 1/255 from 0 to 1" if whole_levels else "values from 0 to 1",
+            remedy="round them to 8 bits before the simulation, as the app's frames are" if between else "",
+        )
+
+
+# --- builds -----------------------------------------------------------------------------------------------------------
+
+
+def try_build(name: str, command: Sequence[str], folder: Path, timeout_s: float) -> Check | None:
+    """None where the command succeeded; otherwise the check called ``name``, as it then stands."""
+    line = " ".join(command)
+    try:
+        finished = subprocess.run(
+            command,
+            cwd=folder,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            timeout=timeout_s,
+        )
+    except subprocess.TimeoutExpired:
+        return Check(name, "not_run", f"{line}: not finished after {timeout_s:g} s", {})
+    except OSError as error:
+        return Check(name, "not_run", f"{line}: {error.strerror}", {})
+    if finished.returncode == 0:
+        return None
+    return Check(name, "failed", f"{line} ended with {finished.returncode}\n{finished.stdout[-2000:]}", {})

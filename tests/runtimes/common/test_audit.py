@@ -1,0 +1,119 @@
+"""The audit believes the file's initializers, not the plan."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from vggt_edge.calibration.plan import PrecisionPlan
+from vggt_edge.calibration.scheme import Activation
+from vggt_edge.devices.errors import LoweringError
+from vggt_edge.runtimes.common.audit import audit_onnx, realised_scheme
+
+LINEAR = st.sampled_from(["fp32", "fp16", "w8a16", "w4a16", "w8a8", "w8a8d", "w4a8d"])
+CONV = st.sampled_from(["fp32", "fp16", "w8a16", "w8a8", "w8a8d"])
+
+
+@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(written=st.tuples(LINEAR, LINEAR, CONV), asked=st.tuples(LINEAR, LINEAR, CONV))
+def test_it_passes_exactly_when_every_block_holds_what_was_asked(
+    written: tuple[str, ...],
+    asked: tuple[str, ...],
+    write_mini: Callable[..., Path],
+    make_plan: Callable[..., PrecisionPlan],
+) -> None:
+    path = write_mini(*written)
+    if written == asked:
+        assert [entry.realised for entry in audit_onnx(path, make_plan(*asked))] == list(written)
+        return
+    with pytest.raises(LoweringError) as caught:
+        audit_onnx(path, make_plan(*asked))
+    for block, wanted, got in zip(("frame_blocks.0", "global_blocks.0", "depth_head"), asked, written, strict=True):
+        assert (f"{block}/" in str(caught.value)) == (wanted != got)
+
+
+def test_one_linear_that_stayed_wide_is_found(
+    write_mini: Callable[..., Path], make_plan: Callable[..., PrecisionPlan]
+) -> None:
+    """Three of four linears in 8 bits are not a w8a8 block."""
+    path = write_mini("w8a8")
+    model = onnx.load(path)
+    target = next(node for node in model.graph.node if node.name.startswith("frame_blocks.0/mlp.fc2/MatMul"))
+    wide = onnx.numpy_helper.from_array(np.zeros((512, 128), np.float32), "wide")
+    model.graph.initializer.append(wide)
+    target.input[1] = "wide"
+    onnx.save(model, path)
+    with pytest.raises(LoweringError, match=r"mlp\.fc2/MatMul_\d+: asked w8a8, the file holds w32a8") as caught:
+        audit_onnx(path, make_plan("w8a8"))
+    assert "mlp.fc1" not in str(caught.value)
+
+
+def test_an_excluded_linear_has_to_have_the_rest_scheme(
+    write_mini: Callable[..., Path], make_plan: Callable[..., PrecisionPlan]
+) -> None:
+    path = write_mini("w8a8")
+    with pytest.raises(LoweringError, match=r"mlp\.fc2/MatMul_\d+: asked fp16, the file holds w8a8"):
+        audit_onnx(path, make_plan("w8a8", excluded=("mlp.fc2",)))
+
+
+@pytest.mark.parametrize(
+    ("written", "asked"), [("w8a8", "w8a8d"), ("w8a8d", "w8a8"), ("w8a16", "w8a8d"), ("w4a16", "w4a8d")]
+)
+def test_static_dynamic_and_no_int8_inputs_are_told_apart(
+    written: str, asked: str, write_mini: Callable[..., Path], make_plan: Callable[..., PrecisionPlan]
+) -> None:
+    with pytest.raises(LoweringError, match=rf"4 layers(.|\n)*asked {asked}, the file holds {written}\n"):
+        audit_onnx(write_mini(written), make_plan(asked))
+
+
+def test_an_excluded_linear_stays_in_fp32_where_the_rest_quantizes_activations(
+    write_mini: Callable[..., Path], make_plan: Callable[..., PrecisionPlan]
+) -> None:
+    plan = replace(make_plan("w8a8d", excluded=("mlp.fc2",)), rest_scheme="w8a8d")
+    with pytest.raises(LoweringError, match=r"mlp\.fc2/MatMul_\d+: asked fp32, the file holds w8a8d"):
+        audit_onnx(write_mini("w8a8d"), plan)
+
+
+@pytest.mark.parametrize(
+    ("bits", "activation", "palette", "name"),
+    [
+        (8, Activation.NONE, False, "w8a16"),
+        (8, Activation.STATIC_TENSOR, False, "w8a8"),
+        (8, Activation.DYNAMIC_TOKEN, False, "w8a8d"),
+        (4, Activation.DYNAMIC_TOKEN, False, "w4a8d"),
+        (4, Activation.NONE, True, "p4a16"),
+        (4, Activation.STATIC_TENSOR, False, "w4a8"),
+        (16, Activation.DYNAMIC_TOKEN, False, "w16a8d"),
+        (4, Activation.DYNAMIC_TOKEN, True, "p4a8d"),
+        (0, Activation.DYNAMIC_TOKEN, False, "other weights"),
+    ],
+)
+def test_what_is_found_has_a_name(bits: int, activation: Activation, palette: bool, name: str) -> None:
+    assert realised_scheme(bits, activation, palette) == name
+
+
+def test_an_exclusion_does_not_cover_names_that_begin_alike(
+    write_mini: Callable[..., Path], make_plan: Callable[..., PrecisionPlan]
+) -> None:
+    with pytest.raises(LoweringError, match=r"1 layers do not") as caught:
+        audit_onnx(write_mini("w8a8"), make_plan("w8a8", excluded=("mlp.fc", "mlp.fc2")))
+    assert "mlp.fc1" not in str(caught.value)
+
+
+def test_a_block_without_weights_is_not_silently_fine(
+    write_mini: Callable[..., Path], make_plan: Callable[..., PrecisionPlan]
+) -> None:
+    path = write_mini()
+    model = onnx.load(path, load_external_data=False)
+    for node in model.graph.node:
+        node.name = node.name.replace("global_blocks.0/", "unnamed/")
+    onnx.save(model, path)
+    with pytest.raises(LoweringError, match=r"global_blocks\.0: no weights under this name"):
+        audit_onnx(path, make_plan())
