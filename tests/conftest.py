@@ -15,6 +15,9 @@ import pytest
 from hypothesis import settings
 
 if TYPE_CHECKING:
+    from vggt_edge.calibration.observation.stats import CalibrationStats
+    from vggt_edge.calibration.plan import PrecisionPlan
+    from vggt_edge.calibration.scenes.scene import Scene
     from vggt_edge.exporter.models.vggt import VGGT
 
 # Nothing may be fetched: a test that needs the network would fail elsewhere.
@@ -23,6 +26,8 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 # The same examples on every machine, and no deadline: the machine may be busy.
 settings.register_profile("vggt-edge", deadline=None, derandomize=True, max_examples=60)
 settings.load_profile("vggt-edge")
+
+FRAMES, SIDE = 2, 28  # of the scenes of noise
 
 
 @pytest.fixture(scope="session")
@@ -101,3 +106,44 @@ def make_small() -> Callable[..., VGGT]:
 @pytest.fixture
 def small(make_small: Callable[..., VGGT]) -> VGGT:
     return make_small()
+
+
+@pytest.fixture
+def model(make_small: Callable[..., VGGT]) -> VGGT:
+    """A VGGT small enough that a forward takes milliseconds."""
+    return make_small(FRAMES, depth=4)
+
+
+@pytest.fixture(scope="session")
+def scenes() -> tuple[Scene, ...]:
+    """Three scenes of noise for ``model``."""
+    import numpy as np
+
+    from vggt_edge.calibration.scenes.scene import Scene
+
+    rng = np.random.default_rng(0)
+    images = rng.random((3, FRAMES, 3, SIDE, SIDE), dtype=np.float32)
+    return tuple(Scene(f"noise-{index}", image, ("a", "b")) for index, image in enumerate(images))
+
+
+@pytest.fixture(scope="session")
+def stats(make_small: Callable[..., VGGT], scenes: tuple[Scene, ...]) -> CalibrationStats:
+    """What calibration observes of ``model`` over ``scenes``."""
+    from vggt_edge.calibration.observation.collect import calibrate
+
+    return calibrate(make_small(FRAMES, depth=4), scenes)
+
+
+@pytest.fixture
+def uniform_plan() -> Callable[..., PrecisionPlan]:
+    """A plan that gives every block of the model the same scheme."""
+    from vggt_edge.calibration.plan import Assignment, PrecisionPlan
+
+    def make(model: VGGT, scheme: str, *, rest_scheme: str = "fp16", excluded: tuple[str, ...] = ()) -> PrecisionPlan:
+        assignments = tuple(
+            Assignment(name, scheme, "test", 0.0, 0, 0.0, excluded if "blocks" in name else ())
+            for name in model.blocks()
+        )
+        return PrecisionPlan("model", "stats", "none", 64, assignments, rest_scheme=rest_scheme)
+
+    return make
