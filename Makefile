@@ -1,6 +1,7 @@
 # make demo   install, then export the embedded model for a Jetson and say where the report is
 # make test   install with the development tools, then lint, types and tests
 # make lint   lint and types only
+# make test-kits  compile and test the kits for apps with real compilers; skips those that cannot be installed here
 # make clean  remove what the targets above made; the environment too
 
 VENV := .venv
@@ -14,7 +15,7 @@ DEMO_STAMP := $(VENV)/.installed-demo
 DEV_STAMP := $(VENV)/.installed-dev
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint typing-links install install-dev clean
+.PHONY: help demo test test-kits lint typing-links install install-dev clean
 
 help:
 	@sed -n 's/^# //p' Makefile
@@ -27,6 +28,10 @@ demo: $(DEMO_STAMP)
 # One thread in each of two processes: small models gain little from a second thread, and suites from a second process.
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadfile
+
+# KITS="swift" runs one kit only.
+test-kits: $(DEV_STAMP)
+	$(BIN)/python tests/kits/run.py $(KITS)
 
 lint: $(DEV_STAMP) typing-links
 	$(BIN)/ruff check .

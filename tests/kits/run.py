@@ -1,0 +1,65 @@
+#!/usr/bin/env python3
+"""Compiles and runs the device kits on this machine: ``make test-kits``, or ``python tests/kits/run.py swift``.
+
+Every folder beside this file that holds a program ``run`` is one kit. The program builds the whole kit, with warnings
+as errors, and runs its tests. Its exit code is the verdict: 0 passed, 77 skipped, anything else failed. A program that
+skips says on its last line what to install.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+SKIPPED = 77
+VERDICTS = {0: "passed", SKIPPED: "skipped"}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one kit. reason: the last line that a skipped kit printed."""
+
+    kit: str
+    verdict: str
+    seconds: float
+    reason: str
+
+
+def kits(folder: Path) -> dict[str, Path]:
+    """The program of each kit by its name."""
+    return {program.parent.name: program for program in sorted(folder.glob("*/run"))}
+
+
+def run(kit: str, program: Path) -> Outcome:
+    """Run one kit and show its output as it comes."""
+    start, last = time.perf_counter(), ""
+    with subprocess.Popen(
+        [str(program)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
+    ) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            print(f"{kit}: {line}", end="", flush=True)
+            last = line.strip() or last
+    verdict = VERDICTS.get(process.returncode, "failed")
+    return Outcome(kit, verdict, time.perf_counter() - start, last if verdict == "skipped" else "")
+
+
+def main(names: Sequence[str], folder: Path = Path(__file__).parent) -> int:
+    """Run the named kits, or all; 1 if one failed, 2 for a kit that does not exist."""
+    known = kits(folder)
+    unknown = sorted(set(names) - set(known))
+    if unknown or not known:
+        print(f"no kit {', '.join(unknown)}; there are: {', '.join(known) or 'none'}", file=sys.stderr)
+        return 2
+    outcomes = [run(kit, known[kit]) for kit in (names or known)]
+    for outcome in outcomes:
+        print(f"{outcome.kit:8} {outcome.verdict:8} {outcome.seconds:6.1f} s  {outcome.reason}")
+    return int(any(outcome.verdict == "failed" for outcome in outcomes))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

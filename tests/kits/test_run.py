@@ -1,0 +1,55 @@
+"""The runner of the device kits: its verdicts and exit codes."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+
+@pytest.fixture(scope="module")
+def runner() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("kits_run", Path(__file__).with_name("run.py"))
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["kits_run"] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+def _kit(folder: Path, name: str, body: str) -> None:
+    program = folder / name / "run"
+    program.parent.mkdir()
+    program.write_text(f"#!/bin/sh\n{body}\n")
+    program.chmod(0o755)
+
+
+def test_each_verdict(runner: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A failed kit fails the run; a skipped one does not, and its last line is the reason."""
+    _kit(tmp_path, "good", "echo fine")
+    _kit(tmp_path, "missing", "echo looked everywhere\necho install the compiler\nexit 77")
+    assert runner.main([], tmp_path) == 0
+    summary = capsys.readouterr().out
+    assert "skipped" in summary
+    assert summary.splitlines()[-1].endswith("install the compiler")
+    _kit(tmp_path, "bad", "exit 3")
+    assert runner.main([], tmp_path) == 1
+    assert "bad      failed" in capsys.readouterr().out
+    assert runner.main(["good"], tmp_path) == 0
+
+
+def test_kits_that_do_not_exist(runner: ModuleType, tmp_path: Path) -> None:
+    """A misspelt name, or a folder without kits, never counts as success."""
+    assert runner.main([], tmp_path) == 2
+    _kit(tmp_path, "good", "exit 0")
+    assert runner.main(["goood"], tmp_path) == 2
+
+
+def test_the_kits_of_this_repository(runner: ModuleType) -> None:
+    """Each kit's program can be started."""
+    found = runner.kits(Path(__file__).parent)
+    assert all(program.stat().st_mode & 0o111 for program in found.values())
