@@ -7,24 +7,39 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
 import json
 import math
 import os
 import re
-import secrets
-import shutil
+import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from vggt_edge.devices.errors import InputError, ResourceError, UsageError
+from vggt_edge.calibration.plan import PrecisionPlan
+from vggt_edge.devices.errors import InputError, ResourceError
+from vggt_edge.exporter.device_result import DeviceResult, is_result, read_result
+from vggt_edge.exporter.machine.files import file_sha256
 from vggt_edge.exporter.machine.usage import Timing, peak_memory_bytes
+from vggt_edge.exporter.steps.cache import StepCache
 
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
+PLAN, STATS = "plan.json", "stats.json"
+_ALWAYS = (
+    PLAN,
+    STATS,
+    "stats.safetensors",
+    "model.onnx",
+    "model.onnx.data",
+    "validation.json",
+    "golden.safetensors",
+    "report.html",
+    "resolved.toml",
+)  # of every bundle, whatever the target
+_MAX_MANIFEST_BYTES = 64 << 20
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _NO_RIGHT = (errno.EACCES, errno.EPERM, errno.EROFS)
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -111,36 +126,43 @@ class Manifest:
         return manifest
 
 
-def write_bundle(out: Path, assemble: Callable[[Path], None], inputs: ManifestInputs) -> Manifest:
-    """Make the bundle ``out``: ``assemble`` fills a folder beside it, which gets a manifest and is then renamed.
+def write_bundle(cache: StepCache, assemble: Callable[[Path], None], inputs: ManifestInputs) -> Manifest:
+    """Publish the bundle of an export: ``assemble`` fills its folder, which gets a manifest and becomes the output.
 
-    Raises ``UsageError`` when ``out`` exists, ``ResourceError`` when disk space or rights do not suffice; whatever
-    goes wrong, nothing is left behind.
+    Raises ``UsageError`` when the output exists, ``ResourceError`` when disk space or rights do not suffice; whatever
+    goes wrong, there is no output.
     """
-    _check_new(out)
-    with _explained(out), _work_folder(out) as folder:
+    made: list[Manifest] = []
+
+    def fill(folder: Path) -> None:
         assemble(folder)
-        manifest = Manifest(
-            model=inputs.model,
-            target=inputs.target,
-            digests=dict(inputs.digests),
-            tools=dict(inputs.tools),
-            command=inputs.command,
-            peak_memory_bytes=peak_memory_bytes(),
-            files=tuple(_described(folder, path) for path in _files(folder) if path != MANIFEST),
-            random_weights=inputs.random_weights,
-            timings=inputs.timings,
-        )
-        (folder / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
-        _sync(folder)
-        _publish(folder, out)
-    return manifest
+        made.append(_manifest(folder, inputs))
+        (folder / MANIFEST).write_text(made[0].to_json(), encoding="utf-8")
+
+    with _explained(cache.output):
+        cache.publish(fill)
+    return made[0]
+
+
+def _manifest(folder: Path, inputs: ManifestInputs) -> Manifest:
+    return Manifest(
+        model=inputs.model,
+        target=inputs.target,
+        digests=dict(inputs.digests),
+        tools=dict(inputs.tools),
+        command=inputs.command,
+        peak_memory_bytes=peak_memory_bytes(),
+        files=tuple(_described(folder, path) for path in _files(folder) if path != MANIFEST),
+        random_weights=inputs.random_weights,
+        timings=inputs.timings,
+    )
 
 
 def read_manifest(bundle: Path) -> Manifest:
     """The manifest of a bundle; ``InputError`` when the folder is none."""
     path = bundle / MANIFEST
     try:
+        _check_plain(path)
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
@@ -153,6 +175,18 @@ def read_manifest(bundle: Path) -> Manifest:
     return Manifest.from_json(text, where=str(path))
 
 
+def _check_plain(path: Path) -> None:
+    """``InputError`` for a pipe or a device, which could be read for ever, and for a link, which may lead to one."""
+    about = path.lstat()
+    if not stat.S_ISREG(about.st_mode) or about.st_size > _MAX_MANIFEST_BYTES:
+        raise InputError(
+            "the manifest is not a plain file of a sensible size",
+            where=str(path),
+            expected=f"a file of at most {_MAX_MANIFEST_BYTES >> 20} MiB",
+            remedy="do not trust this bundle; get it again from where it was made",
+        )
+
+
 def bundle_problems(bundle: Path) -> list[str]:
     """What is missing, changed or extra against the manifest; an empty list for a sound bundle.
 
@@ -162,12 +196,18 @@ def bundle_problems(bundle: Path) -> list[str]:
     listed = {entry.path for entry in manifest.files}
     problems = [f"{entry.path}: {fault}" for entry in manifest.files if (fault := _fault(bundle, entry))]
     extra = sorted(set(_walk(bundle)) - listed - {MANIFEST})
-    return problems + [f"{path}: not in the manifest" for path in extra]
+    return problems + [f"{path}: not in the manifest" for path in extra if not is_result(path)]
+
+
+def device_results(bundle: Path) -> tuple[DeviceResult, ...]:
+    """What devices said of this bundle, in the order of the paths; ``InputError`` for a file that says nothing."""
+    listed = {entry.path for entry in read_manifest(bundle).files}
+    return tuple(read_result(bundle, path) for path in _walk(bundle) if path not in listed and is_result(path))
 
 
 def verify_bundle(bundle: Path) -> Manifest:
-    """The manifest of a sound bundle; ``InputError`` names every file that is missing, changed or extra."""
-    problems = bundle_problems(bundle)
+    """The manifest of a sound bundle; ``InputError`` names every file that is missing, changed, extra or foreign."""
+    problems = bundle_problems(bundle) or content_problems(bundle, read_manifest(bundle))
     if problems:
         raise InputError(
             "the bundle is not what was exported:\n  " + "\n  ".join(problems),
@@ -178,6 +218,23 @@ def verify_bundle(bundle: Path) -> Manifest:
     return read_manifest(bundle)
 
 
+def content_problems(bundle: Path, manifest: Manifest) -> list[str]:
+    """What a bundle of unchanged files lacks to be one export: files, or digests that agree with each other."""
+    listed = {entry.path: entry.sha256 for entry in manifest.files}
+    missing = [f"{path}: not in the manifest, but every bundle has it" for path in _ALWAYS if path not in listed]
+    if missing:
+        return missing
+    plan = PrecisionPlan.from_json((bundle / PLAN).read_text(encoding="utf-8"), where=str(bundle / PLAN))
+    found = {"plan": listed[PLAN], "stats": listed[STATS], "model": plan.model_digest}
+    if plan.stats_digest != listed[STATS]:
+        return [f"{PLAN}: was made from other statistics than {STATS}"]
+    return [
+        f"{MANIFEST}: its digest of the {name} is not that of the bundle's files"
+        for name, digest in found.items()
+        if manifest.digests.get(name) != digest
+    ]
+
+
 def tool_versions(distributions: Iterable[str]) -> dict[str, str]:
     """Installed version by distribution name; those that are not installed are left out."""
     versions = {}
@@ -185,34 +242,6 @@ def tool_versions(distributions: Iterable[str]) -> dict[str, str]:
         with contextlib.suppress(metadata.PackageNotFoundError):
             versions[name] = metadata.version(name)
     return versions
-
-
-def _publish(folder: Path, out: Path) -> None:
-    """The one step in which a bundle comes to exist. Another export may have made ``out`` in the meantime."""
-    _check_new(out)
-    try:
-        folder.rename(out)
-    except OSError:
-        _check_new(out)
-        raise
-    _sync_folder(out.parent)
-
-
-@contextlib.contextmanager
-def _work_folder(out: Path) -> Iterator[Path]:
-    """A new folder beside ``out``; gone afterwards unless it was renamed, with the parents that were made for it."""
-    made = [parent for parent in (out.parent, *out.parent.parents) if not parent.exists()]
-    folder = out.parent / f".{out.name}.{secrets.token_hex(4)}.partial"
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        folder.mkdir()
-        yield folder
-    except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
-        for parent in made:
-            with contextlib.suppress(OSError):
-                parent.rmdir()
-        raise
 
 
 @contextlib.contextmanager
@@ -243,16 +272,6 @@ def _code_in_words(text: str) -> int | None:
     return next((code for code in (*_NO_ROOM, *_NO_RIGHT) if os.strerror(code) in text), None)
 
 
-def _check_new(out: Path) -> None:
-    if os.path.lexists(out):
-        raise UsageError(
-            f"{out} exists already",
-            where=str(out),
-            expected="an output that does not exist: a bundle is never written over",
-            remedy="remove it, or choose another -o",
-        )
-
-
 def _walk(folder: Path) -> list[str]:
     """Everything below ``folder`` that is not a folder itself, links included; sorted."""
     found = (path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
@@ -270,12 +289,7 @@ def _files(folder: Path) -> list[str]:
 
 def _described(folder: Path, name: str) -> FileEntry:
     path = folder / name
-    return FileEntry(name, path.stat().st_size, _sha256(path))
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return FileEntry(name, path.stat().st_size, file_sha256(path))
 
 
 def _fault(bundle: Path, entry: FileEntry) -> str:
@@ -290,30 +304,9 @@ def _fault(bundle: Path, entry: FileEntry) -> str:
         size = path.stat().st_size
         if size != entry.size_bytes:
             return f"has {size} bytes instead of {entry.size_bytes}"
-        return "" if _sha256(path) == entry.sha256 else "has changed (sha256 differs)"
+        return "" if file_sha256(path) == entry.sha256 else "has changed (sha256 differs)"
     except OSError as error:
         return f"cannot be read: {error.strerror}"
-
-
-def _sync(folder: Path) -> None:
-    """Force the folder's content to disk, so that the rename cannot outlive it in a power cut."""
-    for path in sorted(folder.rglob("*")):
-        if path.is_dir():
-            _sync_folder(path)
-        else:
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
-    _sync_folder(folder)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Best effort: not every file system and system can sync a folder."""
-    with contextlib.suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
 
 def _text(value: Any) -> str:

@@ -11,6 +11,7 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib.metadata import version
 from typing import Annotated
 
@@ -19,10 +20,19 @@ import typer
 from vggt_edge.devices.errors import InputError, ResourceError, UsageError, VggtEdgeError
 from vggt_edge.exporter.commands import bench, bundles, jobs, machine
 from vggt_edge.exporter.commands.output import print_document, print_error
+from vggt_edge.exporter.machine.process import (
+    BROKEN_PIPE,
+    Terminated,
+    flush_stdout,
+    is_broken_pipe,
+    prepare_streams,
+    signals_raise,
+)
 
 INTERRUPTED = 130
 _LOG_LEVELS = ("debug", "info", "warning", "error")
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.ENOMEM)
+_NO_MEMORY = ("can't allocate memory", "std::bad_alloc")  # how torch and other native code say it
 _NO_RIGHT = (errno.EROFS, errno.EACCES, errno.EPERM)
 
 app = typer.Typer(
@@ -57,8 +67,23 @@ bench.register(app)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command line and return its exit code; every error is told once, without a traceback."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
+    """Run one command line and return its exit code; every error is told once, without a traceback.
+
+    argv: the arguments; by default those of this process, whose streams are then made safe as well.
+    """
+    if argv is None:
+        prepare_streams()
+    with signals_raise():
+        code = _run(list(sys.argv[1:] if argv is None else argv))
+    lost = flush_stdout()
+    if lost is None or code not in (0, ResourceError.exit_code):
+        return code
+    if is_broken_pipe(lost):  # a reader that has seen enough is no failure to talk about
+        return BROKEN_PIPE
+    return code or _fail(_explain_os_error(lost), as_json=False, exit_code=ResourceError.exit_code)
+
+
+def _run(arguments: list[str]) -> int:
     as_json, log_level = "--json" in arguments, _log_level(arguments)
     try:
         logging.basicConfig(level=log_level.upper(), stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
@@ -67,16 +92,21 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise KeyboardInterrupt
         return int(code or 0) if arguments else UsageError.exit_code
     except KeyboardInterrupt:
-        return _fail(
-            VggtEdgeError("interrupted", remedy="repeat the command with --resume to go on where it stopped"),
-            as_json=as_json,
-            exit_code=INTERRUPTED,
-        )
+        return _ended("interrupted", as_json=as_json, exit_code=INTERRUPTED)
+    except Terminated as end:
+        return _ended(f"ended by {end.signal.name}", as_json=as_json, exit_code=end.exit_code)
+    except BrokenPipeError:
+        return BROKEN_PIPE
     except Exception as error:  # the last line of defence: everything becomes one readable error
         if log_level == "debug":
             traceback.print_exc()
         readable = explain(error)
         return _fail(readable, as_json=as_json, exit_code=readable.exit_code)
+
+
+def _ended(what: str, *, as_json: bool, exit_code: int) -> int:
+    error = VggtEdgeError(what, remedy="repeat the command with --resume to go on where it stopped")
+    return _fail(error, as_json=as_json, exit_code=exit_code)
 
 
 def _log_level(arguments: Sequence[str]) -> str:
@@ -93,12 +123,9 @@ def _fail(error: VggtEdgeError, *, as_json: bool, exit_code: int) -> int:
     print_error(error)
     if as_json:
         fields = {"kind": type(error).__name__, "what": error.what, "where": error.where}
-        print_document(
-            {
-                "error": {**fields, "expected": error.expected, "remedy": error.remedy},
-                "exit_code": exit_code,
-            }
-        )
+        document = {"error": {**fields, "expected": error.expected, "remedy": error.remedy}, "exit_code": exit_code}
+        with suppress(OSError):  # the error itself may be that stdout takes nothing
+            print_document(document)
     return exit_code
 
 
@@ -108,7 +135,7 @@ def explain(error: Exception) -> VggtEdgeError:
         return error
     if isinstance(error, OSError):
         return _explain_os_error(error)
-    if isinstance(error, MemoryError) or "can't allocate memory" in str(error):
+    if isinstance(error, MemoryError) or any(words in str(error) for words in _NO_MEMORY):
         return ResourceError(
             "out of memory",
             where=str(error),

@@ -17,12 +17,12 @@ from vggt_edge.calibration.planning.assign import checked_group_size, rest_schem
 from vggt_edge.calibration.planning.cost import rest_bytes
 from vggt_edge.devices.errors import AccuracyGateError, InputError, ToolchainError, UsageError
 from vggt_edge.devices.profile import DeviceProfile, load_profile
-from vggt_edge.exporter.bundle import verify_bundle, write_bundle
+from vggt_edge.exporter.bundle import Manifest, verify_bundle, write_bundle
 from vggt_edge.exporter.machine.estimate import PROBE_FORWARDS, Estimate, Sizes, check, estimate
 from vggt_edge.exporter.machine.progress import Progress, note_random
 from vggt_edge.exporter.machine.usage import peak_memory_bytes
 from vggt_edge.exporter.models.registry import open_model
-from vggt_edge.exporter.request import ExportRequest, resolve_request
+from vggt_edge.exporter.request import ExportRequest, resolve_request, to_toml
 from vggt_edge.exporter.steps.annotate import annotate_step
 from vggt_edge.exporter.steps.assemble import (
     PLAN,
@@ -32,17 +32,18 @@ from vggt_edge.exporter.steps.assemble import (
     manifest_inputs,
     stored_bytes,
 )
-from vggt_edge.exporter.steps.cache import StepCache, write_folder
+from vggt_edge.exporter.steps.cache import StepCache, check_free, is_work_folder
 from vggt_edge.exporter.steps.calibrate import calibrate_step
 from vggt_edge.exporter.steps.context import SENSITIVITY, Job, fp32_bytes
 from vggt_edge.exporter.steps.inputs import choose_scenes
+from vggt_edge.exporter.steps.lock import output_lock
 from vggt_edge.exporter.steps.lower import lower_step
 from vggt_edge.exporter.steps.plan import make_plan
 from vggt_edge.exporter.steps.prepare import prepare_step
 from vggt_edge.exporter.steps.sample import sample_step, save_calibration
 from vggt_edge.exporter.steps.sensitivity import sensitivities_json, sensitivity_step
 from vggt_edge.exporter.steps.tune import tune_step
-from vggt_edge.exporter.steps.validate import Places, judge, validate_step
+from vggt_edge.exporter.steps.validate import VALIDATION, Places, judge, validate_step
 from vggt_edge.exporter.validation import Row, Status, ValidationReport
 from vggt_edge.runtimes.base import Backend, Options
 from vggt_edge.runtimes.registry import backend
@@ -96,7 +97,7 @@ def open_job(request: ExportRequest, progress: Progress) -> Job:
             absent={name: f"{state.reason}; {state.remedy}" for name, state in states.items() if not state.ok},
             checkpoint=checkpoint,
             scenes=choose_scenes(request, checkpoint.config),
-            cache=StepCache(request.output, resume=request.resume),
+            cache=StepCache(request.output, resume=request.resume, on_note=progress.note),
             progress=progress,
         )
         _ = job.excluded  # builds the model: a checkpoint that does not fit, or a pattern without a match, ends here
@@ -176,7 +177,33 @@ def admit(job: Job, verb: str) -> None:
 
 def export(request: ExportRequest, progress: Progress) -> ExportResult:
     """The whole line. ``AccuracyGateError`` when validation fails: the bundle and its report are there all the same."""
-    job = open_job(request, progress)
+    with output_lock(request.output):
+        job = open_job(request, progress)
+        manifest = _published(job) or _make_bundle(job)
+        job.cache.clear()
+    report = ValidationReport.from_json((request.output / VALIDATION).read_text())
+    if report.status is Status.FAILED:
+        raise gate_error(report, request.output / REPORT)
+    return _result(job, manifest, report)
+
+
+def _published(job: Job) -> Manifest | None:
+    """The bundle of an earlier run that was ended between publishing it and forgetting its steps.
+
+    ``UsageError`` when the output is anything else.
+    """
+    output = job.request.output
+    if not (job.request.resume and output.is_dir() and is_work_folder(job.cache.root)):
+        check_free(output)
+        return None
+    same = (output / RESOLVED).is_file() and (output / RESOLVED).read_text(encoding="utf-8") == to_toml(job.request)
+    if not same:
+        check_free(output)
+    job.progress.note(f"{output} is finished already")
+    return verify_bundle(output)
+
+
+def _make_bundle(job: Job) -> Manifest:
     admit(job, "export")
     job = sample_step(job)
     prepared = prepare_step(job)
@@ -186,59 +213,64 @@ def export(request: ExportRequest, progress: Progress) -> ExportResult:
     tuned = tune_step(job, prepared, stats, plan)
     artifacts = lower_step(job, tuned, stats, plan, annotate_step(job, tuned, stats, plan))
     judged = validate_step(job, tuned, stats, plan, artifacts)
-    with progress.step("report and bundle"):
-        manifest = write_bundle(
-            request.output,
+    with job.progress.step("report and bundle"):
+        return write_bundle(
+            job.cache,
             lambda folder: assemble(folder, job, stats, sensitivities, plan, artifacts, judged),
             manifest_inputs(job, stats, plan),
         )
-    job.cache.clear()
-    forward_s = sum(timing.forward_seconds for timing in job.timings)
-    if judged.report.status is Status.FAILED:
-        raise gate_error(judged.report, request.output / REPORT)
+
+
+def _result(job: Job, manifest: Manifest, report: ValidationReport) -> ExportResult:
+    output = job.request.output
+    forward_s = sum(timing.forward_seconds for timing in manifest.timings)
     return ExportResult(
-        output=request.output,
-        report=request.output / REPORT,
-        status=judged.report.status.value,
+        output=output,
+        report=output / REPORT,
+        status=report.status.value,
         target=job.profile.name,
-        model_bytes=stored_bytes(request.output),
+        model_bytes=stored_bytes(output),
         fp32_bytes=fp32_bytes(job.model),
-        plan_digest=plan.digest,
+        plan_digest=manifest.digests["plan"],
         peak_memory_bytes=manifest.peak_memory_bytes,
         forward_seconds=forward_s,
-        other_seconds=sum(timing.seconds for timing in job.timings) - forward_s,
+        other_seconds=sum(timing.seconds for timing in manifest.timings) - forward_s,
         random_weights=job.checkpoint.random,
     )
 
 
 def calibrate(request: ExportRequest, progress: Progress) -> StepResult:
     """Up to the statistics: ``stats.json`` and ``stats.safetensors`` in the output folder."""
-    job = open_job(request, progress)
-    admit(job, "calibrate")
-    job = sample_step(job)
-    stats = calibrate_step(job, prepare_step(job))
-    write_folder(request.output, partial(save_calibration, job, stats))
-    job.cache.clear()
+    with output_lock(request.output):
+        check_free(request.output)
+        job = open_job(request, progress)
+        admit(job, "calibrate")
+        job = sample_step(job)
+        stats = calibrate_step(job, prepare_step(job))
+        job.cache.publish(partial(save_calibration, job, stats))
+        job.cache.clear()
     return StepResult(request.output, job.profile.name, stats.digest, peak_memory_bytes())
 
 
 def plan(request: ExportRequest, progress: Progress) -> StepResult:
     """Up to the plan: ``plan.json``, ``sensitivity.json`` and the statistics in the output folder."""
-    job = open_job(request, progress)
-    admit(job, "plan")
-    job = sample_step(job)
-    prepared = prepare_step(job)
-    stats = calibrate_step(job, prepared)
-    sensitivities = sensitivity_step(job, prepared, stats)
-    chosen = make_plan(job, stats, sensitivities)
+    with output_lock(request.output):
+        check_free(request.output)
+        job = open_job(request, progress)
+        admit(job, "plan")
+        job = sample_step(job)
+        prepared = prepare_step(job)
+        stats = calibrate_step(job, prepared)
+        sensitivities = sensitivity_step(job, prepared, stats)
+        chosen = make_plan(job, stats, sensitivities)
 
-    def fill(folder: Path) -> None:
-        save_calibration(job, stats, folder)
-        (folder / PLAN).write_text(chosen.to_json())
-        (folder / SENSITIVITY).write_bytes(sensitivities_json(sensitivities))
+        def fill(folder: Path) -> None:
+            save_calibration(job, stats, folder)
+            (folder / PLAN).write_text(chosen.to_json())
+            (folder / SENSITIVITY).write_bytes(sensitivities_json(sensitivities))
 
-    write_folder(request.output, fill)
-    job.cache.clear()
+        job.cache.publish(fill)
+        job.cache.clear()
     return StepResult(request.output, job.profile.name, chosen.digest, peak_memory_bytes())
 
 

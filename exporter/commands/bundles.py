@@ -39,10 +39,14 @@ def verify(
     log_level: options.Log = options.LogLevel.WARNING,
 ) -> None:
     """Check every file of a bundle against its manifest: nothing changed, missing or added."""
-    from vggt_edge.exporter.bundle import verify_bundle
+    from vggt_edge.exporter.bundle import device_results, verify_bundle
 
     manifest = verify_bundle(bundle)
+    results = device_results(bundle)
     print_result(manifest, as_json=json)
+    if not json:
+        for result in results:
+            print(f"{result.path}: {result.status} on the device")
 
 
 def inspect(

@@ -111,20 +111,16 @@ def _resolve(values: Mapping[str, object], set_values: Iterable[str], config: Pa
     request = resolve_request(values, set_values, config, settings_of_profile)
     if request.scenes is not None and not request.scenes.exists():
         raise InputError("no such file or folder", where=str(request.scenes), expected="scenes to calibrate on")
-    _check_output(request.output)
+    _check_output(request.output, resume=request.resume)
     return request
 
 
-def _check_output(output: Path) -> None:
+def _check_output(output: Path, *, resume: bool) -> None:
     from vggt_edge.devices.errors import UsageError
+    from vggt_edge.exporter.steps.cache import check_free
 
-    if output.exists() or output.is_symlink():
-        raise UsageError(
-            "the output folder exists already",
-            where=str(output),
-            expected="a name that is free: nothing is overwritten",
-            remedy="choose another -o, or remove it",
-        )
+    if not resume:  # a resumed job may find its output published already
+        check_free(output)
     parent = _existing_parent(output)
     if not parent.is_dir():
         raise UsageError("the output folder would lie inside a file", where=str(parent), expected="a folder")

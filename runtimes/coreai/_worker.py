@@ -15,7 +15,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
-from vggt_edge.runtimes.common.worker import peak_memory_bytes, quiet_stdout
+from vggt_edge.runtimes.common.worker import end_with_parent, peak_memory_bytes, quiet_stdout
 from vggt_edge.runtimes.coreai.files import ASSET, INPUTS, OUTPUTS, PROGRAM, REQUEST
 
 Answer = dict[str, Any]
@@ -79,6 +79,7 @@ def perform(verb: str, paths: list[Path], answers: TextIO) -> NoReturn:
 
 
 def main(arguments: list[str]) -> NoReturn:
+    end_with_parent()
     answers = quiet_stdout()
     try:
         perform(arguments[0], [Path(argument) for argument in arguments[1:]], answers)

@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 from typing import Any, TextIO
 
-from vggt_edge.runtimes.common.worker import peak_memory_bytes, quiet_stdout
+from vggt_edge.runtimes.common.worker import end_with_parent, peak_memory_bytes, quiet_stdout
 from vggt_edge.runtimes.executorch.files import INPUTS, METHOD, OUTPUTS
 
 Answer = dict[str, Any]
@@ -62,6 +62,7 @@ def serve(requests: TextIO, answers: TextIO, program: str, weights: str | None) 
 
 
 def main(arguments: list[str]) -> None:
+    end_with_parent()
     answers = quiet_stdout()
     serve(sys.stdin, answers, arguments[0], arguments[1] if len(arguments) > 1 else None)
     answers.flush()

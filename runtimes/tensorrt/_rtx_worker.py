@@ -22,7 +22,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import onnx_ir as ir
 
-from vggt_edge.runtimes.common.worker import peak_memory_bytes
+from vggt_edge.runtimes.common.worker import end_with_parent, peak_memory_bytes
 from vggt_edge.runtimes.tensorrt._plan_search import give_back, search_plan
 
 _LIBRARIES = ("libcudart.so.*", "libtensorrt_rtx.so.*", "libtensorrt_onnxparser_rtx.so.*")
@@ -142,6 +142,7 @@ def giving_back(mapped: Sequence[mmap.mmap]) -> Iterator[None]:
 
 
 def main(arguments: list[str]) -> int:
+    end_with_parent()
     model, folder, capability = Path(arguments[0]), Path(arguments[1]), arguments[2]
     began = time.perf_counter()
     errors, figures = compile_model(model, capability, folder / "plan")

@@ -19,14 +19,16 @@ from vggt_edge.exporter.bundle import (
     Manifest,
     ManifestInputs,
     bundle_problems,
+    device_results,
     read_manifest,
     tool_versions,
     verify_bundle,
     write_bundle,
 )
+from vggt_edge.exporter.device_result import DeviceResult
 from vggt_edge.exporter.machine import usage
 from vggt_edge.exporter.machine.usage import Timing
-from vggt_edge.exporter.steps.cache import place_tree
+from vggt_edge.exporter.steps.cache import StepCache, place_tree
 
 INPUTS = ManifestInputs(
     model="vggt-mini",
@@ -45,9 +47,22 @@ def assemble(folder: Path) -> None:
     (folder / "tensorrt" / "model.onnx.data").write_bytes(b"\0" * 1000)
 
 
+def write(out: Path, assemble: Callable[[Path], None], inputs: ManifestInputs = INPUTS) -> Manifest:
+    """A bundle, as an export writes it: the steps are forgotten once it is there."""
+    cache = StepCache(out, resume=True)
+    manifest = write_bundle(cache, assemble, inputs)
+    cache.clear()
+    return manifest
+
+
+def left_behind(folder: Path) -> list[str]:
+    """What lies below a folder, but for the mark of a work folder that a resumed job would use."""
+    return sorted(path.name for path in folder.rglob("*") if path.is_file() and path.name != "vggt-edge-work")
+
+
 @pytest.fixture
 def bundle(tmp_path: Path) -> Path:
-    write_bundle(tmp_path / "out", assemble, INPUTS)
+    write(tmp_path / "out", assemble, INPUTS)
     return tmp_path / "out"
 
 
@@ -65,21 +80,21 @@ class TestWriting:
         assert sorted(path.name for path in bundle.parent.iterdir()) == ["out"]
 
     def test_finished_files_are_linked_and_outlive_the_work_folder(self, tmp_path: Path) -> None:
-        work = tmp_path / "out.work" / "lower"
+        work = tmp_path / "steps" / "lower"
         work.mkdir(parents=True)
         assemble(work)
-        write_bundle(tmp_path / "out", lambda folder: place_tree(work, folder), INPUTS)
+        write(tmp_path / "out", lambda folder: place_tree(work, folder), INPUTS)
         weights = "tensorrt/model.onnx.data"
         assert (tmp_path / "out" / weights).samefile(work / weights)
         shutil.rmtree(work.parent)
         assert bundle_problems(tmp_path / "out") == []
 
     def test_parents_are_made(self, tmp_path: Path) -> None:
-        write_bundle(tmp_path / "runs" / "first" / "out", assemble, INPUTS)
+        write(tmp_path / "runs" / "first" / "out", assemble, INPUTS)
         assert bundle_problems(tmp_path / "runs" / "first" / "out") == []
 
     def test_same_content_gives_the_same_manifest_but_for_memory(self, bundle: Path) -> None:
-        write_bundle(bundle.parent / "again", assemble, INPUTS)
+        write(bundle.parent / "again", assemble, INPUTS)
         first, second = (json.loads((bundle.parent / name / "manifest.json").read_text()) for name in ("out", "again"))
         del first["peak_memory_bytes"], second["peak_memory_bytes"]
         assert first == second
@@ -94,9 +109,9 @@ class TestWriting:
         }
         make[kind]()
         with pytest.raises(UsageError, match="exists already") as caught:
-            write_bundle(out, pytest.fail, INPUTS)
+            write(out, pytest.fail, INPUTS)
         assert "-o" in caught.value.remedy
-        assert [path.name for path in tmp_path.iterdir()] == ["out"]
+        assert left_behind(tmp_path) == (["out"] if kind == "file" else [])
 
     def test_an_output_that_appears_meanwhile_is_kept(self, tmp_path: Path) -> None:
         def assemble_slowly(folder: Path) -> None:
@@ -105,8 +120,8 @@ class TestWriting:
             (tmp_path / "out" / "theirs").touch()
 
         with pytest.raises(UsageError, match="exists already"):
-            write_bundle(tmp_path / "out", assemble_slowly, INPUTS)
-        assert [path.name for path in tmp_path.rglob("*")] == ["out", "theirs"]
+            write(tmp_path / "out", assemble_slowly, INPUTS)
+        assert left_behind(tmp_path) == ["theirs"]
 
     @pytest.mark.parametrize("error", [ValueError("no"), KeyboardInterrupt()])
     def test_an_interrupted_assembly_leaves_nothing(self, tmp_path: Path, error: BaseException) -> None:
@@ -115,8 +130,9 @@ class TestWriting:
             raise error
 
         with pytest.raises(type(error)):
-            write_bundle(tmp_path / "runs" / "out", fail, INPUTS)
-        assert list(tmp_path.iterdir()) == []
+            write(tmp_path / "runs" / "out", fail, INPUTS)
+        assert left_behind(tmp_path) == []
+        assert not (tmp_path / "out").exists()
 
     @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's always full device")
     def test_full_disk(self, tmp_path: Path) -> None:
@@ -126,26 +142,28 @@ class TestWriting:
                 file.write(b"weights")
 
         with pytest.raises(ResourceError, match="no room") as caught:
-            write_bundle(tmp_path / "out", fill, INPUTS)
+            write(tmp_path / "out", fill, INPUTS)
         assert caught.value.exit_code == 7
-        assert list(tmp_path.iterdir()) == []
+        assert left_behind(tmp_path) == []
+        assert not (tmp_path / "out").exists()
 
     def test_full_disk_in_the_words_of_a_native_writer(self, tmp_path: Path) -> None:
         def fill(folder: Path) -> None:
             raise RuntimeError("I/O error: No space left on device (os error 28)")
 
         with pytest.raises(ResourceError, match="no room"):
-            write_bundle(tmp_path / "out", fill, INPUTS)
+            write(tmp_path / "out", fill, INPUTS)
 
     def test_read_only_parent(self, read_only: Path) -> None:
         with pytest.raises(ResourceError, match="no right") as caught:
-            write_bundle(read_only / "out", pytest.fail, INPUTS)
-        assert caught.value.where == str(read_only)
+            write(read_only / "out", pytest.fail, INPUTS)
+        assert str(read_only) in caught.value.where
 
     def test_links_are_not_bundled(self, tmp_path: Path) -> None:
         with pytest.raises(InputError, match="plain files"):
-            write_bundle(tmp_path / "out", lambda folder: (folder / "x").symlink_to("/etc/hostname"), INPUTS)
-        assert list(tmp_path.iterdir()) == []
+            write(tmp_path / "out", lambda folder: (folder / "x").symlink_to("/etc/hostname"), INPUTS)
+        assert left_behind(tmp_path) == []
+        assert not (tmp_path / "out").exists()
 
 
 @pytest.fixture
@@ -166,7 +184,37 @@ def read_only(tmp_path: Path) -> Iterator[Path]:
 class TestVerifying:
     def test_a_sound_bundle_gives_its_manifest(self, bundle: Path) -> None:
         assert bundle_problems(bundle) == []
-        assert verify_bundle(bundle).model == "vggt-mini"
+        assert read_manifest(bundle).model == "vggt-mini"
+
+    def test_an_export_of_which_files_are_missing_is_no_sound_bundle(self, bundle: Path) -> None:
+        """Also where the manifest says nothing of them."""
+        with pytest.raises(InputError, match=r"stats\.json: not in the manifest, but every bundle has it"):
+            verify_bundle(bundle)
+
+    @pytest.mark.parametrize("path", ["result.json", "tensorrt/result.json"])
+    def test_what_a_device_said_belongs_to_the_bundle(self, bundle: Path, path: str) -> None:
+        (bundle / path).write_text('{"status": "passed"}')
+        assert bundle_problems(bundle) == []
+        assert device_results(bundle) == (DeviceResult(path, "passed"),)
+
+    @pytest.mark.parametrize("content", [b"", b"[]", b"{}", b'{"status": 1}', b"\xff", b"[" * 100_000])
+    def test_a_result_that_says_nothing_is_named(self, bundle: Path, content: bytes) -> None:
+        (bundle / "result.json").write_bytes(content)
+        with pytest.raises(InputError) as caught:
+            device_results(bundle)
+        assert caught.value.where == str(bundle / "result.json")
+
+    @pytest.mark.parametrize("kind", ["pipe", "device"])
+    def test_nothing_is_read_that_never_ends(self, bundle: Path, kind: str) -> None:
+        for name in ("manifest.json", "result.json"):
+            path = bundle / name
+            path.unlink(missing_ok=True)
+            if kind == "pipe":
+                os.mkfifo(path)
+            else:
+                path.symlink_to("/dev/zero")
+        with pytest.raises(InputError, match="plain file"):
+            verify_bundle(bundle)
 
     def test_every_difference_is_named(self, bundle: Path) -> None:
         (bundle / "plan.json").write_text("[]\n")
@@ -224,7 +272,7 @@ class TestVerifying:
 
     def test_a_manifest_from_before_times_were_kept_is_still_read(self, bundle: Path) -> None:
         rewrite(bundle, lambda raw: [raw.pop(name) for name in ("random_weights", "timings")])
-        manifest = verify_bundle(bundle)
+        manifest = read_manifest(bundle)
         assert (manifest.random_weights, manifest.timings) == ("", ())
 
     @pytest.mark.parametrize("content", [None, b"\xff\xfe", b"[", b"[]", b"null"])

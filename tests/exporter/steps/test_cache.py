@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -84,3 +86,83 @@ def test_what_a_killed_step_had_done_is_there_for_the_next_run_alone(tmp_path: P
     with pytest.raises(KilledError):
         work(StepCache(tmp_path / "out", resume=False), 2)
     assert work(StepCache(tmp_path / "out", resume=False), 4) == []
+
+
+def finished(tmp_path: Path) -> Path:
+    """The folder of one finished step with two files."""
+
+    def make(folder: Path) -> None:
+        (folder / "graph").write_bytes(b"graph")
+        (folder / "weights").mkdir()
+        (folder / "weights" / "data").write_bytes(bytes(1000))
+
+    return StepCache(tmp_path / "out", resume=False).run("step", {}, make)
+
+
+def cut(folder: Path) -> None:
+    (folder / "weights" / "data").write_bytes(bytes(500))
+
+
+def flip(folder: Path) -> None:
+    (folder / "weights" / "data").write_bytes(bytes(999) + b"\1")
+
+
+def lose_a_file(folder: Path) -> None:
+    (folder / "graph").unlink()
+
+
+def add_a_file(folder: Path) -> None:
+    (folder / "more").touch()
+
+
+def lose_the_record(folder: Path) -> None:
+    folder.with_name(f"{folder.name}.sha256.json").unlink()
+
+
+def spoil_the_record(folder: Path) -> None:
+    folder.with_name(f"{folder.name}.sha256.json").write_bytes(b"{\xff")
+
+
+@pytest.mark.parametrize("damage", [cut, flip, lose_a_file, add_a_file, lose_the_record, spoil_the_record])
+def test_a_step_whose_files_have_changed_is_made_again(tmp_path: Path, damage: Callable[[Path], None]) -> None:
+    """Else a bundle would get the damaged file, with a fresh digest of it in its manifest."""
+    damage(finished(tmp_path))
+    notes: list[str] = []
+
+    def make(folder: Path) -> None:
+        (folder / "graph").write_bytes(b"again")
+
+    folder = StepCache(tmp_path / "out", resume=True, on_note=notes.append).run("step", {}, make)
+    assert [path.name for path in folder.iterdir()] == ["graph"]
+    assert (folder / "graph").read_bytes() == b"again"
+    said = "making them again" in "".join(notes)
+    assert said is (damage is not lose_the_record)  # without a record the step had simply not finished
+
+
+def test_a_step_starts_over_when_what_is_left_of_it_cannot_be_read(tmp_path: Path) -> None:
+    notes: list[str] = []
+    cache = StepCache(tmp_path / "out", resume=True, on_note=notes.append)
+    (cache.unfinished("step", {}) / "journal").write_text("cut in ha")
+
+    def make(folder: Path) -> None:
+        journal = cache.unfinished("step", {}) / "journal"
+        if journal.exists():
+            raise ValueError(journal.read_text())
+        (folder / "result").touch()
+
+    assert (cache.run("step", {}, make) / "result").is_file()
+    assert "starting over" in notes[0]
+
+
+def test_files_get_the_rights_of_the_umask(tmp_path: Path) -> None:
+    def make(folder: Path) -> None:
+        for name, mode in (("native", 0o600), ("script", 0o700)):
+            (folder / name).touch()
+            (folder / name).chmod(mode)
+
+    previous = os.umask(0o027)
+    try:
+        folder = StepCache(tmp_path / "out", resume=False).run("step", {}, make)
+    finally:
+        os.umask(previous)
+    assert [(folder / name).stat().st_mode & 0o777 for name in ("native", "script")] == [0o640, 0o740]
