@@ -19,7 +19,7 @@ from vggt_edge.devices.errors import AccuracyGateError, InputError, ToolchainErr
 from vggt_edge.devices.profile import DeviceProfile, load_profile
 from vggt_edge.exporter.bundle import Manifest, verify_bundle, write_bundle
 from vggt_edge.exporter.machine.estimate import PROBE_FORWARDS, Estimate, Sizes, check, estimate
-from vggt_edge.exporter.machine.progress import Progress, note_random
+from vggt_edge.exporter.machine.progress import SILENT, Progress, note_random
 from vggt_edge.exporter.machine.usage import peak_memory_bytes
 from vggt_edge.exporter.models.registry import open_model
 from vggt_edge.exporter.request import ExportRequest, resolve_request, to_toml
@@ -175,9 +175,11 @@ def admit(job: Job, verb: str) -> None:
     check(needed, job.request.output, job.cache.root)
 
 
-def export(request: ExportRequest, progress: Progress) -> ExportResult:
+def export(request: ExportRequest, progress: Progress = SILENT) -> ExportResult:
     """The whole line. ``AccuracyGateError`` when validation fails: the bundle and its report are there all the same."""
     with output_lock(request.output):
+        if not request.resume:
+            check_free(request.output)
         job = open_job(request, progress)
         manifest = _published(job) or _make_bundle(job)
         job.cache.clear()
@@ -239,7 +241,7 @@ def _result(job: Job, manifest: Manifest, report: ValidationReport) -> ExportRes
     )
 
 
-def calibrate(request: ExportRequest, progress: Progress) -> StepResult:
+def calibrate(request: ExportRequest, progress: Progress = SILENT) -> StepResult:
     """Up to the statistics: ``stats.json`` and ``stats.safetensors`` in the output folder."""
     with output_lock(request.output):
         check_free(request.output)
@@ -252,7 +254,7 @@ def calibrate(request: ExportRequest, progress: Progress) -> StepResult:
     return StepResult(request.output, job.profile.name, stats.digest, peak_memory_bytes())
 
 
-def plan(request: ExportRequest, progress: Progress) -> StepResult:
+def plan(request: ExportRequest, progress: Progress = SILENT) -> StepResult:
     """Up to the plan: ``plan.json``, ``sensitivity.json`` and the statistics in the output folder."""
     with output_lock(request.output):
         check_free(request.output)
@@ -274,7 +276,7 @@ def plan(request: ExportRequest, progress: Progress) -> StepResult:
     return StepResult(request.output, job.profile.name, chosen.digest, peak_memory_bytes())
 
 
-def validate(bundle: Path, progress: Progress, *, scenes: Path | None = None) -> ValidationReport:
+def validate(bundle: Path, progress: Progress = SILENT, *, scenes: Path | None = None) -> ValidationReport:
     """Run a bundle's graph again, on its own validation scenes or on others, and judge it against FP32.
 
     The model named in ``resolved.toml`` must be at hand and be the same one. Raises ``AccuracyGateError`` as ``export``

@@ -90,6 +90,9 @@ class SilentProgress:
         return None
 
 
+SILENT = SilentProgress()
+
+
 class _Count:
     """Counts units and hands itself to ``changed`` after each change. initial: units of an earlier run."""
 
