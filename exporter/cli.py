@@ -95,7 +95,7 @@ def _run(arguments: list[str]) -> int:
         return _ended("interrupted", as_json=as_json, exit_code=INTERRUPTED)
     except Terminated as end:
         return _ended(f"ended by {end.signal.name}", as_json=as_json, exit_code=end.exit_code)
-    except BrokenPipeError:
+    except (BrokenPipeError, SystemExit):  # typer leaves this way when nobody reads what it prints
         return BROKEN_PIPE
     except Exception as error:  # the last line of defence: everything becomes one readable error
         if log_level == "debug":
