@@ -42,6 +42,8 @@ class VggtEdgeError(Exception):
 
 
 class UsageError(VggtEdgeError):
+    """The request itself is wrong."""
+
     exit_code = 2
 
 
@@ -57,20 +59,30 @@ class InputError(UsageError):
 
 
 class ToolchainError(VggtEdgeError):
+    """A toolchain is missing, or has the wrong version."""
+
     exit_code = 3
 
 
 class AccuracyGateError(VggtEdgeError):
+    """The artifact runs, but drifts past the tolerances of the profile."""
+
     exit_code = 4
 
 
 class BudgetError(VggtEdgeError):
+    """No assignment of precisions fits the budget."""
+
     exit_code = 5
 
 
 class LoweringError(VggtEdgeError):
+    """A backend refused the graph, or did not realise the planned precision."""
+
     exit_code = 6
 
 
 class ResourceError(VggtEdgeError):
+    """Memory, disk space or permissions do not suffice."""
+
     exit_code = 7

@@ -27,6 +27,7 @@ class Table:
         self._read: set[str] = set()
 
     def fail(self, key: str, problem: str, expected: str) -> NoReturn:
+        """Raise the ``InputError`` that names the key and the file."""
         raise InputError(f"key {self._prefix}{key}: {problem}", where=self._file, expected=expected)
 
     def _value(self, key: str, expected: str) -> Any:
@@ -36,21 +37,26 @@ class Table:
         return self._raw[key]
 
     def has(self, key: str) -> bool:
+        """Whether the table has the key."""
         return key in self._raw
 
     def names(self) -> tuple[str, ...]:
+        """The keys of the table."""
         return tuple(self._raw)
 
     def text(self, key: str, expected: str = "a line of text", pattern: str = r"\S(.*\S)?") -> str:
+        """A text that the pattern matches from start to end."""
         value = self._value(key, expected)
         if not isinstance(value, str) or not re.fullmatch(pattern, value):
             self.fail(key, f"{value!r} does not fit", expected)
         return value
 
     def name(self, key: str) -> str:
+        """A name of lower-case letters, digits, ``-``, ``_`` and ``.``."""
         return self.text(key, "a name of lower-case letters, digits, - _ and .", NAME.pattern)
 
     def choice(self, key: str, options: tuple[str, ...]) -> str:
+        """One of the given texts."""
         expected = f"one of: {', '.join(options)}"
         value = self._value(key, expected)
         if value not in options:
@@ -59,6 +65,7 @@ class Table:
         return str(value)
 
     def integer(self, key: str, *, at_least: int = 1, at_most: int = 10**15) -> int:
+        """A whole number within the limits."""
         expected = f"a whole number from {at_least} to {at_most}"
         value = self._value(key, expected)
         if not isinstance(value, int) or isinstance(value, bool) or not at_least <= value <= at_most:
@@ -100,6 +107,7 @@ class Table:
         return tuple(value)
 
     def integers(self, key: str) -> tuple[int, ...]:
+        """A list of distinct whole numbers above zero."""
         expected = "a list of distinct whole numbers above zero"
         value = self._value(key, expected)
         if not isinstance(value, list) or not all(type(item) is int and item > 0 for item in value):
@@ -109,6 +117,7 @@ class Table:
         return tuple(value)
 
     def table(self, key: str) -> Table:
+        """A table inside this one."""
         expected = f"a table [{self._prefix}{key}]"
         value = self._value(key, expected)
         if not isinstance(value, dict):
@@ -116,6 +125,7 @@ class Table:
         return Table(value, self._file, f"{self._prefix}{key}.")
 
     def tables(self, key: str) -> tuple[Table, ...]:
+        """A list of tables inside this one."""
         expected = f"tables [[{self._prefix}{key}]]"
         value = self._value(key, expected)
         if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):

@@ -71,6 +71,7 @@ class Totals:
 
 
 def totals(candidates: Iterable[Candidate]) -> Totals:
+    """Bytes, latency and predicted error of a choice of one candidate per block."""
     chosen = list(candidates)
     return Totals(
         math.fsum(max(candidate.error, 0.0) for candidate in chosen),

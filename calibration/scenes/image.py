@@ -48,6 +48,7 @@ class Picture:
 
 
 def is_image(path: Path) -> bool:
+    """Whether the file's name says that it is a picture that can be read."""
     return path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()
 
 

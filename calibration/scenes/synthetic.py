@@ -45,6 +45,8 @@ class Furniture:
 
 @dataclass(frozen=True)
 class Room:
+    """A box-shaped room: its half extents in metres, and the colours and stripes of its surfaces."""
+
     half: Array
     colour: Array
     along_u: Array
@@ -74,6 +76,7 @@ class RenderedViews:
 
 
 def sample_room(rng: np.random.Generator) -> Room:
+    """A random room of about 6 m x 3 m x 6 m with random surfaces."""
     half = np.array([rng.uniform(2.6, 3.4), rng.uniform(1.3, 1.6), rng.uniform(2.6, 3.4)])
     colour, along_u, along_v, stripes = (np.array(column) for column in zip(*_SURFACES, strict=True))
     brightness = rng.uniform(0.85, 1.12)

@@ -60,6 +60,7 @@ class VideoSource:
 
 
 def is_video(path: Path) -> bool:
+    """Whether the file's name says that it is a video."""
     return path.suffix.lower() in VIDEO_SUFFIXES and path.is_file()
 
 

@@ -109,6 +109,7 @@ def residual_slopes(name: str, reference: Tensor, scale: float) -> tuple[Tensor,
 
 
 def weighted(errors: Mapping[str, float]) -> float:
+    """The weighted sum of the errors of the outputs."""
     return sum(WEIGHTS.get(name, 0.0) * error for name, error in errors.items())
 
 

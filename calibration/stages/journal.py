@@ -21,12 +21,15 @@ class MemoryJournal:
         self._values: dict[tuple[int, str], Tensor] = {}
 
     def get(self, scene: int, name: str) -> Tensor:
+        """A running value of one scene."""
         return self._values[scene, name]
 
     def put(self, scene: int, name: str, value: Tensor) -> None:
+        """Keep a running value of one scene."""
         self._values[scene, name] = value
 
     def finish(self, stages_done: int, dropped: Iterable[str]) -> None:
+        """Note how many stages are done, and forget the values that no later stage reads."""
         self.stages_done = stages_done
         gone = set(dropped)
         self._values = {key: value for key, value in self._values.items() if key[1] not in gone}
@@ -49,10 +52,12 @@ class FileJournal:
         self.stages_done = int(json.loads(path.read_text())["stages_done"]) if path.is_file() else 0
 
     def get(self, scene: int, name: str) -> Tensor:
+        """A running value of one scene, from memory or from its file."""
         held = self._memory.get((scene, name))
         return load_file(self._path(scene, name))["value"] if held is None else held
 
     def put(self, scene: int, name: str, value: Tensor) -> None:
+        """Write a running value of one scene, and keep it in memory while there is room."""
         value = value.detach().contiguous()
         path = self._path(scene, name)
         scratch = path.with_suffix(".partial")
@@ -65,6 +70,7 @@ class FileJournal:
             self._used_bytes += value.nbytes
 
     def finish(self, stages_done: int, dropped: Iterable[str]) -> None:
+        """Note how many stages are done, and delete the values that no later stage reads."""
         scratch = self.folder / f"{JOURNAL}.partial"
         scratch.write_text(json.dumps({"stages_done": stages_done}))
         scratch.replace(self.folder / JOURNAL)

@@ -11,12 +11,14 @@ Layer: TypeAlias = nn.Linear | nn.Conv2d
 
 
 def layer_at(module: nn.Module, path: str) -> Layer:
+    """The linear or convolution at a path inside a module."""
     layer = module.get_submodule(path)
     assert isinstance(layer, Layer), f"{path} is {type(layer).__name__}, no linear or convolution"
     return layer
 
 
 def norm_at(module: nn.Module, path: str) -> nn.LayerNorm:
+    """The LayerNorm at a path inside a module."""
     norm = module.get_submodule(path)
     assert isinstance(norm, nn.LayerNorm), f"{path} is {type(norm).__name__}, no LayerNorm"
     return norm

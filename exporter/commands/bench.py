@@ -21,6 +21,7 @@ _RANDOM_WARNING = (
 
 
 def register(app: typer.Typer) -> None:
+    """Add the commands of this module to the command line."""
     group = typer.Typer()
     group.callback(invoke_without_command=True)(bench)
     accuracy.register(group)

@@ -12,6 +12,7 @@ from vggt_edge.exporter.commands.output import print_result, stdout_to_stderr
 
 
 def register(app: typer.Typer) -> None:
+    """Add the commands of this module to the command line."""
     app.command()(validate)
     app.command()(verify)
     app.command()(inspect)

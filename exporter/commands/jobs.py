@@ -22,6 +22,7 @@ Job = Callable[["ExportRequest", "Progress"], object]
 
 
 def register(app: typer.Typer) -> None:
+    """Add the commands of this module to the command line."""
     _add(app, "export", _export, "Calibrate, plan, lower, validate and bundle a model for a target.")
     _add(app, "calibrate", _calibrate, "Observe the model on scenes; writes stats.json and stats.safetensors.")
     _add(app, "plan", _plan, "Choose a scheme for every block; writes plan.json.")

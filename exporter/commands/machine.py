@@ -9,6 +9,7 @@ from vggt_edge.exporter.commands.output import print_document, print_table, stdo
 
 
 def register(app: typer.Typer) -> None:
+    """Add the commands of this module to the command line."""
     app.command()(targets)
     app.command()(doctor)
 

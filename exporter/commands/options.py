@@ -10,6 +10,8 @@ import typer
 
 
 class LogLevel(StrEnum):
+    """How much is logged on stderr."""
+
     DEBUG = "debug"
     INFO = "info"
     WARNING = "warning"

@@ -65,6 +65,8 @@ class BenchRow:
 
 @dataclass(frozen=True)
 class BenchResult:
+    """The figures of FP32 and of every precision, with what they were measured on."""
+
     model: str
     scene_count: int
     frames: int

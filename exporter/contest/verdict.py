@@ -18,6 +18,8 @@ _EQUAL = 1e-9  # the goals are decimals, which floating-point numbers are not
 
 @dataclass(frozen=True)
 class Verdict:
+    """One goal of the contest: whether it was met, and by how much it was missed."""
+
     scheme: str
     goal: str
     met: bool

@@ -36,12 +36,15 @@ class ModuleTensor:
 
     @property
     def key(self) -> str:
+        """Identifies the tensor among those of its stage."""
         return self.path
 
     def name(self, place: Place) -> str:
+        """Its name in the graph of one stage."""
         return place.name(self.path)
 
     def load(self, program: nn.Module) -> Tensor:
+        """Its values in one stage's module."""
         tensor: Tensor = attrgetter(self.path)(program)
         return tensor.detach()
 
@@ -55,12 +58,15 @@ class InputScale:
 
     @property
     def key(self) -> str:
+        """Identifies the scale among the tensors of its stage."""
         return f"{self.layer}.input_scale"
 
     def name(self, place: Place) -> str:
+        """Its name in the graph of one stage."""
         return place.name(self.key)
 
     def load(self, program: nn.Module) -> Tensor:
+        """Its value in one stage's module, as a scalar tensor."""
         return torch.tensor(attrgetter(self.key)(program), dtype=torch.float32)
 
 
@@ -78,12 +84,15 @@ class Literal:
 
     @property
     def key(self) -> str:
+        """Identifies the tensor among those of its stage."""
         return self.label
 
     def name(self, place: Place) -> str:
+        """Its name in the graph; one for all stages where it is shared."""
         return self.label if self.shared else f"{place.stage}.{self.label}"
 
     def load(self, program: nn.Module) -> Tensor:
+        """The tensor itself: it does not depend on the stage."""
         return self.tensor
 
 
@@ -101,9 +110,11 @@ class Stored:
 
     @property
     def key(self) -> str:
+        """Identifies the stored form among the tensors of its stage."""
         return f"{self.source.key}{self._suffix}"
 
     def name(self, place: Place) -> str:
+        """Its name in the graph of one stage."""
         return f"{self.source.name(place)}{self._suffix}"
 
     @property

@@ -35,10 +35,12 @@ class Call:
 
     @property
     def shape(self) -> tuple[int, ...]:
+        """Shape of the node's result."""
         return tuple(self.node.meta["val"].shape)
 
     @property
     def dtype(self) -> torch.dtype:
+        """Element type of the node's result."""
         dtype: torch.dtype = self.node.meta["val"].dtype
         return dtype
 
@@ -52,6 +54,8 @@ TRANSLATIONS: dict[Any, Translation] = {}
 
 
 def translates(*targets: Any) -> Callable[[Translation], Translation]:
+    """Decorator: the function translates these torch operators."""
+
     def register(function: Translation) -> Translation:
         for target in targets:
             TRANSLATIONS[target] = function
@@ -61,6 +65,7 @@ def translates(*targets: Any) -> Callable[[Translation], Translation]:
 
 
 def shape_and_type(operand: Operand) -> tuple[tuple[int, ...], torch.dtype]:
+    """Shape and element type of an operand, whether it is computed, constant or a weight."""
     if isinstance(operand, Value):
         return operand.shape, operand.dtype
     if isinstance(operand, Constant):
@@ -69,6 +74,7 @@ def shape_and_type(operand: Operand) -> tuple[tuple[int, ...], torch.dtype]:
 
 
 def shape_of(operand: Operand) -> tuple[int, ...]:
+    """Shape of an operand."""
     return shape_and_type(operand)[0]
 
 
@@ -102,12 +108,14 @@ for _target, _op in (
 
 @translates(aten.detach.default, aten.detach_.default, aten.clone.default, aten.contiguous.default, aten.alias.default)
 def same(call: Call) -> Operand:
+    """The operand itself: operators that change nothing at inference."""
     operand: Operand = call["self"]
     return operand
 
 
 @translates(aten.dropout.default)
 def dropout(call: Call) -> Operand:
+    """The operand itself: dropout does nothing at inference."""
     operand: Operand = call["input"]
     return operand
 
@@ -124,6 +132,7 @@ def linear(call: Call) -> Operand:
 
 @translates(aten.layer_norm.default)
 def layer_norm(call: Call) -> Operand:
+    """``aten.layer_norm`` over the last axis to LayerNormalization."""
     size = call["normalized_shape"]
     if len(size) != 1:
         raise NotImplementedError("normalisation over several axes")
@@ -134,21 +143,25 @@ def layer_norm(call: Call) -> Operand:
 
 @translates(aten.gelu.default)
 def gelu(call: Call) -> Operand:
+    """``aten.gelu`` to Gelu."""
     return call.emit("Gelu", [call["self"]], approximate=call["approximate"])
 
 
 @translates(aten.silu.default)
 def silu(call: Call) -> Operand:
+    """``aten.silu`` to x * Sigmoid(x); ONNX has no single operator for it at this opset."""
     return call.emit("Mul", [call["self"], call.emit("Sigmoid", [call["self"]])])
 
 
 @translates(aten.softmax.int)
 def softmax(call: Call) -> Operand:
+    """``aten.softmax`` to Softmax."""
     return call.emit("Softmax", [call["self"]], axis=call["dim"])
 
 
 @translates(aten.scaled_dot_product_attention.default)
 def attention(call: Call) -> Operand:
+    """``aten.scaled_dot_product_attention`` without mask to Attention."""
     if call["attn_mask"] is not None or call["is_causal"] or call["dropout_p"]:
         raise NotImplementedError("mask, causality or dropout")
     query = shape_of(call["query"])
@@ -158,6 +171,7 @@ def attention(call: Call) -> Operand:
 
 @translates(aten.matmul.default)
 def matmul(call: Call) -> Operand:
+    """``aten.matmul`` to MatMul."""
     return call.emit("MatMul", [call["self"], call["other"]])
 
 
@@ -166,6 +180,7 @@ def matmul(call: Call) -> Operand:
     aten.unflatten.int,
 )  # fmt: skip
 def reshape(call: Call) -> Operand:
+    """``aten.view`` and its relatives to Reshape with a constant shape; nothing where the shape stays."""
     if shape_of(call["self"]) == call.shape:
         return same(call)
     return call.emit("Reshape", [call["self"], call.builder.integers(*call.shape)])
@@ -173,12 +188,14 @@ def reshape(call: Call) -> Operand:
 
 @translates(aten.permute.default)
 def permute(call: Call) -> Operand:
+    """``aten.permute`` to Transpose."""
     rank = len(call.shape)
     return call.emit("Transpose", [call["self"]], perm=[axis % rank for axis in call["dims"]])
 
 
 @translates(aten.transpose.int)
 def transpose(call: Call) -> Operand:
+    """``aten.transpose`` (two axes exchanged) to Transpose."""
     axes = list(range(len(call.shape)))
     first, second = call["dim0"] % len(axes), call["dim1"] % len(axes)
     axes[first], axes[second] = axes[second], axes[first]
@@ -187,6 +204,7 @@ def transpose(call: Call) -> Operand:
 
 @translates(aten.expand.default)
 def expand(call: Call) -> Operand:
+    """``aten.expand`` to Expand with a constant shape; nothing where the shape stays."""
     if shape_of(call["self"]) == call.shape:
         return same(call)
     return call.emit("Expand", [call["self"], call.builder.integers(*call.shape)])
@@ -194,17 +212,20 @@ def expand(call: Call) -> Operand:
 
 @translates(aten.select.int)
 def select(call: Call) -> Operand:
+    """``aten.select`` (one index of an axis) to Gather."""
     rank = len(shape_of(call["self"]))
     return call.emit("Gather", [call["self"], call.builder.index(call["index"])], axis=call["dim"] % rank)
 
 
 @translates(aten.index_select.default)
 def index_select(call: Call) -> Operand:
+    """``aten.index_select`` to Gather."""
     return call.emit("Gather", [call["self"], call["index"]], axis=call["dim"] % len(call.shape))
 
 
 @translates(aten.slice.Tensor)
 def slice_(call: Call) -> Operand:
+    """``aten.slice`` to Slice; nothing where it takes all."""
     before = shape_of(call["self"])
     if before == call.shape:
         return same(call)
@@ -216,11 +237,13 @@ def slice_(call: Call) -> Operand:
 
 @translates(aten.cat.default)
 def concat(call: Call) -> Operand:
+    """``aten.cat`` to Concat."""
     return call.emit("Concat", list(call["tensors"]), axis=call["dim"] % len(call.shape))
 
 
 @translates(aten.chunk.default, aten.split.Tensor, aten.split_with_sizes.default, aten.unbind.int)
 def split(call: Call) -> Operand:
+    """``aten.split`` and ``aten.chunk`` to Split."""
     parts = call.node.meta["val"]
     if call.node.target is aten.unbind.int:
         raise NotImplementedError("unbind: index the tensor instead, which is one node less")
@@ -234,6 +257,7 @@ def split(call: Call) -> Operand:
 
 @translates(operator.getitem)
 def item(call: Call) -> Operand:
+    """One of the results of a node that has several."""
     chosen: Operand = call["self"][call["index"]]
     return chosen
 
@@ -251,16 +275,19 @@ def _convolution(call: Call, op: str, **attributes: Any) -> Operand:
 
 @translates(aten.conv2d.default)
 def conv2d(call: Call) -> Operand:
+    """``aten.conv2d`` to Conv."""
     return _convolution(call, "Conv")
 
 
 @translates(aten.conv_transpose2d.input)
 def conv_transpose2d(call: Call) -> Operand:
+    """``aten.conv_transpose2d`` to ConvTranspose."""
     return _convolution(call, "ConvTranspose", output_padding=list(call["output_padding"]))
 
 
 @translates(aten.upsample_bilinear2d.vec)
 def upsample_bilinear(call: Call) -> Operand:
+    """``aten.upsample_bilinear2d`` with aligned corners to Resize."""
     if not call["align_corners"]:
         raise NotImplementedError("bilinear resizing without align_corners")
     sizes = call.builder.integers(*call.shape)
@@ -271,6 +298,7 @@ def upsample_bilinear(call: Call) -> Operand:
 
 @translates(aten.to.dtype, aten._to_copy.default)
 def cast(call: Call) -> Operand:
+    """A change of type; an FP16 constant becomes a weight that is stored in FP16."""
     source: Operand = call["self"]
     if isinstance(source, Constant) and source.tensor.dtype == torch.float16:
         return Weight(source, bits=16)
@@ -283,11 +311,13 @@ def cast(call: Call) -> Operand:
 
 @translates(decomposed.quantize_per_tensor.default)
 def quantize_per_tensor(call: Call) -> Operand:
+    """Static quantization of an activation to QuantizeLinear."""
     return call.emit("QuantizeLinear", [call["input"], *_static_scale(call)])
 
 
 @translates(decomposed.dequantize_per_tensor.default)
 def dequantize_per_tensor(call: Call) -> Operand:
+    """The way back from int8 to DequantizeLinear."""
     return call.emit("DequantizeLinear", [call["input"], *_static_scale(call)])
 
 
@@ -299,6 +329,7 @@ def _static_scale(call: Call) -> tuple[Operand, str]:
 
 @translates(decomposed.dequantize_per_channel.default)
 def dequantize_per_channel(call: Call) -> Operand:
+    """An int8 weight with one scale per output channel."""
     return Weight(call["input"], bits=8, scale=call["scales"], axis=call["axis"])
 
 
@@ -328,6 +359,7 @@ def choose_qparams_affine(call: Call) -> Operand:
 
 @translates(torchao.quantize_affine.default)
 def quantize_affine(call: Call) -> Operand:
+    """Quantization with a scale found at run time, one per token or image."""
     if call["output_dtype"] != torch.int8 or (call["quant_min"], call["quant_max"]) != (-128, 127):
         raise NotImplementedError("an activation in anything but int8")
     return _by_rows(call, "QuantizeLinear")
@@ -368,6 +400,7 @@ def dequantize_affine(call: Call) -> Operand:
 
 @translates(torch.ops.vggt_edge.dequantize_palette.default)
 def dequantize_palette(call: Call) -> Operand:
+    """A weight stored as indices into tables of values."""
     values = shape_of(call["table"])[1]
     return Weight(call["index"], bits=values.bit_length() - 1, axis=call["axis"], table=call["table"])
 

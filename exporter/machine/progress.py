@@ -84,10 +84,11 @@ class SilentProgress:
 
     @contextmanager
     def step(self, name: str, total: int | None = None) -> Iterator[Step]:
+        """A step that reports to nobody."""
         yield _Count(total, lambda _: None)
 
     def note(self, text: str) -> None:
-        return None
+        """Says nothing."""
 
 
 SILENT = SilentProgress()
@@ -139,10 +140,12 @@ class PlainProgress:
         self._clock = clock
 
     def note(self, text: str) -> None:
+        """One line on the stream."""
         print(text, file=self._stream, flush=True)
 
     @contextmanager
     def step(self, name: str, total: int | None = None) -> Iterator[Step]:
+        """A line at the start, at most one every ``LINE_INTERVAL_S`` seconds, and one at the end."""
         start = last = self._clock()
         self.note(f"{name} ...")
 
@@ -172,10 +175,12 @@ class LiveProgress:
         self._console = Console(file=stream if stream is not None else sys.stderr)
 
     def note(self, text: str) -> None:
+        """One line above the bar."""
         self._console.print(text, markup=False, highlight=False)
 
     @contextmanager
     def step(self, name: str, total: int | None = None) -> Iterator[Step]:
+        """A live bar with counts, time to go and peak memory."""
         from rich import progress as bars
 
         columns = (

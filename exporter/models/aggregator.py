@@ -15,6 +15,8 @@ REGISTERS = SPECIAL_TOKENS - 1
 
 
 class PatchProjection(nn.Module):
+    """Patches of 14 x 14 pixels to tokens."""
+
     def __init__(self, dim: int) -> None:
         super().__init__()
         self.proj = nn.Conv2d(3, dim, PATCH, stride=PATCH)

@@ -104,6 +104,7 @@ def checked_outputs(outputs: Sequence[str]) -> tuple[str, ...]:
 
 
 def config_to_json(config: VGGTConfig) -> str:
+    """A configuration as canonical JSON."""
     return json.dumps(asdict(config), sort_keys=True)
 
 

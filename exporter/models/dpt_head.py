@@ -34,6 +34,7 @@ class UVEmbedding(nn.Module):
         self.register_buffer("down", torch.cat([zeros.expand(-1, height), down])[None, :, :, None], persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
+        """x (N, C, H, W) with the position of each pixel added."""
         return x + self.across + self.down
 
 
@@ -47,12 +48,15 @@ def _sincos(channels: int, steps: int, span: float) -> Tensor:
 
 
 class ResidualConvUnit(nn.Module):
+    """Two convolutions around a skip connection."""
+
     def __init__(self, features: int) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(features, features, 3, padding=1)
         self.conv2 = nn.Conv2d(features, features, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
+        """x (N, C, H, W) to the same shape."""
         # The original's first ReLU works in place, so what its skip adds is relu(x): trained weights rely on it.
         x = functional.relu(x)
         return self.conv2(functional.relu(self.conv1(x))) + x  # type: ignore[no-any-return]
@@ -69,6 +73,7 @@ class FeatureFusion(nn.Module):
         self.out_conv = nn.Conv2d(features, features, 1)
 
     def forward(self, x: Tensor, finer: Tensor | None, size: Sequence[int]) -> Tensor:
+        """A coarse map, joined with a finer one where there is one, resized to ``size``."""
         if finer is not None:
             x = x + self.resConfUnit1(finer)
         x = functional.interpolate(self.resConfUnit2(x), size=list(size), mode="bilinear", align_corners=True)
@@ -76,6 +81,8 @@ class FeatureFusion(nn.Module):
 
 
 class Scratch(nn.Module):
+    """The refinement part of the head; named as in the authors' checkpoints."""
+
     def __init__(self, config: VGGTConfig, outputs: int) -> None:
         super().__init__()
         features = config.dpt_features
@@ -123,6 +130,7 @@ class DPTHead(nn.Module):
         return self.resize_layers[index](self.uv_levels[index](self.projects[index](x)))  # type: ignore[no-any-return]
 
     def forward(self, entries: Sequence[Tensor]) -> Tensor:
+        """Token maps of four depths to one map per output channel, (S, C, H, W)."""
         levels = [self._level(index, entry) for index, entry in enumerate(entries)]
         scratch = self.scratch
         one, two = scratch.layer1_rn(levels[0]), scratch.layer2_rn(levels[1])

@@ -76,6 +76,7 @@ class Attention(nn.Module):
         self.k_norm: nn.Module = nn.LayerNorm(dim // heads) if qk_norm else nn.Identity()
 
     def forward(self, x: Tensor, sequences: int, rope: RopeTables | None = None) -> Tensor:
+        """x (tokens, dim) of ``sequences`` equally long sequences to the same shape."""
         tokens, dim = x.shape
         heads = self.qkv(x).view(sequences, tokens // sequences, 3 * self.heads, dim // self.heads).transpose(1, 2)
         q, k, v = heads.chunk(3, dim=1)
@@ -88,21 +89,27 @@ class Attention(nn.Module):
 
 
 class Mlp(nn.Module):
+    """Two linears with GELU between them."""
+
     def __init__(self, dim: int, hidden: int, out: int) -> None:
         super().__init__()
         self.fc1 = nn.Linear(dim, hidden)
         self.fc2 = nn.Linear(hidden, out)
 
     def forward(self, x: Tensor) -> Tensor:
+        """x (..., dim) to (..., out)."""
         return self.fc2(functional.gelu(self.fc1(x)))  # type: ignore[no-any-return]
 
 
 class LayerScale(nn.Module):
+    """A learned factor per channel (CaiT, arXiv 2103.17239)."""
+
     def __init__(self, dim: int, initial: float) -> None:
         super().__init__()
         self.gamma = nn.Parameter(torch.full((dim,), initial))
 
     def forward(self, x: Tensor) -> Tensor:
+        """x (..., dim) to the same shape."""
         return x * self.gamma
 
 
@@ -124,5 +131,6 @@ class Block(nn.Module):
         self.ls2: nn.Module = LayerScale(dim, layer_scale)
 
     def forward(self, x: Tensor, sequences: int, rope: RopeTables | None = None) -> Tensor:
+        """x (tokens, dim) of ``sequences`` equally long sequences to the same shape."""
         x = x + self.ls1(self.attn(self.norm1(x), sequences, rope))
         return x + self.ls2(self.mlp(self.norm2(x)))  # type: ignore[no-any-return]

@@ -21,6 +21,8 @@ MAX_3D_SCENES = 2
 
 @dataclass(frozen=True)
 class SceneSection:
+    """The pictures and texts of one scene."""
+
     name: str
     sheet: images.DepthSheet
     poses: charts.Chart | None

@@ -83,6 +83,8 @@ _HEADLINES = {
 
 @dataclass(frozen=True)
 class Verdict:
+    """The sentence at the top of the report."""
+
     status: str
     title: str
     text: str
@@ -92,6 +94,8 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Card:
+    """One figure in large type, with a title and a note."""
+
     title: str
     value: str
     note: str
@@ -99,6 +103,8 @@ class Card:
 
 @dataclass(frozen=True)
 class Cell:
+    """One block in the map of precisions."""
+
     label: str
     scheme: str
     color: str
@@ -109,12 +115,16 @@ class Cell:
 
 @dataclass(frozen=True)
 class MapRow:
+    """One row of the map of precisions: a part of the model."""
+
     title: str
     cells: tuple[Cell, ...]
 
 
 @dataclass(frozen=True)
 class SizeRow:
+    """One row of the table of sizes."""
+
     title: str
     parameters: str
     fp32: str
@@ -136,6 +146,8 @@ class Table:
 
 @dataclass(frozen=True)
 class BackendView:
+    """What one backend made: a headline, checks and findings."""
+
     title: str
     headline: str
     ok: bool
@@ -146,6 +158,7 @@ class BackendView:
 
 
 def verdict(report: ValidationReport | None) -> Verdict:
+    """The sentence at the top of the report, from the status and its failures."""
     status = report.status if report else Status.NOT_RUN
     title, text = _HEADLINES[status]
     subjects = []
@@ -325,6 +338,7 @@ def _is_geometry(row: Row) -> bool:
 
 
 def drift_table(report: ValidationReport) -> Table:
+    """Distance from FP32 per output, one column per subject."""
     rows: dict[tuple[str, str, str], dict[str, float | None]] = {}
     for row in report.rows:
         if row.metric in DRIFT_METRICS:
@@ -344,6 +358,7 @@ def drift_table(report: ValidationReport) -> Table:
 
 
 def backend_view(lowered: Lowered) -> BackendView:
+    """The texts for one backend's section."""
     departed = [each for each in lowered.realised if each.asked != each.realised]
     count = len(lowered.realised)
     headline = (
@@ -390,10 +405,12 @@ def _counted(counts: Counter[str]) -> str:
 
 
 def subject_title(name: str) -> str:
+    """A subject's name for readers."""
     return SUBJECT_TITLES.get(name, name)
 
 
 def status_title(row: Row) -> str:
+    """A row's status for readers."""
     return STATUS_TITLES[row.status]
 
 

@@ -96,6 +96,7 @@ def _count(module: nn.Module) -> int:
 
 
 def manifest_inputs(job: Job, stats: CalibrationStats, plan: PrecisionPlan) -> ManifestInputs:
+    """What the manifest says of this job."""
     sampling = job.scenes.sampling
     return ManifestInputs(
         model=job.request.model,

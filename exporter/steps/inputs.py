@@ -71,6 +71,7 @@ def choose_scenes(request: ExportRequest, config: VGGTConfig) -> SceneSets:
 
 
 def in_8_bits(scene: Scene) -> Scene:
+    """The scene with its pixels rounded to 8 bits, as files and cameras hold them."""
     levels = np.round(255 * np.clip(scene.images, 0, 1)).astype(np.float32)
     return replace(scene, images=levels / np.float32(255))
 

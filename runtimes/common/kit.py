@@ -62,6 +62,7 @@ def _sources(folder: Path, not_copied: frozenset[str]) -> Iterator[Path]:
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """A JSON file with sorted keys, the same bytes for the same content."""
     write_bytes(path, (json.dumps(content, indent=2, sort_keys=True) + "\n").encode())
 
 
@@ -76,6 +77,7 @@ def write_bytes(path: Path, content: bytes, *, mode: int | None = None) -> None:
 
 
 def sha256(path: Path) -> str:
+    """The sha256 of a file, in hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

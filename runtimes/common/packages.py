@@ -10,6 +10,7 @@ from contextlib import contextmanager
 
 
 def installed(name: str) -> bool:
+    """Whether a package could be imported, without importing it."""
     try:
         return importlib.util.find_spec(name) is not None
     except (ImportError, ValueError):  # a package that is half there

@@ -149,6 +149,7 @@ def block_of(op_name: str, blocks: Iterable[str]) -> str:
 
 @cache
 def rules() -> tuple[Rule, ...]:
+    """The rules of ``ane_rules.toml``, read once."""
     return load_rules(RULES_FILE)
 
 

@@ -32,19 +32,24 @@ class View:
     border: frozenset[int]
 
     def in_border(self, operation: Operation) -> bool:
+        """Whether the operation only brings data in or out."""
         return id(operation) in self.border
 
     def argument(self, operation: Operation, name: str) -> Argument | None:
+        """An argument of an operation, or None."""
         given = operation.inputs.get(name, ())
         return given[0] if given else operation.attributes.get(name)
 
     def producer(self, argument: Argument | None) -> Operation | None:
+        """The operation that computes an argument, or None."""
         return self.producers.get(argument) if isinstance(argument, str) else None
 
     def type_of(self, argument: Argument | None) -> TensorType | None:
+        """An argument's type, or None where the program does not say."""
         return argument.type if isinstance(argument, Constant) else self.types.get(argument or "")
 
     def is_constant(self, argument: Argument) -> bool:
+        """Whether an argument does not depend on the inputs."""
         producer = self.producer(argument)
         return isinstance(argument, Constant) or (producer is not None and not runs(producer))
 
@@ -68,6 +73,7 @@ def runs(operation: Operation) -> bool:
 
 
 def view(program: MilProgram) -> View:
+    """The program with what the checks look up: producers, readers and types."""
     producers = {output.name: each for each in program.operations for output in each.outputs}
     readers: dict[str, tuple[Operation, ...]] = {}
     for each in program.operations:

@@ -236,10 +236,12 @@ class PackageSession:
 
 
 def open_fp16(folder: Path) -> PackageSession:
+    """The package of a bundle, executed with results rounded to FP16 as on the device."""
     return _open(folder, "fp16")
 
 
 def open_fp32(folder: Path) -> PackageSession:
+    """The package of a bundle, executed in FP32."""
     return _open(folder, "fp32")
 
 

@@ -38,10 +38,12 @@ class TensorType:
 
     @property
     def elements(self) -> int:
+        """Number of elements."""
         return math.prod(self.shape)
 
     @property
     def is_float(self) -> bool:
+        """Whether the elements are floats."""
         return self.dtype in FLOATS
 
     def __str__(self) -> str:
@@ -52,9 +54,13 @@ class Source(Protocol):
     """Where the values of a constant lie."""
 
     @property
-    def stored_bytes(self) -> int: ...
+    def stored_bytes(self) -> int:
+        """Size in the file."""
+        ...
 
-    def read(self, declared: TensorType) -> npt.NDArray[Any]: ...
+    def read(self, declared: TensorType) -> npt.NDArray[Any]:
+        """The values, in the declared type."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -79,7 +85,9 @@ class Weights(Protocol):
 
     path: Path
 
-    def release(self) -> None: ...
+    def release(self) -> None:
+        """Give back the memory of the mapped file."""
+        ...
 
 
 Argument: TypeAlias = str | Constant
@@ -87,6 +95,8 @@ Argument: TypeAlias = str | Constant
 
 @dataclass(frozen=True)
 class Output:
+    """Name and type of one result of an operation."""
+
     name: str
     type: TensorType
 

@@ -23,6 +23,8 @@ _SCALE_TOLERANCE = 1e-5
 
 
 def translates(*operators: str) -> Callable[[Translation], Translation]:
+    """Decorator: the function translates these ONNX operators."""
+
     def register(function: Translation) -> Translation:
         for operator in operators:
             TRANSLATIONS[operator] = function
@@ -56,6 +58,7 @@ for _onnx, _mil in (("Add", "add"), ("Sub", "sub"), ("Mul", "mul"), ("Div", "rea
 
 @translates("Neg")
 def negate(graph: Graph, node: ir.Node) -> Any:
+    """Neg to a product with -1."""
     x = graph.read(node.inputs[0])
     return graph.emit("mul", node, x=x, y=_number(node.inputs[0], -1.0))
 
@@ -105,6 +108,7 @@ def _bias(add: ir.Node, product: ir.Value) -> ir.Value:
 
 @translates("Gemm")
 def gemm(graph: Graph, node: ir.Node) -> Any:
+    """Gemm without scaling or transposed input to ``linear``."""
     if node.attributes.get_int("transA", 0) or {node.attributes.get_float(name, 1.0) for name in ("alpha", "beta")} != {
         1
     }:
@@ -118,6 +122,7 @@ def gemm(graph: Graph, node: ir.Node) -> Any:
 
 @translates("LayerNormalization")
 def layer_norm(graph: Graph, node: ir.Node) -> Any:
+    """LayerNormalization over the last axis to ``layer_norm``."""
     rank = len(_shape(node.inputs[0]))
     if node.attributes.get_int("axis", -1) % rank != rank - 1:
         raise ValueError("normalisation over several axes")
@@ -135,6 +140,7 @@ def layer_norm(graph: Graph, node: ir.Node) -> Any:
 
 @translates("Gelu")
 def gelu(graph: Graph, node: ir.Node) -> Any:
+    """Gelu to ``gelu``, exact or by tanh as the node says."""
     exact = node.attributes.get_string("approximate", "none") == "none"
     mode = "EXACT" if exact else "TANH_APPROXIMATION"
     return graph.emit("gelu", node, x=graph.read(node.inputs[0]), mode=mode)
@@ -142,6 +148,7 @@ def gelu(graph: Graph, node: ir.Node) -> Any:
 
 @translates("Softmax")
 def softmax(graph: Graph, node: ir.Node) -> Any:
+    """Softmax to ``softmax``."""
     axis = node.attributes.get_int("axis", -1)
     return graph.emit("softmax", node, x=graph.read(node.inputs[0]), axis=axis)
 
@@ -171,11 +178,13 @@ def _written_out(graph: Graph, node: ir.Node, query: Any, key: Any, value: Any, 
 
 @translates("Reshape", "Flatten", "Squeeze", "Unsqueeze")
 def reshape(graph: Graph, node: ir.Node) -> Any:
+    """Reshape to ``reshape`` with the static shape of the result."""
     return graph.emit("reshape", node, x=graph.read(node.inputs[0]), shape=_shape(node.outputs[0]))
 
 
 @translates("Transpose")
 def transpose(graph: Graph, node: ir.Node) -> Any:
+    """Transpose to ``transpose``."""
     rank = len(_shape(node.inputs[0]))
     order = [int(axis) for axis in node.attributes.get_ints("perm", tuple(reversed(range(rank))))]
     return graph.emit("transpose", node, x=graph.read(node.inputs[0]), perm=order)
@@ -183,18 +192,21 @@ def transpose(graph: Graph, node: ir.Node) -> Any:
 
 @translates("Concat")
 def concat(graph: Graph, node: ir.Node) -> Any:
+    """Concat to ``concat``."""
     values = [graph.read(value) for value in node.inputs]
     return graph.emit("concat", node, values=values, axis=node.attributes.get_int("axis", 0))
 
 
 @translates("Split")
 def split(graph: Graph, node: ir.Node) -> Any:
+    """Split to ``split`` with the sizes of the parts."""
     sizes, axis = graph.integers(node.inputs[1]), node.attributes.get_int("axis", 0)
     return graph.emit("split", node, x=graph.read(node.inputs[0]), split_sizes=sizes, axis=axis)
 
 
 @translates("Slice")
 def slice_(graph: Graph, node: ir.Node) -> Any:
+    """Slice to ``slice_by_index``."""
     shape = _shape(node.inputs[0])
     starts, ends = (graph.integers(value) for value in node.inputs[1:3])
     axes = graph.integers(node.inputs[3]) if len(node.inputs) > 3 else list(range(len(starts)))
@@ -227,6 +239,7 @@ def gather(graph: Graph, node: ir.Node) -> Any:
 
 @translates("Expand")
 def expand(graph: Graph, node: ir.Node) -> Any:
+    """Expand to ``tile``."""
     before, after = _shape(node.inputs[0]), _shape(node.outputs[0])
     x = graph.read(node.inputs[0])
     before = [1] * (len(after) - len(before)) + before
@@ -238,11 +251,13 @@ def expand(graph: Graph, node: ir.Node) -> Any:
 
 @translates("Conv")
 def conv(graph: Graph, node: ir.Node) -> Any:
+    """Conv to ``conv``."""
     return graph.emit("conv", node, **_convolution(graph, node))
 
 
 @translates("ConvTranspose")
 def conv_transpose(graph: Graph, node: ir.Node) -> Any:
+    """ConvTranspose without output padding to ``conv_transpose``."""
     if any(node.attributes.get_ints("output_padding", ())):
         raise ValueError("output padding")
     return graph.emit("conv_transpose", node, **_convolution(graph, node))
@@ -267,6 +282,7 @@ def _convolution(graph: Graph, node: ir.Node) -> dict[str, Any]:
 
 @translates("Resize")
 def resize(graph: Graph, node: ir.Node) -> Any:
+    """Resize (linear, aligned corners) to ``resize_bilinear``."""
     mode = node.attributes.get_string("mode", "nearest")
     corners = node.attributes.get_string("coordinate_transformation_mode", "half_pixel")
     if (mode, corners) != ("linear", "align_corners"):
@@ -284,18 +300,21 @@ def resize(graph: Graph, node: ir.Node) -> Any:
 
 @translates("Cast")
 def cast(graph: Graph, node: ir.Node) -> Any:
+    """Cast to ``cast``."""
     dtype = _DTYPES[ir.DataType(node.attributes.get_int("to"))]
     return graph.emit("cast", node, x=graph.read(node.inputs[0]), dtype=dtype)
 
 
 @translates("QuantizeLinear")
 def quantize(graph: Graph, node: ir.Node) -> Any:
+    """QuantizeLinear of an activation, one scale for all of it, to ``quantize``."""
     scale = _tensor_scale(graph, node)
     return graph.emit("quantize", node, input=graph.read(node.inputs[0]), scale=scale, output_dtype="int8")
 
 
 @translates("DequantizeLinear")
 def dequantize(graph: Graph, node: ir.Node) -> Any:
+    """DequantizeLinear of an activation to ``dequantize``."""
     scale = _tensor_scale(graph, node)
     return graph.emit("dequantize", node, input=graph.read(node.inputs[0]), scale=scale)
 

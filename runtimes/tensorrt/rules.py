@@ -23,6 +23,8 @@ _MOVES = frozenset({"Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "
 
 @dataclass(frozen=True)
 class Violation:
+    """One operator that breaks one rule of TensorRT."""
+
     rule: str
     node: str
     what: str

@@ -35,33 +35,40 @@ class Call:
 
     @property
     def declared(self) -> tuple[TensorType, ...]:
+        """The types that the program declares for the results."""
         return tuple(output.type for output in self.operation.outputs)
 
     def has(self, name: str) -> bool:
+        """Whether the operation has this argument."""
         return name in self.arguments
 
     def tensor(self, name: str) -> torch.Tensor:
+        """One tensor argument."""
         value = self._single(name)
         if isinstance(value, str):
             raise self.wrong(f"{name} is the string {value!r}", "a tensor")
         return value
 
     def optional(self, name: str) -> torch.Tensor | None:
+        """One tensor argument, or None where it is not given."""
         return self.tensor(name) if self.has(name) else None
 
     def floats(self, name: str) -> torch.Tensor:
+        """One tensor argument, which has to hold floats."""
         value = self.tensor(name)
         if not value.is_floating_point():
             raise self.wrong(f"{name} is {value.dtype}", "floats")
         return value
 
     def tensors(self, name: str) -> list[torch.Tensor]:
+        """A list of tensor arguments."""
         values = self._all(name)
         if any(isinstance(value, str) for value in values):
             raise self.wrong(f"{name} holds strings", "tensors")
         return [value for value in values if not isinstance(value, str)]
 
     def integers(self, name: str, default: Sequence[int] | None = None) -> list[int]:
+        """A list of whole numbers."""
         if not self.has(name) and default is not None:
             return list(default)
         value = self.tensor(name)
@@ -70,12 +77,14 @@ class Call:
         return [int(number) for number in value.reshape(-1).tolist()]
 
     def integer(self, name: str, default: int | None = None) -> int:
+        """One whole number."""
         values = self.integers(name, None if default is None else (default,))
         if len(values) != 1:
             raise self.wrong(f"{name} has {len(values)} values", "one")
         return values[0]
 
     def number(self, name: str, default: float | None = None) -> float:
+        """One number."""
         if not self.has(name) and default is not None:
             return default
         value = self.tensor(name)
@@ -84,9 +93,11 @@ class Call:
         return float(value.item())
 
     def flag(self, name: str, default: bool) -> bool:
+        """One truth value."""
         return bool(self.integer(name, int(default)))
 
     def text(self, name: str, default: str | None = None) -> str:
+        """One text."""
         if not self.has(name) and default is not None:
             return default
         value = self._single(name)
@@ -102,15 +113,18 @@ class Call:
         return value
 
     def axis(self, name: str, rank: int, default: int | None = None) -> int:
+        """One axis of a tensor of this rank, counted from the front."""
         return self.dimension(self.integer(name, default), rank)
 
     def axes(self, name: str, rank: int, default: Sequence[int] | None = None) -> list[int]:
+        """Different axes of a tensor of this rank, counted from the front."""
         axes = [self.dimension(axis, rank) for axis in self.integers(name, default)]
         if len(set(axes)) != len(axes):
             raise self.wrong(f"{name} repeats an axis: {axes}", "different axes")
         return axes
 
     def dimension(self, axis: int, rank: int) -> int:
+        """An axis that may count from the end, as one that counts from the front."""
         if not -rank <= axis < rank:
             raise self.wrong(f"axis {axis} of a tensor of rank {rank}", f"{-rank} to {rank - 1}")
         return axis % rank

@@ -63,12 +63,14 @@ def affine_dequantize(call: Call) -> torch.Tensor:
 
 @kernel("constexpr_cast")
 def constexpr_cast(call: Call) -> torch.Tensor:
+    """FP16 weights as FP32."""
     call.choice("output_dtype", "fp32", {"fp32"})
     return call.floats("source_val")
 
 
 @kernel("constexpr_lut_to_dense")
 def lut_to_dense(call: Call) -> torch.Tensor:
+    """Weights out of a table: one of the whole tensor, or one for each group of channels."""
     return _flat_table(call) if call.has("shape") else _grouped_table(call)
 
 

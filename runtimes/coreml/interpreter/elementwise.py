@@ -70,11 +70,13 @@ _LOG_EPSILON, _RSQRT_EPSILON, _INVERSE_EPSILON = 1e-45, 1e-12, 1e-4
 
 @kernel(*_UNARY)
 def unary(call: Call) -> torch.Tensor:
+    """Functions of one operand, by the operation's name."""
     return _UNARY[call.operation.type](call.tensor("x"))
 
 
 @kernel(*_BINARY)
 def binary(call: Call) -> torch.Tensor:
+    """Arithmetic and comparisons of two operands, by the operation's name."""
     x, y = call.tensor("x"), call.tensor("y")
     name = call.operation.type
     if x.is_floating_point() != y.is_floating_point():
@@ -97,6 +99,7 @@ def _broadcast(call: Call, *values: torch.Tensor) -> list[int]:
 
 @kernel("select")
 def select(call: Call) -> torch.Tensor:
+    """``a`` where the condition holds, else ``b``."""
     condition, a, b = call.tensor("cond"), call.tensor("a"), call.tensor("b")
     call.reserve(_broadcast(call, condition, a, b))
     return torch.where(condition != 0, a, b)
@@ -121,31 +124,37 @@ def cast(call: Call) -> torch.Tensor:
 
 @kernel("clip")
 def clip(call: Call) -> torch.Tensor:
+    """Values limited to [alpha, beta]."""
     return call.tensor("x").clamp(call.number("alpha"), call.number("beta"))
 
 
 @kernel("log")
 def log(call: Call) -> torch.Tensor:
+    """Logarithm of x + epsilon."""
     return torch.log(call.floats("x") + call.number("epsilon", _LOG_EPSILON))
 
 
 @kernel("rsqrt")
 def rsqrt(call: Call) -> torch.Tensor:
+    """One over the square root of x + epsilon."""
     return torch.rsqrt(call.floats("x") + call.number("epsilon", _RSQRT_EPSILON))
 
 
 @kernel("inverse")
 def inverse(call: Call) -> torch.Tensor:
+    """One over x + epsilon."""
     return torch.reciprocal(call.floats("x") + call.number("epsilon", _INVERSE_EPSILON))
 
 
 @kernel("threshold")
 def threshold(call: Call) -> torch.Tensor:
+    """Values not below alpha."""
     return call.tensor("x").clamp(min=call.number("alpha"))
 
 
 @kernel("gelu")
 def gelu(call: Call) -> torch.Tensor:
+    """GELU, exact or by one of its two approximations."""
     x = call.floats("x")
     mode = call.choice("mode", "EXACT", {"EXACT", "TANH_APPROXIMATION", "SIGMOID_APPROXIMATION"})
     if mode == "SIGMOID_APPROXIMATION":
@@ -155,47 +164,56 @@ def gelu(call: Call) -> torch.Tensor:
 
 @kernel("leaky_relu")
 def leaky_relu(call: Call) -> torch.Tensor:
+    """Leaky ReLU with slope alpha below zero."""
     return F.leaky_relu(call.floats("x"), call.number("alpha"))
 
 
 @kernel("elu")
 def elu(call: Call) -> torch.Tensor:
+    """Exponential linear unit."""
     return F.elu(call.floats("x"), call.number("alpha"))
 
 
 @kernel("prelu")
 def prelu(call: Call) -> torch.Tensor:
+    """Leaky ReLU with one slope per channel."""
     return F.prelu(call.floats("x"), call.floats("alpha"))
 
 
 @kernel("thresholded_relu")
 def thresholded_relu(call: Call) -> torch.Tensor:
+    """x where it is at least alpha, else zero."""
     x = call.floats("x")
     return torch.where(x >= call.number("alpha"), x, torch.zeros_like(x))
 
 
 @kernel("clamped_relu")
 def clamped_relu(call: Call) -> torch.Tensor:
+    """Leaky ReLU, not above beta."""
     return F.leaky_relu(call.floats("x"), call.number("alpha")).clamp(max=call.number("beta"))
 
 
 @kernel("linear_activation")
 def linear_activation(call: Call) -> torch.Tensor:
+    """alpha * x + beta."""
     return call.floats("x") * call.number("alpha") + call.number("beta")
 
 
 @kernel("scaled_tanh")
 def scaled_tanh(call: Call) -> torch.Tensor:
+    """alpha * tanh(beta * x)."""
     return call.number("alpha") * torch.tanh(call.floats("x") * call.number("beta"))
 
 
 @kernel("sigmoid_hard")
 def sigmoid_hard(call: Call) -> torch.Tensor:
+    """alpha * x + beta, limited to [0, 1]."""
     return (call.floats("x") * call.number("alpha") + call.number("beta")).clamp(0.0, 1.0)
 
 
 @kernel("cumsum")
 def cumsum(call: Call) -> torch.Tensor:
+    """Cumulative sum along an axis, forward or backward, with or without the element itself."""
     x = call.tensor("x")
     axis = call.axis("axis", x.dim(), 0)
     reverse, exclusive = call.flag("reverse", False), call.flag("exclusive", False)
@@ -206,6 +224,7 @@ def cumsum(call: Call) -> torch.Tensor:
 
 @kernel("fill")
 def fill(call: Call) -> torch.Tensor:
+    """A tensor of one value."""
     value = call.optional("value")
     shape = call.reserve(call.integers("shape"))
     return torch.zeros(shape) if value is None else value.reshape(()).expand(shape).clone()
@@ -213,6 +232,7 @@ def fill(call: Call) -> torch.Tensor:
 
 @kernel("range_1d")
 def range_1d(call: Call) -> torch.Tensor:
+    """Numbers from start to end in equal steps."""
     start, end, step = call.tensor("start"), call.tensor("end"), call.tensor("step")
     if float(step) == 0 or not math.isfinite(float(end - start) / float(step)):
         raise call.wrong(f"a range from {start} to {end} in steps of {step}", "finite steps other than zero")

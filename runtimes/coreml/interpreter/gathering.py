@@ -45,6 +45,7 @@ def gather(call: Call) -> torch.Tensor:
 
 @kernel("gather_along_axis")
 def gather_along_axis(call: Call) -> torch.Tensor:
+    """Elements picked by an index tensor of the same rank."""
     x = call.tensor("x")
     axis = call.axis("axis", x.dim(), 0)
     call.ignore("validate_indices")
@@ -56,6 +57,7 @@ def gather_along_axis(call: Call) -> torch.Tensor:
 
 @kernel("gather_nd")
 def gather_nd(call: Call) -> torch.Tensor:
+    """Slices picked by index vectors."""
     x, indices = call.tensor("x"), call.tensor("indices")
     call.ignore("validate_indices")
     if call.integer("batch_dims", 0):
@@ -69,6 +71,7 @@ def gather_nd(call: Call) -> torch.Tensor:
 
 @kernel("scatter_nd")
 def scatter_nd(call: Call) -> torch.Tensor:
+    """Slices added or written at index vectors."""
     data, indices, updates = call.tensor("data"), call.tensor("indices"), call.tensor("updates")
     mode = call.choice("mode", "add", {"add", "update"})
     call.ignore("validate_indices")
@@ -78,6 +81,7 @@ def scatter_nd(call: Call) -> torch.Tensor:
 
 @kernel("scatter_along_axis")
 def scatter_along_axis(call: Call) -> torch.Tensor:
+    """Elements added or written by an index tensor of the same rank."""
     data, updates = call.tensor("data"), call.tensor("updates")
     axis, mode = call.axis("axis", data.dim(), 0), call.choice("mode", "add", {"add", "update"})
     call.ignore("validate_indices")
@@ -108,6 +112,7 @@ def slice_update(call: Call) -> torch.Tensor:
 
 @kernel("one_hot")
 def one_hot(call: Call) -> torch.Tensor:
+    """One value at the index of a new axis, another elsewhere."""
     indices, size = call.tensor("indices"), call.integer("one_hot_vector_size")
     axis = call.axis("axis", indices.dim() + 1, -1)
     on, off = call.optional("on_value"), call.optional("off_value")
@@ -119,6 +124,7 @@ def one_hot(call: Call) -> torch.Tensor:
 
 @kernel("argsort")
 def argsort(call: Call) -> torch.Tensor:
+    """The order that sorts an axis; equal elements keep theirs."""
     x = call.tensor("x")
     axis, ascending = call.axis("axis", x.dim(), -1), call.flag("ascending", False)
     order = torch.argsort(x, stable=True, dim=axis, descending=not ascending)
@@ -127,6 +133,7 @@ def argsort(call: Call) -> torch.Tensor:
 
 @kernel("topk")
 def topk(call: Call) -> list[torch.Tensor]:
+    """The largest or smallest elements of an axis, and their indices."""
     x, count = call.tensor("x"), call.integer("k", 1)
     axis, smallest = call.axis("axis", x.dim(), -1), call.flag("ascending", False)
     call.flag("sort", True)

@@ -30,6 +30,7 @@ def linear(call: Call) -> torch.Tensor:
 
 @kernel("matmul")
 def matmul(call: Call) -> torch.Tensor:
+    """Batched matrix product, either operand transposed on request."""
     x, y = call.floats("x"), call.floats("y")
     x = x.transpose(-1, -2) if call.flag("transpose_x", False) else x
     y = y.transpose(-1, -2) if call.flag("transpose_y", False) else y
@@ -42,6 +43,7 @@ def matmul(call: Call) -> torch.Tensor:
 
 @kernel("einsum")
 def einsum(call: Call) -> torch.Tensor:
+    """Sum of products in Einstein's notation."""
     equation, values = call.text("equation").replace(" ", ""), call.tensors("values")
     terms, arrow, result = equation.partition("->")
     sizes = {
@@ -71,12 +73,14 @@ def attention(call: Call) -> torch.Tensor:
 
 @kernel("softmax")
 def softmax(call: Call) -> torch.Tensor:
+    """Softmax along an axis."""
     x = call.floats("x")
     return torch.softmax(x, call.axis("axis", x.dim(), -1))
 
 
 @kernel("layer_norm")
 def layer_norm(call: Call) -> torch.Tensor:
+    """Normalisation over axes, with optional gain and bias."""
     x = call.floats("x")
     axes = sorted(call.axes("axes", x.dim(), range(x.dim())))
     gamma, beta = call.optional("gamma"), call.optional("beta")
@@ -93,6 +97,7 @@ def layer_norm(call: Call) -> torch.Tensor:
 
 @kernel("batch_norm")
 def batch_norm(call: Call) -> torch.Tensor:
+    """Normalisation by stored mean and variance."""
     return F.batch_norm(
         call.floats("x"),
         call.floats("mean"),
@@ -105,6 +110,7 @@ def batch_norm(call: Call) -> torch.Tensor:
 
 @kernel("instance_norm")
 def instance_norm(call: Call) -> torch.Tensor:
+    """Normalisation of each channel of each instance."""
     gamma, beta = call.optional("gamma"), call.optional("beta")
     return F.instance_norm(call.floats("x"), weight=gamma, bias=beta, eps=call.number("epsilon", 1e-5))
 
@@ -167,6 +173,7 @@ def conv_transpose(call: Call) -> torch.Tensor:
 
 @kernel("max_pool", "avg_pool")
 def pool(call: Call) -> torch.Tensor:
+    """Average, largest or L2 value of each window."""
     x = call.floats("x")
     axes = x.dim() - 2
     sizes = call.integers("kernel_sizes")

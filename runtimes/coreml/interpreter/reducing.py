@@ -31,6 +31,7 @@ _REDUCTIONS: dict[str, Callable[[torch.Tensor, list[int], bool], torch.Tensor]] 
 
 @kernel(*_REDUCTIONS)
 def reduce(call: Call) -> torch.Tensor:
+    """Reductions to a value, by the operation's name."""
     x = call.tensor("x")
     axes = call.axes("axes", x.dim(), range(x.dim()))
     keep = call.flag("keep_dims", False)
@@ -40,6 +41,7 @@ def reduce(call: Call) -> torch.Tensor:
 
 @kernel("reduce_argmax", "reduce_argmin")
 def reduce_arg(call: Call) -> torch.Tensor:
+    """Index of the largest or smallest element of an axis."""
     x = call.tensor("x")
     axis, keep = call.axis("axis", x.dim(), -1), call.flag("keep_dims", False)
     call.ignore("output_dtype")

@@ -60,6 +60,7 @@ def _target(call: Call, x: torch.Tensor, height: int, width: int) -> list[int]:
 
 @kernel("resize_bilinear")
 def resize_bilinear(call: Call) -> torch.Tensor:
+    """Bilinear resize to a given size."""
     x = call.floats("x")
     target = _target(call, x, call.integer("target_size_height", 1), call.integer("target_size_width", 1))
     return bilinear(x, target, call.choice("sampling_mode", "DEFAULT", MODES))
@@ -78,6 +79,7 @@ def resize(call: Call) -> torch.Tensor:
 
 @kernel("upsample_bilinear")
 def upsample_bilinear(call: Call) -> torch.Tensor:
+    """Bilinear resize by a factor."""
     x = call.floats("x")
     corners = call.flag("align_corners", True)
     centers = call.flag("half_pixel_centers", not corners)
@@ -89,12 +91,14 @@ def upsample_bilinear(call: Call) -> torch.Tensor:
 
 @kernel("resize_nearest_neighbor")
 def resize_nearest(call: Call) -> torch.Tensor:
+    """Nearest-neighbour resize to a given size."""
     x = call.floats("x")
     return nearest(x, _target(call, x, call.integer("target_size_height"), call.integer("target_size_width")))
 
 
 @kernel("upsample_nearest_neighbor")
 def upsample_nearest(call: Call) -> torch.Tensor:
+    """Nearest-neighbour resize by a factor."""
     x = call.floats("x")
     return nearest(x, _scaled(call, x))
 

@@ -70,10 +70,12 @@ class MilSession:
 
     @property
     def input_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shape of each input by name."""
         return {name: value.shape for name, value in self.program.inputs.items()}
 
     @property
     def output_names(self) -> tuple[str, ...]:
+        """Names of the outputs."""
         return self.program.outputs
 
     @property

@@ -31,6 +31,7 @@ def _reshaped(call: Call, x: torch.Tensor, shape: list[int]) -> torch.Tensor:
 
 @kernel("transpose")
 def transpose(call: Call) -> torch.Tensor:
+    """Axes in another order."""
     x = call.tensor("x")
     order = call.axes("perm", x.dim())
     if len(order) != x.dim():
@@ -40,6 +41,7 @@ def transpose(call: Call) -> torch.Tensor:
 
 @kernel("expand_dims")
 def expand_dims(call: Call) -> torch.Tensor:
+    """New axes of length one."""
     x, axes = call.tensor("x"), call.integers("axes")
     for axis in sorted(call.dimension(axis, x.dim() + len(axes)) for axis in axes):
         x = x.unsqueeze(axis)
@@ -94,6 +96,7 @@ def _sliced(call: Call, x: torch.Tensor, axis: int, cut: slice) -> torch.Tensor:
 
 @kernel("slice_by_size")
 def slice_by_size(call: Call) -> torch.Tensor:
+    """A box given by its start and its size."""
     x, begin, size = call.tensor("x"), call.integers("begin"), call.integers("size")
     if len(begin) != x.dim() or len(size) != x.dim():
         raise call.wrong(f"begin {begin} and size {size} for a tensor of rank {x.dim()}", f"{x.dim()} values each")
@@ -108,6 +111,7 @@ def slice_by_size(call: Call) -> torch.Tensor:
 
 @kernel("split")
 def split(call: Call) -> list[torch.Tensor]:
+    """Parts of an axis: so many equal ones, or of given sizes."""
     x = call.tensor("x")
     axis = call.axis("axis", x.dim())
     parts = call.integer("num_splits", len(call.declared))
@@ -125,6 +129,7 @@ def split(call: Call) -> list[torch.Tensor]:
 
 @kernel("concat")
 def concat(call: Call) -> torch.Tensor:
+    """Tensors joined along an axis that they have."""
     values = call.tensors("values")
     axis = call.axis("axis", values[0].dim())
     for first, second in pairwise(values):
@@ -142,6 +147,7 @@ def concat(call: Call) -> torch.Tensor:
 
 @kernel("stack")
 def stack(call: Call) -> torch.Tensor:
+    """Tensors joined along a new axis."""
     values = call.tensors("values")
     if len({value.shape for value in values}) != 1:
         raise call.wrong(f"shapes {[list(value.shape) for value in values]} stacked", "one shape")
@@ -150,6 +156,7 @@ def stack(call: Call) -> torch.Tensor:
 
 @kernel("tile")
 def tile(call: Call) -> torch.Tensor:
+    """The tensor repeated along each axis."""
     x, reps = call.tensor("x"), call.integers("reps")
     if len(reps) != x.dim():
         raise call.wrong(f"reps {reps} for a tensor of rank {x.dim()}", "one for each axis")
@@ -159,12 +166,14 @@ def tile(call: Call) -> torch.Tensor:
 
 @kernel("reverse")
 def reverse(call: Call) -> torch.Tensor:
+    """Axes back to front."""
     x = call.tensor("x")
     return x.flip(call.axes("axes", x.dim(), range(x.dim())))
 
 
 @kernel("flatten2d")
 def flatten2d(call: Call) -> torch.Tensor:
+    """All axes before ``axis`` as one, and all others as one."""
     x = call.tensor("x")
     axis = call.integer("axis", 1)
     first = math.prod(x.shape[: axis if axis >= 0 else axis + x.dim()])
@@ -173,11 +182,13 @@ def flatten2d(call: Call) -> torch.Tensor:
 
 @kernel("shape")
 def shape(call: Call) -> torch.Tensor:
+    """The shape as a tensor."""
     return torch.tensor(call.tensor("x").shape, dtype=torch.int32)
 
 
 @kernel("reshape_like")
 def reshape_like(call: Call) -> torch.Tensor:
+    """A new shape put together from the shapes of other tensors."""
     sizes: list[int] = []
     for reference, begin, end, mask in zip(
         call.tensors("ref_tensors"),
@@ -234,6 +245,7 @@ def pixel_shuffle(call: Call) -> torch.Tensor:
 
 @kernel("pixel_unshuffle", "space_to_depth")
 def pixel_unshuffle(call: Call) -> torch.Tensor:
+    """Blocks of pixels moved into channels."""
     x = call.tensor("x")
     if call.operation.type == "pixel_unshuffle":
         return F.pixel_unshuffle(x, _factor(call, "downscale_factor"))
@@ -254,6 +266,7 @@ def _factor(call: Call, name: str) -> int:
 
 @kernel("band_part")
 def band_part(call: Call) -> torch.Tensor:
+    """The elements near the diagonal; zero elsewhere."""
     x = call.tensor("x")
     lower, upper = call.integer("lower", -1), call.integer("upper", -1)
     x = x.triu(-lower) if lower >= 0 else x
