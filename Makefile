@@ -1,8 +1,9 @@
-# make demo   install, then export the embedded model for a Jetson and say where the report is
-# make test   install with the development tools, then lint, types and tests
-# make lint   lint and types only
-# make test-kits  compile and test the kits for apps with real compilers; skips those that cannot be installed here
-# make clean  remove what the targets above made; the environment too
+## make demo   install, then export the embedded model for a Jetson and say where the report is
+## make test   install with the development tools, then lint, types and tests
+## make lint   lint and types only
+## make test-kits  compile and test the kits for apps with real compilers; skips those that cannot be installed here
+## make docs   the documentation as a site in build/site; a dead link is an error
+## make clean  remove what the targets above made; the environment too
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -15,10 +16,10 @@ DEMO_STAMP := $(VENV)/.installed-demo
 DEV_STAMP := $(VENV)/.installed-dev
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-kits lint typing-links install install-dev clean
+.PHONY: help demo test test-kits lint docs typing-links install install-dev clean
 
 help:
-	@sed -n 's/^# //p' Makefile
+	@sed -n 's/^\#\# //p' Makefile
 
 demo: $(DEMO_STAMP)
 	@out="out/demo-$$(date +%Y%m%d-%H%M%S)-$$$$" && mkdir -p out && \
@@ -36,6 +37,9 @@ test-kits: $(DEV_STAMP)
 lint: $(DEV_STAMP) typing-links
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+docs: $(DEV_STAMP)
+	$(BIN)/mkdocs build --strict --quiet --site-dir build/site
 
 # mypy has to see the folders under their installed names.
 typing-links:
