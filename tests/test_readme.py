@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -88,3 +90,39 @@ def test_documents_speak_of_flags_that_exist(repository: Path) -> None:
     known = {"--help", "--version"} | {flag for verb in verbs for option in verb.params for flag in option.opts}
     for document in (repository / "README.md", repository / "docs/configuration.md", repository / "docs/exit-codes.md"):
         assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", document.read_text())) - known == set(), document
+
+
+def commands(text: str) -> list[list[str]]:
+    """The words of every ``vggt-edge`` command in the bash blocks, without what stands behind a ``#`` or a pipe."""
+    lines = [line for _, block in blocks(text) for line in block.replace("\\\n", " ").splitlines()]
+    found = [shlex.split(re.split(r"[|>]", line)[0], comments=True) for line in lines if line.startswith("vggt-edge ")]
+    return [words[1:] for words in found]
+
+
+def test_every_command_and_flag_of_the_documentation_exists(repository: Path) -> None:
+    known = {
+        verb: {name for parameter in command.params for name in parameter.opts}
+        for verb, command in known_commands().items()
+    }
+    wrong = []
+    for document in documents(repository):
+        for words in commands(document.read_text(encoding="utf-8")):
+            verb, rest = ("bench accuracy", words[2:]) if words[:2] == ["bench", "accuracy"] else (words[0], words[1:])
+            flags = {word.partition("=")[0] for word in rest if word.startswith("-")}
+            unknown = sorted(flags - known.get(verb, set()) - {"-h", "--help", "--version"})
+            if unknown or (verb not in known and not verb.startswith("-")):
+                wrong.append(f"{document.relative_to(repository)}: vggt-edge {' '.join(words)}: {unknown or verb}")
+    assert wrong == []
+
+
+def known_commands() -> dict[str, Any]:
+    """Every command by its verb, those of groups as ``group verb``."""
+    from typer.main import get_command
+
+    from vggt_edge.exporter.cli import app
+
+    found: dict[str, Any] = {}
+    for verb, command in get_command(app).commands.items():  # type: ignore[attr-defined]
+        found[verb] = command
+        found |= {f"{verb} {name}": inner for name, inner in getattr(command, "commands", {}).items()}
+    return found
