@@ -13,7 +13,15 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
-from vggt_edge.calibration.scenes.source import MAX_PIXELS
+from vggt_edge.calibration.scenes.colour import to_srgb
+from vggt_edge.calibration.scenes.source import MAX_PIXELS, MAX_SIDE
+from vggt_edge.calibration.scenes.whole import (
+    MAX_PIXEL_SCANS,
+    JpegLayout,
+    is_whole,
+    jpeg_layout,
+    overlong_jpeg,
+)
 from vggt_edge.devices.errors import InputError
 
 IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
@@ -22,6 +30,7 @@ IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
 _FORMATS = ("BMP", "JPEG", "PNG", "WEBP")
 _MAX_FILE_BYTES = 512 * 2**20
 _ORIENTATION_TAG = 0x0112
+_JPEG_BLOCK = 8
 _TRANSPOSES = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -35,7 +44,7 @@ _TRANSPOSES = {
 
 @dataclass(frozen=True)
 class Picture:
-    """``pixels``: (H, W, 3) uint8 RGB as stored; ``orientation``: the EXIF tag, 1..8."""
+    """``pixels``: (H, W, 3) uint8 sRGB, not turned yet; ``orientation``: the EXIF tag, 1..8."""
 
     pixels: npt.NDArray[np.uint8]
     orientation: int
@@ -57,8 +66,13 @@ def read_image(path: Path) -> Picture:
     data = _read(path)
     with _opened(path, io.BytesIO(data)) as image:
         _check_whole(path, image.format or "", data)
+        layout = jpeg_layout(data) if image.format in ("JPEG", "MPO") else None
+        if layout is not None:
+            _check_scans(path, image, layout)
         image.load()
-        return Picture(_rgb(image), _orientation(image))
+        if layout is not None:
+            _check_last_rows(path, image, data, layout)
+        return Picture(to_srgb(image, data), _orientation(image))
 
 
 def image_size(path: Path) -> tuple[int, int]:
@@ -105,66 +119,56 @@ def _read(path: Path) -> bytes:
 
 
 def _check_size(path: Path, width: int, height: int) -> None:
-    if width * height > MAX_PIXELS:
+    if width * height > MAX_PIXELS or max(width, height) > MAX_SIDE:
         raise InputError(
             f"the image claims {width} x {height} pixels",
             where=str(path),
-            expected=f"at most {MAX_PIXELS} pixels",
+            expected=f"at most {MAX_PIXELS} pixels and {MAX_SIDE} a side",
             remedy="scale the image down; the model sees a few hundred pixels a side",
         )
 
 
 def _check_whole(path: Path, file_format: str, data: bytes) -> None:
-    """Pillow forgives a missing end: what the last bytes said is then made up. Look for the end ourselves."""
-    whole = {"JPEG": _jpeg_ends, "PNG": _png_ends, "WEBP": _webp_ends, "BMP": _bmp_ends}.get(file_format)
-    if whole is not None and not whole(data):
+    """Pillow forgives a missing end: what the last bytes said is then made up."""
+    if not is_whole(file_format, data):
+        raise _cut_short(path, file_format)
+
+
+def _check_scans(path: Path, image: Image.Image, layout: JpegLayout) -> None:
+    """Each scan of a progressive JPEG may visit all pixels, in a few bytes."""
+    pixels = image.width * image.height
+    if layout.scans * pixels > MAX_PIXEL_SCANS:
         raise InputError(
-            "the image is cut short",
+            f"the image has {layout.scans} scans over {pixels} pixels",
             where=str(path),
-            expected=f"a whole {file_format} file",
-            remedy="copy or download the file again",
+            expected=f"at most {MAX_PIXEL_SCANS // pixels} scans at this size",
+            remedy="save the image again",
         )
 
 
-def _jpeg_ends(data: bytes) -> bool:
-    """An end-of-image marker after the first scan; those of an embedded thumbnail lie before it."""
-    position = 2
-    while position + 4 <= len(data) and data[position] == 0xFF:
-        marker = data[position + 1]
-        if marker == 0xFF:  # fill byte
-            position += 1
-            continue
-        position += 2 + int.from_bytes(data[position + 2 : position + 4], "big")
-        if marker == 0xDA:
-            return data.find(b"\xff\xd9", position) >= 0
-    return False
+def _check_last_rows(path: Path, image: Image.Image, data: bytes, layout: JpegLayout) -> None:
+    """A JPEG whose end-of-image marker comes early has its last rows made up: flat in a file of one pass."""
+    corner = np.asarray(image)[-_JPEG_BLOCK:, -_JPEG_BLOCK:]
+    if layout.scans == 1 and (corner != corner[:1, :1]).any():
+        return
+    with Image.open(io.BytesIO(overlong_jpeg(data, layout.end)), formats=_FORMATS) as longer:
+        try:
+            same = np.array_equal(np.asarray(longer), np.asarray(image))
+        except OSError:  # the noise made a decoder stumble that was still waiting for data
+            same = False
+    if not same:
+        raise _cut_short(path, "JPEG")
 
 
-def _png_ends(data: bytes) -> bool:
-    return data.rfind(b"\x00\x00\x00\x00IEND\xaeB`\x82") >= 0
-
-
-def _webp_ends(data: bytes) -> bool:
-    return len(data) >= 8 + int.from_bytes(data[4:8], "little")
-
-
-def _bmp_ends(data: bytes) -> bool:
-    return len(data) >= int.from_bytes(data[2:6], "little")
+def _cut_short(path: Path, file_format: str) -> InputError:
+    return InputError(
+        "the image is cut short",
+        where=str(path),
+        expected=f"a whole {file_format} file",
+        remedy="copy or download the file again",
+    )
 
 
 def _orientation(image: Image.Image) -> int:
     tag = image.getexif().get(_ORIENTATION_TAG, 1)
     return tag if tag in _TRANSPOSES else 1
-
-
-def _rgb(image: Image.Image) -> npt.NDArray[np.uint8]:
-    """(H, W, 3) uint8. 16-bit grey keeps its high byte; what is transparent becomes white, as in rendered data sets."""
-    if image.mode.startswith("I"):
-        wide = np.clip(np.asarray(image, np.int64), 0, 65535)
-        return np.repeat((wide >> 8).astype(np.uint8)[..., None], 3, axis=2)
-    if image.mode == "F":
-        raise ValueError("floating-point pixels have no agreed range")
-    if image.has_transparency_data:
-        layered = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", layered.size, "white"), layered)
-    return np.array(image.convert("RGB"))

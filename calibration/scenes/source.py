@@ -15,6 +15,8 @@ from vggt_edge.devices.errors import InputError
 
 # Far above any camera in use, and far below what makes a small machine swap: 300 MB as RGB.
 MAX_PIXELS = 100_000_000
+# What decoders and the kits take; a strip of 1 x 100 000 000 pixels costs ten times the memory of its pixels.
+MAX_SIDE = 32_768
 
 
 @dataclass(frozen=True)
