@@ -5,6 +5,8 @@ A parser of our own, because the usual binding ends the process on a corrupt fil
 
 from __future__ import annotations
 
+import codecs
+import io
 import os
 import re
 import struct
@@ -14,34 +16,46 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import BinaryIO
 
+from vggt_edge.calibration.scenes.names import is_unicode
 from vggt_edge.devices.errors import InputError
 
-_ONE_FOCAL, _TWO_FOCALS = 1, 2
+_TANGENTIAL = ("k1", "k2", "p1", "p2")
+_RATIONAL = (*_TANGENTIAL, "k3", "k4", "k5", "k6")
+_ARIA = ("k0", "k1", "k2", "k3", "k4", "k5", "p0", "p1", "s0", "s1", "s2", "s3")
 
 
 @dataclass(frozen=True)
 class CameraModel:
-    """``parameters``: how many a camera has; the first ``focals`` are focal lengths, the next two cx and cy."""
+    """Parameters of a camera: ``focals`` focal lengths, cx, cy, then ``coefficients`` by name.
+
+    projection: what they are coefficients of (``distortion.PROJECTIONS``).
+    """
 
     number: int
-    parameters: int
     focals: int
+    projection: str = "perspective"
+    coefficients: tuple[str, ...] = ()
+
+    @property
+    def parameters(self) -> int:
+        """How many a camera has."""
+        return self.focals + 2 + len(self.coefficients)
 
 
 CAMERA_MODELS: Mapping[str, CameraModel] = MappingProxyType(
     {
-        "SIMPLE_PINHOLE": CameraModel(0, 3, _ONE_FOCAL),
-        "PINHOLE": CameraModel(1, 4, _TWO_FOCALS),
-        "SIMPLE_RADIAL": CameraModel(2, 4, _ONE_FOCAL),
-        "RADIAL": CameraModel(3, 5, _ONE_FOCAL),
-        "OPENCV": CameraModel(4, 8, _TWO_FOCALS),
-        "OPENCV_FISHEYE": CameraModel(5, 8, _TWO_FOCALS),
-        "FULL_OPENCV": CameraModel(6, 12, _TWO_FOCALS),
-        "FOV": CameraModel(7, 5, _TWO_FOCALS),
-        "SIMPLE_RADIAL_FISHEYE": CameraModel(8, 4, _ONE_FOCAL),
-        "RADIAL_FISHEYE": CameraModel(9, 5, _ONE_FOCAL),
-        "THIN_PRISM_FISHEYE": CameraModel(10, 12, _TWO_FOCALS),
-        "RAD_TAN_THIN_PRISM_FISHEYE": CameraModel(11, 16, _TWO_FOCALS),
+        "SIMPLE_PINHOLE": CameraModel(0, 1),
+        "PINHOLE": CameraModel(1, 2),
+        "SIMPLE_RADIAL": CameraModel(2, 1, "perspective", ("k1",)),
+        "RADIAL": CameraModel(3, 1, "perspective", ("k1", "k2")),
+        "OPENCV": CameraModel(4, 2, "perspective", _TANGENTIAL),
+        "OPENCV_FISHEYE": CameraModel(5, 2, "fisheye", ("k1", "k2", "k3", "k4")),
+        "FULL_OPENCV": CameraModel(6, 2, "perspective", _RATIONAL),
+        "FOV": CameraModel(7, 2, "fov", ("omega",)),
+        "SIMPLE_RADIAL_FISHEYE": CameraModel(8, 1, "fisheye", ("k1",)),
+        "RADIAL_FISHEYE": CameraModel(9, 1, "fisheye", ("k1", "k2")),
+        "THIN_PRISM_FISHEYE": CameraModel(10, 2, "fisheye", (*_TANGENTIAL, "k3", "k4", "sx1", "sy1")),
+        "RAD_TAN_THIN_PRISM_FISHEYE": CameraModel(11, 2, "aria", _ARIA),
     }
 )
 _NAMES_BY_NUMBER = {model.number: name for name, model in CAMERA_MODELS.items()}
@@ -110,10 +124,7 @@ class _Reader:
             raw += byte
             if len(raw) > _MAX_NAME_BYTES:
                 raise self.broken("an image name has no end")
-        try:
-            return raw.decode()
-        except UnicodeDecodeError as error:
-            raise self.broken("an image name is not UTF-8") from error
+        return raw.decode(errors="surrogateescape")  # the bytes of a file's name, whatever they mean
 
     def skip(self, records: int, record_bytes: int) -> None:
         if records * record_bytes > self._left:
@@ -198,6 +209,8 @@ def _cameras_text(path: Path) -> dict[int, CameraRow]:
             camera_id, name, width, height = int(fields[0]), fields[1], int(fields[2]), int(fields[3])
             parameters = tuple(float(field) for field in fields[4:])
         except (ValueError, IndexError) as error:
+            if not is_unicode(line):
+                raise _not_text(path) from error
             raise _bad_line(f"not a camera ({error})", where, _CAMERA_LAYOUT) from error
         wanted = model_named(name, where).parameters
         if len(parameters) != wanted:
@@ -219,6 +232,8 @@ def _images_text(path: Path) -> list[ImageRow]:
             w, x, y, z, tx, ty, tz = (float(field) for field in fields[1:8])
             rows.append(ImageRow((w, x, y, z), (tx, ty, tz), int(fields[8]), fields[9].strip()))
         except (ValueError, IndexError) as error:
+            if not is_unicode(line):
+                raise _not_text(path) from error
             raise _bad_line(f"not an image ({error})", where, _IMAGE_LAYOUT) from error
         _, points = next(lines, (0, ""))
         if len(points.split()) % 3:  # also what a lost line of points looks like
@@ -228,11 +243,18 @@ def _images_text(path: Path) -> list[ImageRow]:
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
+    """UTF-8 or, with its mark, UTF-16. Names in other encodings keep their bytes."""
+    content = path.read_bytes()
+    is_utf16 = content[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
     try:
-        with path.open(encoding="utf-8") as file:
-            yield from enumerate(file, start=1)
+        text = content.decode("utf-16") if is_utf16 else content.decode("utf-8-sig", errors="surrogateescape")
     except UnicodeDecodeError as error:
-        raise InputError("the COLMAP file is not text", where=str(path), expected="UTF-8 text") from error
+        raise _not_text(path) from error
+    yield from enumerate(io.StringIO(text, newline=None), start=1)
+
+
+def _not_text(path: Path) -> InputError:
+    return InputError("the COLMAP file is not text", where=str(path), expected="UTF-8 text")
 
 
 def _is_record(line: str) -> bool:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from vggt_edge.calibration.scenes.colour import to_srgb
 from vggt_edge.calibration.scenes.source import MAX_PIXELS, MAX_SIDE
@@ -31,6 +31,7 @@ _FORMATS = ("BMP", "JPEG", "PNG", "WEBP")
 _MAX_FILE_BYTES = 512 * 2**20
 _ORIENTATION_TAG = 0x0112
 _JPEG_BLOCK = 8
+_JPEGS = ("JPEG", "MPO")
 _TRANSPOSES = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -56,6 +57,22 @@ class Picture:
         return np.asarray(Image.fromarray(self.pixels).transpose(_TRANSPOSES[self.orientation]))
 
 
+@dataclass(frozen=True)
+class Header:
+    """``size``: (width, height) of the pixels as stored. ``mode``: Pillow's name of their kind."""
+
+    size: tuple[int, int]
+    mode: str
+
+
+@dataclass(frozen=True)
+class Glance:
+    """``size``: (width, height) of the pixels as stored. ``image``: in colours as stored."""
+
+    size: tuple[int, int]
+    image: Image.Image
+
+
 def is_image(path: Path) -> bool:
     """Whether the file's name says that it is a picture that can be read."""
     return path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()
@@ -66,7 +83,7 @@ def read_image(path: Path) -> Picture:
     data = _read(path)
     with _opened(path, io.BytesIO(data)) as image:
         _check_whole(path, image.format or "", data)
-        layout = jpeg_layout(data) if image.format in ("JPEG", "MPO") else None
+        layout = jpeg_layout(data) if image.format in _JPEGS else None
         if layout is not None:
             _check_scans(path, image, layout)
         image.load()
@@ -75,10 +92,22 @@ def read_image(path: Path) -> Picture:
         return Picture(to_srgb(image, data), _orientation(image))
 
 
-def image_size(path: Path) -> tuple[int, int]:
-    """(width, height) of the pixels as stored, from the file's header alone."""
+def read_header(path: Path) -> Header:
+    """From the file's header alone. ``InputError`` as for ``read_image``."""
     with _opened(path, path) as image:
-        return image.size
+        return Header(image.size, image.mode)
+
+
+def glance(path: Path, side: int) -> Glance:
+    """A quick look, upright and perhaps reduced, to no less than ``side``. ``InputError`` as for ``read_image``."""
+    data = _read(path)
+    with _opened(path, io.BytesIO(data)) as image:
+        layout = jpeg_layout(data) if image.format in _JPEGS else None
+        if layout is not None:
+            _check_scans(path, image, layout)
+        size = image.size
+        image.draft(None, (side, side))
+        return Glance(size, ImageOps.exif_transpose(image))
 
 
 @contextmanager

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import numpy.typing as npt
 
 from vggt_edge.calibration.scenes.colmap import colmap_source, find_model
-from vggt_edge.calibration.scenes.folder import folder_source
+from vggt_edge.calibration.scenes.folder import folder_source, unread
 from vggt_edge.calibration.scenes.image import IMAGE_SUFFIXES, is_image
+from vggt_edge.calibration.scenes.names import shown
 from vggt_edge.calibration.scenes.pose import rebased
 from vggt_edge.calibration.scenes.resize import check_shape, fit_shape, resize_frame, resize_intrinsics
 from vggt_edge.calibration.scenes.scene import GroundTruth, Scene
 from vggt_edge.calibration.scenes.source import Camera, Source, listing
 from vggt_edge.calibration.scenes.transforms import find_transforms, transforms_source
 from vggt_edge.calibration.scenes.video import VIDEO_SUFFIXES, is_video, video_source
+from vggt_edge.calibration.scenes.views import folders_of_views
 from vggt_edge.devices.errors import InputError, ResourceError, UsageError
 
 _KINDS = (
@@ -32,6 +36,7 @@ def open_scenes(
     long_side: int | None = None,
     shape: tuple[int, int] | None = None,
     max_scenes: int = 8,
+    note: Callable[[str], None] = lambda text: None,
 ) -> tuple[Scene, ...]:
     """Read scenes of ``frames`` frames each from a video, COLMAP model, transforms.json, folder, or folder of these.
 
@@ -40,14 +45,14 @@ def open_scenes(
     starts i are spread evenly, and the scenes over the sources in turn. All frames get one (H, W): ``shape``, else the
     best fit of the first frame within ``long_side``. Poses give ground truth without depth, in the source's own unit.
 
+    Not everything in a folder is a frame: depth maps, masks, copies and the like, files of other formats and captures
+    with too few frames are passed over, which ``note`` is told once, with counts.
     Raises ``InputError`` naming the file that cannot be used, ``UsageError`` for a request that makes no sense, and
     ``ResourceError`` for what may not be read.
     """
     _check_request(frames, long_side, shape, max_scenes)
     try:
-        sources = find_sources(path)
-        for source in sources:
-            _check_enough(source, frames)
+        sources = find_sources(path, frames, max_scenes, note)
         target = shape or _fitted(sources[0], long_side or 0)
         quotas = share([len(source.labels) // frames for source in sources], max_scenes)
         return tuple(
@@ -61,24 +66,70 @@ def open_scenes(
         ) from error
 
 
-def find_sources(path: Path) -> list[Source]:
-    """The sources at ``path`` in natural order: one, or one per sub-folder and video of a folder that is none."""
+def find_sources(path: Path, frames: int, limit: int, note: Callable[[str], None]) -> list[Source]:
+    """Up to ``limit`` sources of at least ``frames`` frames at ``path``, in natural order.
+
+    One, or one per sub-folder and video of a folder that is none. ``note`` is told what is passed over.
+    """
+    sources: list[Source] = []
+    small: list[Source] = []
+    passed_over: Counter[str] = Counter()
+    for source in _candidates(path, passed_over):
+        passed_over.update(source.passed_over)
+        (sources if len(source.labels) >= frames else small).append(source)
+        for text in source.notes:
+            note(text)
+        if len(sources) == limit:
+            break
+    if not sources:
+        _refuse_small(small[0], frames)
+    if small:
+        passed_over[f"captures with fewer than {frames} frames"] += len(small)
+    if passed_over:
+        counts = ", ".join(f"{count} {kind}" for kind, count in sorted(passed_over.items()))
+        note(f"passed over in {shown(path.name or str(path))}: {counts}")
+    return sources
+
+
+def _candidates(path: Path, passed_over: Counter[str]) -> Iterator[Source]:
     if path.is_file():
-        return [_file_source(path)]
+        yield _file_source(path)
+        return
     if not path.is_dir():
         raise InputError("no such file or folder", where=str(path), expected=_KINDS)
     opener = _opener(path)
     if opener is not None:
-        return [opener(path, path)]
-    sources: list[Source] = []
-    for entry in listing(path):
-        if is_video(entry):
-            sources.append(video_source(entry, path))
-        elif entry.is_dir() and (inner := _opener(entry)) is not None:
-            sources.append(inner(entry, path))
-    if not sources:
+        yield opener(path, path)
+        passed_over.update(_videos_beside(path))
+        return
+    passed_over.update(unread(path))
+    openers = {entry: opener for entry in listing(path) if entry.is_dir() and (opener := _opener(entry)) is not None}
+    no_views = folders_of_views(
+        {entry: list(filter(is_image, listing(entry))) for entry in openers if openers[entry] is folder_source}
+    )
+    videos = {entry for entry in listing(path) if is_video(entry)}
+    if not openers and not videos:
         raise InputError("the folder holds no images and no scenes", where=str(path), expected=_KINDS)
-    return sources
+    if openers and not videos and len(no_views) == len(openers):
+        raise InputError(
+            f"the folders hold {' and '.join(sorted(set(no_views.values())))}, not pictures of a place",
+            where=str(path),
+            expected="a folder of photographs among them",
+        )
+    for entry in listing(path):
+        if entry in no_views:
+            passed_over[f"{no_views[entry]} ({shown(entry.name)})"] += sum(map(is_image, listing(entry)))
+        elif entry in openers:
+            yield openers[entry](entry, path)
+        elif entry in videos:
+            yield video_source(entry, path)
+        elif entry.is_dir():
+            passed_over["folders without pictures"] += 1
+
+
+def _videos_beside(folder: Path) -> Counter[str]:
+    """A folder of pictures is one capture; a video of the same place is not another one."""
+    return Counter({"videos beside pictures": count}) if (count := sum(map(is_video, listing(folder)))) else Counter()
 
 
 def strides(count: int, frames: int, scenes: int) -> list[tuple[int, ...]]:
@@ -138,15 +189,14 @@ def _transforms_folder(folder: Path, root: Path) -> Source:
     return transforms_source(find_transforms(folder) or folder / "transforms.json", root)
 
 
-def _check_enough(source: Source, frames: int) -> None:
+def _refuse_small(source: Source, frames: int) -> NoReturn:
     count = len(source.labels)
-    if count < frames:
-        raise InputError(
-            f"{count} {'frame' if count == 1 else 'frames'} found, fewer than the {frames} of a scene",
-            where=str(source.path),
-            expected=f"at least {frames} frames",
-            remedy="add frames, or ask for fewer frames per scene",
-        )
+    raise InputError(
+        f"{count} {'frame' if count == 1 else 'frames'} found, fewer than the {frames} of a scene",
+        where=str(source.path),
+        expected=f"at least {frames} frames",
+        remedy="add frames, or ask for fewer frames per scene",
+    )
 
 
 def _fitted(source: Source, long_side: int) -> tuple[int, int]:

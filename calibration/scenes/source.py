@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +17,15 @@ from vggt_edge.devices.errors import InputError
 MAX_PIXELS = 100_000_000
 # What decoders and the kits take; a strip of 1 x 100 000 000 pixels costs ten times the memory of its pixels.
 MAX_SIDE = 32_768
+Coefficients: TypeAlias = Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Distortion:
+    """What a lens does to a straight picture. ``projection``: a name of ``distortion.PROJECTIONS``."""
+
+    projection: str
+    coefficients: Coefficients
 
 
 @dataclass(frozen=True)
@@ -25,12 +34,19 @@ class Camera:
 
     extrinsics: (3, 4) world-to-camera [R|t], float64.
     intrinsics: (3, 3) in pixels of a ``width`` x ``height`` frame, float64.
+    distortion: None for a pinhole camera.
     """
 
     extrinsics: npt.NDArray[np.float64]
     intrinsics: npt.NDArray[np.float64]
     width: int
     height: int
+    distortion: Distortion | None = None
+
+    def scaled(self, width: int, height: int) -> Camera:
+        """The camera of the same picture at another size."""
+        scale = np.diag([width / self.width, height / self.height, 1.0])
+        return replace(self, intrinsics=scale @ self.intrinsics, width=width, height=height)
 
 
 @dataclass(frozen=True)
@@ -55,6 +71,16 @@ class Source(Protocol):
         """One per frame: where it comes from, relative to the path the user gave."""
         ...
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the user should know of how the source is read."""
+        ...
+
+    @property
+    def passed_over(self) -> Mapping[str, int]:
+        """What lies beside the frames and is not read: how many of each kind."""
+        ...
+
     def read(self, indices: Sequence[int]) -> Iterator[Frame]:
         """Decode the frames at the ascending ``indices``; ``InputError`` names the file that cannot be."""
         ...
@@ -77,28 +103,3 @@ def listing(folder: Path) -> list[Path]:
     except FileNotFoundError as error:
         raise InputError("no such folder", where=str(folder), expected="a folder") from error
     return sorted(entries, key=lambda entry: natural_key(entry.name))
-
-
-def contained(folder: Path, name: str, *, listed_in: Path) -> Path:
-    """The file ``name``, as a scene file spells it, inside ``folder``.
-
-    Raises ``InputError`` where the name leads out of the folder (absolute, through ``..`` or a symbolic link) or to
-    nothing: scene files come from strangers.
-    """
-    where = f"{listed_in}, image {name!r}"
-    try:
-        resolved = (folder / name).resolve()
-        inside = resolved.is_relative_to(folder.resolve())
-        exists = inside and resolved.is_file()
-    except (ValueError, OSError, RuntimeError) as error:  # a null byte, a name too long, a loop of links
-        raise InputError(f"an image name that is no file name: {error}", where=where) from error
-    if Path(name).is_absolute() or not inside:
-        raise InputError(
-            "an image name that leads out of its folder",
-            where=where,
-            expected=f"a path inside {folder}",
-            remedy="copy the images into that folder and name them relative to it",
-        )
-    if not exists:
-        raise InputError("an image that is listed but does not exist", where=where, expected=f"a file inside {folder}")
-    return folder / name

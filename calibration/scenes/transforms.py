@@ -1,6 +1,7 @@
 """Nerf-style ``transforms.json``: images with OpenGL camera-to-world poses (instant-ngp, nerfstudio, nerf_synthetic).
 
-Distortion coefficients are passed over, as for COLMAP.
+Coefficients of distortion are those of nerfstudio and instant-ngp: k1..k6, p1, p2 of OpenCV's model, or k1..k4 of its
+fisheye model. Pictures are undistorted as they are read.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +17,21 @@ import numpy as np
 import numpy.typing as npt
 
 from vggt_edge.calibration.scenes.colmap_files import model_named
+from vggt_edge.calibration.scenes.distortion import distortion
 from vggt_edge.calibration.scenes.folder import ImageSource, StillImage, folder_name, relative_label
-from vggt_edge.calibration.scenes.image import IMAGE_SUFFIXES, image_size
+from vggt_edge.calibration.scenes.image import IMAGE_SUFFIXES, read_header
+from vggt_edge.calibration.scenes.names import listed_file, shown
 from vggt_edge.calibration.scenes.pose import finite, image_sides, pinhole, world_to_camera
-from vggt_edge.calibration.scenes.source import Camera, contained, natural_key
+from vggt_edge.calibration.scenes.source import Camera, Distortion, natural_key
 from vggt_edge.devices.errors import InputError
 
 _FILE_NAMES = ("transforms.json", "transforms_train.json")
 _MAX_FILE_BYTES = 256 * 2**20
+_COEFFICIENTS = {
+    "perspective": ("k1", "k2", "p1", "p2", "k3", "k4", "k5", "k6"),
+    "fisheye": ("k1", "k2", "k3", "k4"),
+}
+_PINHOLES = (0, 1)
 
 
 def find_transforms(folder: Path) -> Path | None:
@@ -44,9 +53,11 @@ def transforms_source(path: Path, root: Path) -> ImageSource:
     stills = []
     for frame in frames:
         image = _image_path(path, frame["file_path"])
-        where = f"{path}, frame {frame['file_path']!r}"
+        where = shown(f"{path}, frame {frame['file_path']!r}")
         stills.append(StillImage(image, relative_label(image, root), _camera({**shared, **frame}, image, where)))
-    return ImageSource(folder_name(path.parent), path, tuple(stills))
+    bent = sum(still.camera is not None and still.camera.distortion is not None for still in stills)
+    notes = (f"{relative_label(path, root)}: {bent} images of distorted cameras are undistorted",) if bent else ()
+    return ImageSource(folder_name(path.parent), path, tuple(stills), notes)
 
 
 def _document(path: Path) -> dict[str, Any]:
@@ -54,13 +65,19 @@ def _document(path: Path) -> dict[str, Any]:
     if size > _MAX_FILE_BYTES:
         raise InputError(f"the file holds {size} bytes", where=str(path), expected=f"at most {_MAX_FILE_BYTES} bytes")
     try:
-        document = json.loads(path.read_bytes())
+        document = json.loads(_text(path.read_bytes()))
     except (ValueError, RecursionError) as error:  # both JSON and UTF-8 errors are ValueErrors
         raise InputError(f"not JSON: {error}", where=str(path), expected="a nerf-style transforms file") from error
     frames = document.get("frames") if isinstance(document, dict) else None
     if not isinstance(frames, list) or not frames:
         raise InputError("the file lists no frames", where=str(path), expected='an object with a list "frames"')
     return dict(document)
+
+
+def _text(content: bytes) -> str:
+    """By its own mark; names in other encodings than UTF-8 keep their bytes."""
+    encoding = json.detect_encoding(content)
+    return content.decode(encoding, errors="surrogateescape" if encoding.startswith("utf-8") else "strict")
 
 
 def _checked_frame(frame: object, where: str) -> Mapping[str, Any]:
@@ -73,19 +90,17 @@ def _image_path(path: Path, name: str) -> Path:
     """nerf_synthetic leaves the suffix off."""
     if Path(name).suffix.lower() not in IMAGE_SUFFIXES:
         for suffix in (".png", *IMAGE_SUFFIXES):
-            if "\0" not in name and (path.parent / f"{name}{suffix}").is_file():
-                return contained(path.parent, f"{name}{suffix}", listed_in=path)
-    return contained(path.parent, name, listed_in=path)
+            with suppress(InputError):
+                return listed_file(path.parent, f"{name}{suffix}", listed_in=path)
+    return listed_file(path.parent, name, listed_in=path)
 
 
 def _camera(values: Mapping[str, Any], image: Path, where: str) -> Camera:
     """``values``: those of the frame over those shared by all frames."""
-    if "camera_model" in values:
-        model_named(str(values["camera_model"]), where)
     if "w" in values and "h" in values:
         width, height = image_sides(finite(values["w"], "w", where), finite(values["h"], "h", where), where)
     else:
-        width, height = image_size(image)
+        width, height = read_header(image).size
     fx = _focal(values, "x", width, where)
     fy = _focal(values, "y", height, where) or fx
     if fx is None or fy is None:
@@ -93,7 +108,22 @@ def _camera(values: Mapping[str, Any], image: Path, where: str) -> Camera:
     cx = finite(values.get("cx", width / 2), "cx", where)
     cy = finite(values.get("cy", height / 2), "cy", where)
     extrinsics = world_to_camera(_matrix(values.get("transform_matrix"), where), where)
-    return Camera(extrinsics, pinhole(fx, fy, cx, cy, where), width, height)
+    return Camera(extrinsics, pinhole(fx, fy, cx, cy, where), width, height, _lens(values, where))
+
+
+def _lens(values: Mapping[str, Any], where: str) -> Distortion | None:
+    default = "OPENCV_FISHEYE" if values.get("is_fisheye") is True else "OPENCV"
+    name = str(values.get("camera_model", default))
+    kind = model_named(name, where)
+    if kind.projection not in _COEFFICIENTS:
+        raise InputError(
+            f"cameras of the kind {name} have no coefficients in this file format",
+            where=where,
+            expected="OPENCV or OPENCV_FISHEYE",
+            remedy="undistort the images",
+        )
+    names = () if kind.number in _PINHOLES else _COEFFICIENTS[kind.projection]
+    return distortion(kind.projection, {key: finite(values[key], key, where) for key in names if key in values})
 
 
 def _focal(values: Mapping[str, Any], axis: str, side: int, where: str) -> float | None:

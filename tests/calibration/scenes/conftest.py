@@ -22,6 +22,7 @@ Array = npt.NDArray[np.float64]
 WIDTH, HEIGHT = 72, 48
 INTRINSICS = np.array([[60.0, 0, 33.5], [0, 64.0, 26.25], [0, 0, 1]])
 POINT = np.array([0.1, -0.05, 3.0])
+Lens = Callable[[float, float], tuple[float, float]]
 
 
 @dataclass(frozen=True)
@@ -43,17 +44,19 @@ class Cameras:
         matrix: list[list[float]] = (np.linalg.inv(square) @ np.diag([1, -1, -1, 1])).tolist()
         return matrix
 
-    def paint(self, index: int) -> Image.Image:
-        seen = INTRINSICS @ (self.extrinsics[index] @ np.append(POINT, 1.0))
+    def paint(self, index: int, lens: Lens = lambda x, y: (x, y)) -> Image.Image:
+        """``lens``: from the straight image plane at distance 1 to the one that is taken."""
+        seen = self.extrinsics[index] @ np.append(POINT, 1.0)
+        u, v, _ = INTRINSICS @ np.array([*lens(seen[0] / seen[2], seen[1] / seen[2]), 1.0])
         rows, columns = np.mgrid[:HEIGHT, :WIDTH] + 0.5
-        distance = (columns - seen[0] / seen[2]) ** 2 + (rows - seen[1] / seen[2]) ** 2
+        distance = (columns - u) ** 2 + (rows - v) ** 2
         blob = (255 * np.exp(-distance / (2 * 3.0**2))).round().astype(np.uint8)
         return Image.fromarray(np.repeat(blob[..., None], 3, axis=2))
 
-    def write_images(self, folder: Path) -> Path:
+    def write_images(self, folder: Path, lens: Lens = lambda x, y: (x, y)) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         for index, name in enumerate(self.names):
-            self.paint(index).save(folder / name)
+            self.paint(index, lens).save(folder / name)
         return folder
 
 
@@ -75,10 +78,10 @@ def cameras() -> Cameras:
 
 
 @pytest.fixture(scope="session")
-def assert_geometry() -> Callable[[Any], None]:
+def assert_geometry() -> Callable[..., None]:
     """The blob in each frame lies where the ground truth says that the point is, and frame 0 is the origin."""
 
-    def check(scene: Any, first: Array) -> None:
+    def check(scene: Any, first: Array, atol: float = 0.1) -> None:
         truth = scene.ground_truth
         assert truth.depth is None
         assert truth.points is None
@@ -90,7 +93,7 @@ def assert_geometry() -> Callable[[Any], None]:
             seen = intrinsics @ (extrinsics @ np.append(point, 1.0))
             weight = image[0]
             centroid = [(columns * weight).sum() / weight.sum(), (rows * weight).sum() / weight.sum()]
-            np.testing.assert_allclose(centroid, seen[:2] / seen[2], atol=0.1)
+            np.testing.assert_allclose(centroid, seen[:2] / seen[2], atol=atol)
 
     return check
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import os
 import struct
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -18,6 +20,7 @@ from vggt_edge.calibration.scenes.opening import open_scenes
 from vggt_edge.devices.errors import InputError
 
 WriteColmap = Callable[..., Path]
+Lens = Callable[[float, float], tuple[float, float]]
 RefusedOr = Callable[[Path], AbstractContextManager[None]]
 SUFFIXES = [".txt", ".bin"]
 
@@ -92,21 +95,182 @@ def test_a_tagged_image_is_turned_together_with_its_camera(
     assert_geometry(scene, turn[orientation] @ cameras.extrinsics[0])
 
 
-@pytest.mark.parametrize(
-    "camera",
-    [
-        "SIMPLE_RADIAL 72 48 60 33.5 26.25 0.1",
-        "OPENCV 72 48 60 60 33.5 26.25 0.1 0 0 0",
-        "FOV 72 48 60 60 33.5 26.25 1",
-    ],
-)
-def test_of_a_distorted_camera_the_pinhole_part_is_used(tmp_path: Path, write_colmap: WriteColmap, camera: str) -> None:
+def test_of_several_models_the_one_with_most_images_is_used(tmp_path: Path, write_colmap: WriteColmap) -> None:
+    """COLMAP splits a capture that it cannot join; here one of two images, as text, comes before one of five."""
+    write_colmap(tmp_path, ".bin", "sparse/1")
+    model = write_colmap(tmp_path, ".txt", "sparse/0")
+    lines = (model / "images.txt").read_text().splitlines(keepends=True)
+    (model / "images.txt").write_text("".join(lines[2:6]))
+    for folder in (tmp_path, tmp_path / "sparse"):
+        notes: list[str] = []
+        (scene,) = open_scenes(folder, frames=5, long_side=28, note=notes.append)
+        assert [name.rpartition("/")[2] for name in scene.sources] == [f"a_{n}.png" for n in (1, 2, 3, 9, 10)]
+        (said,) = notes
+        assert "0 with 2 images" in said
+        assert "1 with 5 images" in said
+        assert "1 is used" in said
+
+
+def test_a_model_of_its_own_is_taken_though_others_lie_beside_it(tmp_path: Path, write_colmap: WriteColmap) -> None:
+    write_colmap(tmp_path, ".bin", "sparse/1")
+    model = write_colmap(tmp_path, ".txt", "sparse/0")
+    notes: list[str] = []
+    open_scenes(model, frames=5, long_side=28, note=notes.append)
+    assert notes == []
+
+
+def test_letter_case_back_slashes_and_encodings_of_other_systems(tmp_path: Path, write_colmap: WriteColmap) -> None:
+    """The disk: ``IMAGES/left/Café 1.PNG`` and a name in Latin-1. The model, as Windows and macOS spell the same."""
     model = write_colmap(tmp_path, ".txt")
-    (model / "cameras.txt").write_text(f"7 {camera}\n")
-    (scene,) = open_scenes(tmp_path, frames=5, shape=(56, 84))
-    assert scene.ground_truth is not None
-    expected = np.array([[60, 0, 33.5], [0, 60, 26.25], [0, 0, 6 / 7]]) * 7 / 6
-    np.testing.assert_allclose(scene.ground_truth.intrinsics[2], expected, rtol=1e-6)
+    left = tmp_path / "IMAGES" / "left"
+    left.mkdir(parents=True)
+    source = tmp_path / "images"
+    renamed = {"a_1.png": "Caf\u00e9_1.PNG", "a_2.png": "b.png", "a_3.png": os.fsdecode(b"\xfcber.png")}
+    for old, new in renamed.items():
+        (source / old).rename(left / new)
+    for rest in source.iterdir():
+        rest.rename(left / rest.name)
+    source.rmdir()
+    text = (model / "images.txt").read_text()
+    for old, listed in {"a_1.png": "cafe\u0301_1.png", "a_2.png": "B.png", "a_3.png": "\u00dcber.png"}.items():
+        text = text.replace(f" {old}", f" LEFT\\{listed}")
+    for same in ("a_9.png", "a_10.png"):
+        text = text.replace(f" {same}", f" left\\{same}")
+    for name, content in (("utf8", text.encode("utf-8-sig")), ("windows", text.encode("utf-16"))):
+        (model / "images.txt").write_bytes(content)
+        (scene,) = open_scenes(tmp_path, frames=5, long_side=28)
+        shown = {"IMAGES/left/Caf\u00e9_1.PNG", "IMAGES/left/b.png", "IMAGES/left/\\xfcber.png"}
+        assert shown <= set(scene.sources), name
+
+
+def test_a_name_in_bytes_of_another_encoding_finds_its_file(tmp_path: Path, write_colmap: WriteColmap) -> None:
+    """The model was written where file names are Latin-1; the disk holds UTF-8."""
+    model = write_colmap(tmp_path, ".bin")
+    content = (model / "images.bin").read_bytes()
+    assert content.count(b"a_9.png") == 1
+    (model / "images.bin").write_bytes(content.replace(b"a_9.png", b"\xe9_9.png"))
+    (tmp_path / "images/a_9.png").rename(tmp_path / "images/\u00e9_9.png")
+    (scene,) = open_scenes(tmp_path, frames=5, long_side=28)
+    assert "images/\u00e9_9.png" in scene.sources
+
+
+def test_a_name_that_could_be_two_files_is_refused(tmp_path: Path, write_colmap: WriteColmap) -> None:
+    model = write_colmap(tmp_path, ".txt")
+    image = tmp_path / "images/a_1.png"
+    for name in ("B.png", "b.PNG"):
+        (tmp_path / "images" / name).write_bytes(image.read_bytes())
+    path = model / "images.txt"
+    path.write_text(path.read_text().replace(" a_1.png", " b.png"))
+    with pytest.raises(InputError, match=r"could be any of B\.png, b\.PNG"):
+        open_scenes(tmp_path, frames=5, long_side=28)
+
+
+@pytest.mark.parametrize("name", ["C:\\capture\\a_1.png", "..\\secret.png", "\\\\server\\share\\a.png"])
+def test_windows_paths_that_lead_out_are_refused(tmp_path: Path, write_colmap: WriteColmap, name: str) -> None:
+    model = write_colmap(tmp_path, ".txt")
+    (tmp_path / "secret.png").write_bytes((tmp_path / "images/a_1.png").read_bytes())
+    (model / "images.txt").write_text(f"1 1 0 0 0 0 0 0 7 {name}\n\n")
+    with pytest.raises(InputError, match=r"leads out|does not exist"):
+        open_scenes(tmp_path, frames=1, long_side=28)
+
+
+def radial(k1: float, k2: float, r: float) -> float:
+    return 1 + k1 * r**2 + k2 * r**4
+
+
+def bent(x: float, y: float, factor: float, p1: float, p2: float) -> tuple[float, float]:
+    r2 = x * x + y * y
+    return factor * x + 2 * p1 * x * y + p2 * (r2 + 2 * x * x), factor * y + p1 * (r2 + 2 * y * y) + 2 * p2 * x * y
+
+
+def by_angle(x: float, y: float) -> tuple[float, float]:
+    r = math.hypot(x, y)
+    return x * math.atan(r) / r, y * math.atan(r) / r
+
+
+def prism(x: float, y: float) -> tuple[float, float]:
+    u, v = by_angle(x, y)
+    r = math.hypot(u, v)
+    u2, v2 = bent(u, v, radial(0.1, -0.05, r) + 0.02 * r**6, 0.01, -0.02)
+    return u2 + 0.03 * r**2, v2 - 0.01 * r**2
+
+
+def aria(x: float, y: float) -> tuple[float, float]:
+    u, v = by_angle(x, y)
+    grow = radial(0.1, -0.05, math.hypot(u, v))
+    u, v = u * grow, v * grow
+    r2 = u * u + v * v
+    along = 2 * (0.01 * u - 0.02 * v)
+    return u + along * u + 0.01 * r2 + 0.03 * r2 + 0.02 * r2**2, v + along * v - 0.02 * r2 - 0.01 * r2
+
+
+# A camera's line after its size, and its lens by the formulas of COLMAP's and Project Aria's documentation.
+LENSES: dict[str, tuple[str, Lens]] = {
+    "SIMPLE_RADIAL": ("60 33.5 26.25 0.3", lambda x, y: bent(x, y, radial(0.3, 0, math.hypot(x, y)), 0, 0)),
+    "RADIAL": ("60 33.5 26.25 -0.3 0.1", lambda x, y: bent(x, y, radial(-0.3, 0.1, math.hypot(x, y)), 0, 0)),
+    "OPENCV": (
+        "60 64 33.5 26.25 -0.3 0.1 0.02 -0.03",
+        lambda x, y: bent(x, y, radial(-0.3, 0.1, math.hypot(x, y)), 0.02, -0.03),
+    ),
+    "FULL_OPENCV": (
+        "60 64 33.5 26.25 -0.2 0.1 0.02 -0.01 0 0.1 0.1 0",
+        lambda x, y: bent(x, y, radial(-0.3, 0.1, math.hypot(x, y)) / radial(0.2, 0.1, math.hypot(x, y)), 0.02, -0.03),
+    ),
+    "OPENCV_FISHEYE": (
+        "60 64 33.5 26.25 -0.2 0.1 0 0",
+        lambda x, y: bent(*by_angle(x, y), radial(-0.2, 0.1, math.atan(math.hypot(x, y))), 0, 0),
+    ),
+    "SIMPLE_RADIAL_FISHEYE": (
+        "60 33.5 26.25 0.1",
+        lambda x, y: bent(*by_angle(x, y), radial(0.1, 0, math.atan(math.hypot(x, y))), 0, 0),
+    ),
+    "RADIAL_FISHEYE": (
+        "60 33.5 26.25 0.1 -0.1",
+        lambda x, y: bent(*by_angle(x, y), radial(0.1, -0.1, math.atan(math.hypot(x, y))), 0, 0),
+    ),
+    "FOV": (
+        "60 64 33.5 26.25 1.2",
+        lambda x, y: bent(x, y, math.atan(2 * math.hypot(x, y) * math.tan(0.6)) / 1.2 / math.hypot(x, y), 0, 0),
+    ),
+    "THIN_PRISM_FISHEYE": ("60 64 33.5 26.25 0.1 -0.05 0.01 -0.02 0.02 0 0.03 -0.01", prism),
+    "RAD_TAN_THIN_PRISM_FISHEYE": ("60 64 33.5 26.25 0.1 -0.05 0 0 0 0 0.01 -0.02 0.03 0.02 -0.01 0", aria),
+}
+
+
+@pytest.mark.parametrize("kind", LENSES)
+def test_points_of_a_distorted_camera_are_seen_where_they_belong(
+    tmp_path: Path, write_colmap: WriteColmap, assert_geometry: Any, cameras: Any, kind: str
+) -> None:
+    """The picture shows the blob where the lens put it; the undistorted one has it where the pinhole camera sees it."""
+    numbers, lens = LENSES[kind]
+    model = write_colmap(tmp_path, ".txt")
+    fy = float(numbers.split()[1]) if len(numbers.split()[1]) == 2 else 60.0
+    stretched = lambda x, y: (lens(x, y)[0], lens(x, y)[1] * fy / 64)  # noqa: E731 - the painter's own fy is 64
+    cameras.write_images(tmp_path / "images", stretched)
+    (model / "cameras.txt").write_text(f"7 {kind} 72 48 {numbers}\n")
+    notes: list[str] = []
+    (scene,) = open_scenes(tmp_path, frames=5, shape=(56, 84), note=notes.append)
+    assert_geometry(scene, cameras.extrinsics[0], atol=0.25)
+    assert notes == [f"sparse/0: 5 images of {kind} cameras are undistorted"]
+
+
+def test_a_straight_picture_is_left_as_it_is(tmp_path: Path, write_colmap: WriteColmap) -> None:
+    model = write_colmap(tmp_path, ".txt")
+    (model / "cameras.txt").write_text("7 OPENCV 72 48 60 64 33.5 26.25 0 0 0 0\n")
+    notes: list[str] = []
+    (distorted,) = open_scenes(tmp_path, frames=5, shape=(56, 84), note=notes.append)
+    write_colmap(tmp_path, ".txt")
+    (straight,) = open_scenes(tmp_path, frames=5, shape=(56, 84), note=notes.append)
+    assert distorted.digest == straight.digest
+    assert notes == []
+
+
+def test_coefficients_that_fold_the_picture_are_refused(tmp_path: Path, write_colmap: WriteColmap) -> None:
+    model = write_colmap(tmp_path, ".txt")
+    (model / "cameras.txt").write_text("7 RADIAL 72 48 60 33.5 26.25 -900 0\n")
+    with pytest.raises(InputError, match="fold the picture") as caught:
+        open_scenes(tmp_path, frames=5, shape=(56, 84))
+    assert caught.value.where.endswith("a_1.png")
 
 
 def spoilt(tmp_path: Path, name: str, frames: int = 5) -> InputError:

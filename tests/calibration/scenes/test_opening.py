@@ -56,14 +56,18 @@ def test_a_file_of_another_kind_is_named(tmp_path: Path) -> None:
     assert caught.value.where == str(tmp_path / "a.txt")
 
 
-def test_a_sub_folder_with_too_few_frames_is_named_not_skipped(tmp_path: Path) -> None:
-    for name, count in (("full", 2), ("poor", 1)):
+def test_captures_that_are_too_small_are_passed_over_and_counted(tmp_path: Path) -> None:
+    for name, count in (("full", 2), ("poor", 1), ("poorer", 1)):
         (tmp_path / name).mkdir()
         for index in range(count):
             Image.new("RGB", (20, 20)).save(tmp_path / name / f"{index}.png")
-    with pytest.raises(InputError, match="1 frame found, fewer than the 2") as caught:
-        open_scenes(tmp_path, frames=2, long_side=28)
-    assert caught.value.where == str(tmp_path / "poor")
+    notes: list[str] = []
+    (scene,) = open_scenes(tmp_path, frames=2, long_side=28, note=notes.append)
+    assert scene.name == "full-00"
+    assert notes == [f"passed over in {tmp_path.name}: 2 captures with fewer than 2 frames"]
+    with pytest.raises(InputError, match="2 frames found, fewer than the 3") as caught:
+        open_scenes(tmp_path, frames=3, long_side=28)
+    assert caught.value.where == str(tmp_path / "full")
 
 
 def test_a_sub_folder_left_out_by_the_cap_gives_no_scene(tmp_path: Path) -> None:

@@ -54,10 +54,61 @@ def test_the_training_split_without_suffixes_and_with_an_angle(
     np.testing.assert_allclose(scene.ground_truth.intrinsics[0], [[70, 0, 42], [0, 70, 28], [0, 0, 1]], rtol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("settings", "lens"),
+    [
+        ({"k1": -0.3, "k2": 0.1, "p1": 0.02, "p2": -0.03}, "OPENCV"),
+        ({"camera_model": "OPENCV_FISHEYE", "k1": -0.2, "k2": 0.1, "k3": 0, "k4": 0}, "OPENCV_FISHEYE"),
+        ({"camera_model": None, "is_fisheye": True, "k1": -0.2, "k2": 0.1}, "OPENCV_FISHEYE"),
+    ],
+)
+def test_pictures_of_distorted_cameras_are_undistorted(
+    tmp_path: Path,
+    write_transforms: WriteTransforms,
+    assert_geometry: Any,
+    cameras: Any,
+    settings: Document,
+    lens: str,
+) -> None:
+    """nerfstudio's and instant-ngp's ways to write it."""
+
+    def edit(document: Document) -> None:
+        document.update(settings)
+        if document["camera_model"] is None:
+            del document["camera_model"]
+
+    def bend(x: float, y: float) -> tuple[float, float]:
+        r = math.hypot(x, y)
+        if lens == "OPENCV_FISHEYE":
+            theta = math.atan(r)
+            grow = theta * (1 - 0.2 * theta**2 + 0.1 * theta**4) / r
+            return x * grow, y * grow
+        grow = 1 - 0.3 * r**2 + 0.1 * r**4
+        x2 = x * grow + 0.04 * x * y - 0.03 * (r**2 + 2 * x**2)
+        return x2, y * grow + 0.02 * (r**2 + 2 * y**2) - 0.06 * x * y
+
+    path = write_transforms(tmp_path, edit)
+    cameras.write_images(tmp_path / "images", bend)
+    notes: list[str] = []
+    (scene,) = open_scenes(path, frames=5, shape=(56, 84), note=notes.append)
+    assert_geometry(scene, cameras.extrinsics[0], atol=0.25)
+    assert notes == ["transforms.json: 5 images of distorted cameras are undistorted"]
+
+
+def test_back_slashes_letter_case_and_a_mark_of_windows(tmp_path: Path, write_transforms: WriteTransforms) -> None:
+    def edit(document: Document) -> None:
+        for frame in document["frames"]:
+            frame["file_path"] = frame["file_path"].removeprefix("./").replace("/", "\\").replace("a_", "A_")
+
+    path = write_transforms(tmp_path, edit)
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    (scene,) = open_scenes(path, frames=5, long_side=28)
+    assert scene.sources[0] == "images/a_1.png"
+
+
 def test_a_frames_own_intrinsics_win(tmp_path: Path, write_transforms: WriteTransforms) -> None:
-    (scene,) = open_scenes(
-        write_transforms(tmp_path, lambda document: document["frames"][-1].update(fl_x=30)), frames=5, shape=(56, 84)
-    )
+    path = write_transforms(tmp_path, lambda document: document["frames"][-1].update(fl_x=30, k1=0))
+    (scene,) = open_scenes(path, frames=5, shape=(56, 84))
     assert scene.ground_truth is not None
     np.testing.assert_allclose(scene.ground_truth.intrinsics[:, 0, 0], [35, 70, 70, 70, 70], rtol=1e-6)
 
