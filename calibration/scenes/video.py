@@ -1,25 +1,38 @@
-"""A video file, decoded with PyAV (FFmpeg)."""
+"""A video file, decoded with PyAV (FFmpeg). A frame is what FFmpeg shows: upright, with square pixels, in RGB."""
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from fractions import Fraction
 from pathlib import Path
 
 import av
 import numpy as np
+import numpy.typing as npt
 from av.container import InputContainer
+from av.packet import Packet
+from av.sidedata.sidedata import Type
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
+from PIL import Image
 
 from vggt_edge.calibration.scenes.containers import first_broken_byte
-from vggt_edge.calibration.scenes.source import MAX_PIXELS, Frame
+from vggt_edge.calibration.scenes.names import shown
+from vggt_edge.calibration.scenes.source import MAX_PIXELS, MAX_SIDE, Frame
 from vggt_edge.devices.errors import InputError
 
-VIDEO_SUFFIXES = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".webm")
+VIDEO_SUFFIXES = (".3gp", ".avi", ".m4v", ".mkv", ".mov", ".mp4", ".webm")
 # A playlist in a video's clothes would have FFmpeg open other files and addresses: containers only.
 _OPTIONS = {"protocol_whitelist": "file", "format_whitelist": "mov,matroska,avi"}
+
+# Bicubic for the half-size colour planes, with exact rounding: without it colours are off by up to three levels.
+_CONVERSION = 0x4 | 0x2000 | 0x40000
+_HDR = {16: "PQ", 18: "HLG"}  # transfer characteristics (ITU-T H.273)
+_VP8_SHOWN = 0x10
+_STRAIGHT_TOLERANCE = 0.02
 
 
 @dataclass(frozen=True)
@@ -46,19 +59,41 @@ class VideoSource:
         with _opened(self.path) as (container, stream):
             for number, frame in enumerate(container.decode(stream)):
                 if number == index:
-                    yield self._frame(frame, number)
+                    yield self._frame(frame, number, stream.sample_aspect_ratio)
                     index = next(wanted, None)
                     if index is None:
                         return
         raise _broken(self.path, f"frame {index} of {self.count} cannot be decoded")
 
-    def _frame(self, frame: VideoFrame, number: int) -> Frame:
+    def _frame(self, frame: VideoFrame, number: int, aspect: Fraction | None) -> Frame:
         if frame.is_corrupt:
             raise _broken(self.path, f"frame {number} is corrupt")
+        width = round(frame.width * aspect) if aspect else frame.width
         _check_size(self.path, frame.width, frame.height)  # a stream may change its size on the way
-        pixels = frame.to_ndarray(format="rgb24")
-        quarters = round(frame.rotation / 90) % 4  # counter-clockwise, from the display matrix of phone videos
-        return Frame(np.ascontiguousarray(np.rot90(pixels, quarters), dtype=np.uint8))
+        _check_size(self.path, max(1, width), frame.height)
+        pixels = frame.to_ndarray(format="rgb24", interpolation=_CONVERSION)
+        if width != frame.width:
+            square = Image.fromarray(pixels).resize((max(1, width), frame.height), Image.Resampling.BICUBIC)
+            pixels = np.asarray(square)
+        return Frame(np.ascontiguousarray(self._turned(pixels, frame), dtype=np.uint8))
+
+    def _turned(self, pixels: npt.NDArray[np.uint8], frame: VideoFrame) -> npt.NDArray[np.uint8]:
+        """By the display matrix that phones write: quarter turns and mirrorings."""
+        found = [bytes(one) for one in frame.side_data if one.type == Type.DISPLAYMATRIX]
+        if not found:
+            return pixels
+        x_of_x, y_of_x, _, x_of_y, y_of_y = struct.unpack("=5i", found[0][:20])
+        straight, crossed = max(abs(x_of_x), abs(y_of_y)), max(abs(y_of_x), abs(x_of_y))
+        if min(straight, crossed) > _STRAIGHT_TOLERANCE * max(straight, crossed):
+            raise InputError(
+                "the video is turned by an angle that is no quarter turn",
+                where=str(self.path),
+                expected="a display matrix of 0, 90, 180 or 270 degrees",
+                remedy="convert it with ffmpeg, which turns the frames themselves",
+            )
+        if crossed > straight:
+            pixels, x_of_x, y_of_y = pixels.transpose(1, 0, 2), x_of_y, y_of_x
+        return pixels[:: -1 if y_of_y < 0 else 1, :: -1 if x_of_x < 0 else 1]
 
 
 def is_video(path: Path) -> bool:
@@ -76,24 +111,31 @@ def video_source(path: Path, root: Path) -> VideoSource:
     with _opened(path) as (container, stream):
         _check_size(path, stream.codec_context.width, stream.codec_context.height)
         promised = stream.frames
-        packets = [packet.is_discard for packet in container.demux(stream) if packet.size]
+        packets = [_is_hidden(packet) for packet in container.demux(stream) if packet.size]
+        transfer = stream.codec_context.color_trc
     if len(packets) < promised:
         raise _broken(path, f"the video is cut short: {len(packets)} of {promised} frames are there")
-    shown = packets.count(False)  # an edit list hides the frames before a cut
-    if not shown:
+    count = packets.count(False)
+    if not count:
         raise _broken(path, "the video holds no frames")
-    label = path.name if path == root else path.relative_to(root).as_posix()
-    return VideoSource(path.stem, path, label, shown)
+    label = shown(path.name if path == root else path.relative_to(root).as_posix())
+    notes = (f"{label}: HDR ({_HDR[transfer]}), read without tone mapping",) if transfer in _HDR else ()
+    return VideoSource(shown(path.stem), path, label, count, notes)
+
+
+def _is_hidden(packet: Packet[VideoStream]) -> bool:
+    """Not shown: frames that an edit list cuts off, and those of VP8 that others are only predicted from."""
+    is_vp8 = packet.stream.codec_context.name == "vp8"
+    return packet.is_discard or (is_vp8 and not bytes(packet)[0] & _VP8_SHOWN)
 
 
 @contextmanager
 def _opened(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
     try:
-        # Resolved, since FFmpeg takes what stands before a colon in a relative name for a protocol.
-        with av.open(str(path.resolve()), options=dict(_OPTIONS), metadata_errors="ignore") as container:
-            if not container.streams.video:
+        with path.open("rb") as file, av.open(file, options=dict(_OPTIONS), metadata_errors="ignore") as container:
+            stream = container.streams.best("video")  # not the cover picture, nor a camera's preview track
+            if not isinstance(stream, VideoStream):
                 raise _broken(path, "the file holds no video track")
-            stream = container.streams.video[0]
             if not stream.codec_context:  # PyAV's types do not say that an unknown codec has none
                 raise _broken(path, "the video is of a codec that is not known here")
             yield container, stream
@@ -111,7 +153,9 @@ def _broken(path: Path, what: str) -> InputError:
 
 
 def _check_size(path: Path, width: int, height: int) -> None:
-    if not 0 < width * height <= MAX_PIXELS:
+    if not 0 < width * height <= MAX_PIXELS or max(width, height) > MAX_SIDE:
         raise InputError(
-            f"the video claims {width} x {height} pixels", where=str(path), expected=f"1 to {MAX_PIXELS} pixels"
+            f"the video claims {width} x {height} pixels",
+            where=str(path),
+            expected=f"1 to {MAX_PIXELS} pixels, {MAX_SIDE} a side",
         )

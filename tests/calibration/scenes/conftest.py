@@ -7,6 +7,7 @@ import struct
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -166,12 +167,26 @@ def write_colmap(cameras: Cameras) -> Callable[..., Path]:
 
 @pytest.fixture(scope="session")
 def write_video() -> Callable[..., Path]:
-    """A video whose frame n is grey with the value 10 n, so that a frame tells its number."""
+    """A video whose frame n is grey with the value 10 n, so that a frame tells its number.
 
-    def write(path: Path, count: int = 20, width: int = 64, height: int = 48) -> Path:
+    aspect: of a pixel, width to height. matrix: the display matrix of the track.
+    """
+
+    def write(
+        path: Path,
+        count: int = 20,
+        width: int = 64,
+        height: int = 48,
+        aspect: Fraction | None = None,
+        matrix: tuple[int, ...] | None = None,
+    ) -> Path:
         with av.open(str(path), "w") as container:
             stream = container.add_stream("mpeg4", rate=10)
             stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+            if aspect is not None:
+                stream.codec_context.sample_aspect_ratio = aspect
+            if matrix is not None:
+                stream.set_display_matrix(matrix)
             for number in range(count):
                 grey = np.full((height, width, 3), number * 10 % 250, np.uint8)
                 grey[: height // 4, : width // 4] = (250, 0, 0)
