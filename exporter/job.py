@@ -6,21 +6,25 @@ runs a bundle again.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TypeAlias
 
 from vggt_edge.calibration.observation.stats import CalibrationStats
 from vggt_edge.calibration.plan import PrecisionPlan
 from vggt_edge.calibration.planning.assign import checked_group_size, rest_scheme
 from vggt_edge.calibration.planning.cost import rest_bytes
+from vggt_edge.calibration.scenes.names import shown
 from vggt_edge.devices.errors import AccuracyGateError, InputError, ToolchainError, UsageError
 from vggt_edge.devices.profile import DeviceProfile, load_profile
 from vggt_edge.exporter.bundle import Manifest, verify_bundle, write_bundle
 from vggt_edge.exporter.machine.estimate import PROBE_FORWARDS, Estimate, Sizes, check, estimate
 from vggt_edge.exporter.machine.progress import SILENT, Progress, note_random
 from vggt_edge.exporter.machine.usage import peak_memory_bytes
+from vggt_edge.exporter.models.config import VGGTConfig
 from vggt_edge.exporter.models.registry import open_model
 from vggt_edge.exporter.request import ExportRequest, resolve_request, to_toml
 from vggt_edge.exporter.steps.annotate import annotate_step
@@ -31,11 +35,12 @@ from vggt_edge.exporter.steps.assemble import (
     assemble,
     manifest_inputs,
     stored_bytes,
+    validation_digest,
 )
 from vggt_edge.exporter.steps.cache import StepCache, check_free, is_work_folder
 from vggt_edge.exporter.steps.calibrate import calibrate_step
 from vggt_edge.exporter.steps.context import SENSITIVITY, Job, fp32_bytes
-from vggt_edge.exporter.steps.inputs import choose_scenes
+from vggt_edge.exporter.steps.inputs import SceneSets, choose_scenes, scenes_to_judge
 from vggt_edge.exporter.steps.lock import output_lock
 from vggt_edge.exporter.steps.lower import lower_step
 from vggt_edge.exporter.steps.plan import make_plan
@@ -43,10 +48,12 @@ from vggt_edge.exporter.steps.prepare import prepare_step
 from vggt_edge.exporter.steps.sample import sample_step, save_calibration
 from vggt_edge.exporter.steps.sensitivity import sensitivities_json, sensitivity_step
 from vggt_edge.exporter.steps.tune import tune_step
-from vggt_edge.exporter.steps.validate import VALIDATION, Places, judge, validate_step
+from vggt_edge.exporter.steps.validate import VALIDATION, Places, golden_shape, judge, validate_step
 from vggt_edge.exporter.validation import Row, Status, ValidationReport
 from vggt_edge.runtimes.base import Backend, Options
 from vggt_edge.runtimes.registry import backend
+
+ChooseScenes: TypeAlias = Callable[[ExportRequest, VGGTConfig], SceneSets]
 
 
 @dataclass(frozen=True)
@@ -79,7 +86,7 @@ class StepResult:
     peak_memory_bytes: int
 
 
-def open_job(request: ExportRequest, progress: Progress) -> Job:
+def open_job(request: ExportRequest, progress: Progress, choose: ChooseScenes = choose_scenes) -> Job:
     """Read the inputs; whatever is wrong with them, or missing on this machine, is said here, before any work."""
     profile = load_profile(request.target)
     checked_group_size(profile, request.group_size)
@@ -96,12 +103,14 @@ def open_job(request: ExportRequest, progress: Progress) -> Job:
             companions=tuple(companions[name] for name in companions if states[name].ok),
             absent={name: f"{state.reason}; {state.remedy}" for name, state in states.items() if not state.ok},
             checkpoint=checkpoint,
-            scenes=choose_scenes(request, checkpoint.config),
+            scenes=choose(request, checkpoint.config),
             cache=StepCache(request.output, resume=request.resume, on_note=progress.note),
             progress=progress,
         )
         _ = job.excluded  # builds the model: a checkpoint that does not fit, or a pattern without a match, ends here
     note_random(checkpoint.random, progress)
+    for text in job.scenes.notes:
+        progress.note(text)
     return job
 
 
@@ -135,7 +144,8 @@ LAST_STEP = {"calibrate": "calibrate", "plan": "sensitivity", "export": "report 
 
 def dry_run(verb: str, request: ExportRequest, progress: Progress) -> Estimate:
     """What ``export``, ``calibrate`` or ``plan`` would need; nothing is written."""
-    return needed_by(open_job(request.model_copy(update={"resume": True}), progress), verb)
+    counted = partial(choose_scenes, read=False)
+    return needed_by(open_job(request.model_copy(update={"resume": True}), progress, counted), verb)
 
 
 def needed_by(job: Job, verb: str) -> Estimate:
@@ -283,14 +293,15 @@ def validate(bundle: Path, progress: Progress = SILENT, *, scenes: Path | None =
     does; the bundle is left as it is.
     """
     manifest = verify_bundle(bundle)
-    given: dict[str, object] = {"scenes": scenes} if scenes else {}
-    request = resolve_request(given, (), bundle / RESOLVED)
-    if scenes:  # the bundle's numbers are of its own scenes
-        request = request.model_copy(update={"calibration_scenes": None, "validation_scenes": None})
+    request = resolve_request({}, (), bundle / RESOLVED)
+    other = scenes or request.validate_on
+    choose = _choose_from(other, bundle) if other else choose_scenes
+    if scenes:  # the bundle's number is of its own scenes
+        request = request.model_copy(update={"validation_scenes": None})
     stats = CalibrationStats.load(bundle)
     chosen = PrecisionPlan.from_json((bundle / PLAN).read_text(), where=str(bundle / PLAN))
     with TemporaryDirectory() as folder:
-        job = open_job(request.model_copy(update={"output": Path(folder) / "validate"}), progress)
+        job = open_job(request.model_copy(update={"output": Path(folder) / "validate"}), progress, choose)
         if job.checkpoint.digest != manifest.digests["model"]:
             raise InputError(
                 f"{request.model} is not the model that this bundle was made from",
@@ -301,9 +312,26 @@ def validate(bundle: Path, progress: Progress = SILENT, *, scenes: Path | None =
         # A tuned model is not in the bundle: what it computed as a simulation is in the report that is.
         simulated = None if job.transforms else job.model
         report = judge(job, simulated, stats, chosen, Places.in_bundle(bundle, job), Path(folder) / "state").report
+        replaced = () if scenes else replaced_scenes(job, manifest)
+    for text in replaced:
+        progress.note(text)
+    report = replace(report, notes=(*report.notes, *replaced))
     if report.status is Status.FAILED:
         raise gate_error(report, bundle)
     return report
+
+
+def _choose_from(path: Path, bundle: Path) -> ChooseScenes:
+    shape = golden_shape(bundle)
+    return lambda request, _: scenes_to_judge(request, path, shape)
+
+
+def replaced_scenes(job: Job, manifest: Manifest) -> tuple[str, ...]:
+    """A remark where the scenes of the request are no longer those that the bundle was judged on."""
+    if manifest.digests.get("validation", validation_digest(job)) == validation_digest(job):
+        return ()
+    where = job.request.validate_on or job.request.scenes or "the synthetic scenes"
+    return (f"these are not the pictures that the bundle was judged on: {shown(str(where))} has changed since",)
 
 
 def gate_error(report: ValidationReport, where: Path) -> AccuracyGateError:

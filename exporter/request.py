@@ -40,6 +40,7 @@ class ExportRequest(BaseModel):
     target: name of a device profile or of an alias.
     model: a name out of the registry, a path to a checkpoint, or a hub id.
     scenes: folder, video, COLMAP model or ``transforms.json``; None for the seeded synthetic scenes.
+    validate_on: scenes to judge on, in place of a held-out part of ``scenes``; read as ``scenes`` are.
     max_accuracy_drop: a share, 0.02 for two percent.
     frames: S; None for what the model was made for.
     resolution: long side in pixels, or (height, width), multiples of 14; None for what the model was made for.
@@ -60,6 +61,7 @@ class ExportRequest(BaseModel):
     target: _Name = "jetson-orin"
     model: _Name = "vggt-mini"
     scenes: Path | None = None
+    validate_on: Path | None = None
     precision: Precision = "mixed"
     max_memory_bytes: _PositiveInt | None = None
     max_latency_ms: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
@@ -97,7 +99,9 @@ def _text(value: object) -> str:
 
 
 def _path(value: object) -> Path:
-    return Path(_text(value)).expanduser()
+    """A TOML file holds bytes that are not UTF-8 as ``to_toml`` wrote them."""
+    text = re.sub(r"\\udc([89a-f][0-9a-f])", lambda found: chr(0xDC00 + int(found[1], 16)), _text(value))
+    return Path(text).expanduser()
 
 
 def _integer(value: object) -> int:
@@ -208,6 +212,7 @@ _PARSERS: Mapping[str, Callable[[object], object]] = MappingProxyType(
         "target": _text,
         "model": _text,
         "scenes": _path,
+        "validate_on": _path,
         "precision": _precision,
         "max_memory": _bytes,
         "max_latency": _milliseconds,
@@ -349,7 +354,8 @@ def _toml_value(value: object) -> str:
 
 
 def _toml_text(text: str) -> str:
-    """A basic string: quotes, backslashes and control characters escaped."""
+    """A basic string: quotes, backslashes and control characters escaped; of other encodings the bytes, as text."""
+    text = text.encode(errors="backslashreplace").decode()
     escaped = "".join(
         f"\\{character}" if character in '"\\' else f"\\u{ord(character):04X}" if _is_control(character) else character
         for character in text

@@ -37,6 +37,7 @@ def open_scenes(
     shape: tuple[int, int] | None = None,
     max_scenes: int = 8,
     note: Callable[[str], None] = lambda text: None,
+    read: bool = True,
 ) -> tuple[Scene, ...]:
     """Read scenes of ``frames`` frames each from a video, COLMAP model, transforms.json, folder, or folder of these.
 
@@ -46,7 +47,8 @@ def open_scenes(
     best fit of the first frame within ``long_side``. Poses give ground truth without depth, in the source's own unit.
 
     Not everything in a folder is a frame: depth maps, masks, copies and the like, files of other formats and captures
-    with too few frames are passed over, which ``note`` is told once, with counts.
+    with too few frames are passed over, which ``note`` is told once, with counts. Without ``read`` only the first frame
+    is decoded, for the size: the scenes are all there, their images black.
     Raises ``InputError`` naming the file that cannot be used, ``UsageError`` for a request that makes no sense, and
     ``ResourceError`` for what may not be read.
     """
@@ -58,7 +60,7 @@ def open_scenes(
         return tuple(
             scene
             for source, quota in zip(sources, quotas, strict=True)
-            for scene in _scenes_of(source, strides(len(source.labels), frames, quota), target)
+            for scene in _scenes_of(source, strides(len(source.labels), frames, quota), target, read)
         )
     except PermissionError as error:
         raise ResourceError(
@@ -204,19 +206,24 @@ def _fitted(source: Source, long_side: int) -> tuple[int, int]:
     return fit_shape(width, height, long_side)
 
 
-def _scenes_of(source: Source, groups: Sequence[tuple[int, ...]], target: tuple[int, int]) -> Iterable[Scene]:
+def _scenes_of(
+    source: Source, groups: Sequence[tuple[int, ...]], target: tuple[int, int], read: bool
+) -> Iterable[Scene]:
     """Decode every frame once, in order, and deal them to their scenes. Only resized frames are held."""
     images: dict[int, npt.NDArray[np.float32]] = {}
     cameras: dict[int, Camera] = {}
     indices = sorted(index for group in groups for index in group)
-    for index, frame in zip(indices, source.read(indices), strict=True):
+    for index, frame in zip(indices, source.read(indices), strict=True) if read else ():
         images[index] = resize_frame(frame.pixels, *target)
         if frame.camera is not None:
             cameras[index] = frame.camera
+    black = np.broadcast_to(np.float32(0), (3, *target))
     for number, group in enumerate(groups):
         yield Scene(
             f"{source.name}-{number:02d}",
-            np.stack([images[index] for index in group]),
+            np.stack([images[index] for index in group])
+            if read
+            else np.broadcast_to(black, (len(group), *black.shape)),
             tuple(source.labels[index] for index in group),
             _ground_truth([cameras[index] for index in group], target) if cameras else None,
         )

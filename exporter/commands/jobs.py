@@ -52,6 +52,7 @@ def _add(app: typer.Typer, name: str, job: Job, summary: str) -> None:
         target: options.Target = None,
         model: options.Model = None,
         scenes: options.Scenes = None,
+        validate_on: options.ValidateOn = None,
         frames: options.Frames = None,
         resolution: options.Resolution = None,
         calibration_scenes: options.CalibrationScenes = None,
@@ -79,6 +80,7 @@ def _add(app: typer.Typer, name: str, job: Job, summary: str) -> None:
             "target": target,
             "model": model,
             "scenes": scenes,
+            "validate_on": validate_on,
             "frames": frames,
             "resolution": resolution,
             "calibration_scenes": calibration_scenes,
@@ -110,8 +112,9 @@ def _resolve(values: Mapping[str, object], set_values: Iterable[str], config: Pa
     from vggt_edge.exporter.request import resolve_request, settings_of_profile
 
     request = resolve_request(values, set_values, config, settings_of_profile)
-    if request.scenes is not None and not request.scenes.exists():
-        raise InputError("no such file or folder", where=str(request.scenes), expected="scenes to calibrate on")
+    for path in (request.scenes, request.validate_on):
+        if path is not None and not path.exists():
+            raise InputError("no such file or folder", where=str(path), expected="scenes")
     _check_output(request.output, resume=request.resume)
     return request
 

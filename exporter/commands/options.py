@@ -38,6 +38,10 @@ Scenes: TypeAlias = Annotated[
     Path | None,
     _option("--scenes", help="Images, video, COLMAP model or transforms.json. Default: synthetic scenes.", panel=_WHAT),
 ]
+ValidateOn: TypeAlias = Annotated[
+    Path | None,
+    _option("--validate-on", help="Scenes to judge on. Default: a fourth of --scenes, held out.", panel=_WHAT),
+]
 Frames: TypeAlias = Annotated[int | None, _option("--frames", help="Views per inference.", panel=_WHAT)]
 Resolution: TypeAlias = Annotated[
     str | None,

@@ -12,6 +12,7 @@ from contextlib import contextmanager, redirect_stdout
 from enum import Enum
 from pathlib import Path
 
+from vggt_edge.calibration.scenes.names import is_unicode, shown
 from vggt_edge.devices.errors import VggtEdgeError
 from vggt_edge.exporter.machine.progress import format_duration
 
@@ -20,15 +21,20 @@ _SECONDS = "_seconds"
 
 
 def to_document(value: object) -> object:
-    """Plain JSON values for dataclasses, paths, enums, mappings, arrays' scalars; not-a-number becomes null."""
+    """Plain JSON values for dataclasses, paths, enums, mappings, arrays' scalars; not-a-number becomes null.
+
+    Of text that is not UTF-8 the bytes are shown.
+    """
     if isinstance(value, Enum):  # first, because a StrEnum is text as well
         return to_document(value.value)
-    if value is None or isinstance(value, bool | int | str):
+    if value is None or isinstance(value, bool | int):
         return value
+    if isinstance(value, str):
+        return value if is_unicode(value) else shown(value)
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Path):
-        return str(value)
+        return to_document(str(value))
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {field.name: to_document(getattr(value, field.name)) for field in dataclasses.fields(value)}
     if isinstance(value, Mapping):

@@ -54,7 +54,7 @@ class ReportData:
     subject of the validation, what computed its numbers.
 
     random_weights: how random weights were drawn; empty for a trained model. calibration: on how many scenes, and with
-    what effort.
+    what effort. notes: of how the scenes were read.
     """
 
     model: str
@@ -75,6 +75,7 @@ class ReportData:
     command: tuple[str, ...] = ()
     random_weights: str = ""
     calibration: str = ""
+    notes: tuple[str, ...] = ()
 
 
 def component_of(block: str) -> str:

@@ -10,6 +10,7 @@ from torch import nn
 
 from vggt_edge.calibration.observation.stats import CalibrationStats
 from vggt_edge.calibration.plan import PrecisionPlan
+from vggt_edge.calibration.scenes.names import shown
 from vggt_edge.calibration.sensitivity.ablation import Sensitivity
 from vggt_edge.exporter.bundle import ManifestInputs
 from vggt_edge.exporter.report import Budget, ReportData, SceneView, component_sizes, render_report
@@ -37,7 +38,7 @@ def assemble(
         place_tree(made, folder)
     save_calibration(job, stats, folder)
     (folder / PLAN).write_text(plan.to_json())
-    (folder / RESOLVED).write_text(to_toml(job.request))
+    (folder / RESOLVED).write_text(to_toml(job.request), encoding="utf-8")
     (folder / VALIDATION).write_text(judged.report.to_json())
     save_file(dict(judged.golden), folder / GOLDEN)
     job.backend.write_golden(folder, judged.group("input"), judged.group("simulation"), judged.group("fp32"))
@@ -61,7 +62,7 @@ def report_data(
     name = job.scenes.validation[0].name + ("" if job.scenes.held_out else " (the only one, also calibrated on)")
     images = judged.group("input")[INPUT][0]
     return ReportData(
-        model=request.model,
+        model=shown(request.model),
         target=job.profile.name,
         device_title=job.profile.title,
         input_shape=(shape.frames, shape.height, shape.width),
@@ -79,6 +80,7 @@ def report_data(
         command=inputs.command,
         random_weights=job.checkpoint.random,
         calibration=calibration_words(job),
+        notes=job.scenes.notes,
     )
 
 
@@ -99,20 +101,26 @@ def manifest_inputs(job: Job, stats: CalibrationStats, plan: PrecisionPlan) -> M
     """What the manifest says of this job."""
     sampling = job.scenes.sampling
     return ManifestInputs(
-        model=job.request.model,
+        model=shown(job.request.model),
         target=job.profile.name,
         digests={
             "model": job.checkpoint.digest,
             "scenes": digest_of({"scenes": [scene.digest for scene in job.scenes.calibration]}),
+            "validation": validation_digest(job),
             "plan": plan.digest,
             "stats": stats.digest,
             **({} if sampling is None else {"sampling": sampling.digest}),
         },
         tools=job.tools,
-        command=tuple(sys.argv),
+        command=tuple(map(shown, sys.argv)),
         random_weights=job.checkpoint.random,
         timings=tuple(job.timings),
     )
+
+
+def validation_digest(job: Job) -> str:
+    """Of the scenes that judge."""
+    return digest_of({"scenes": [scene.digest for scene in job.scenes.validation]})
 
 
 def stored_bytes(bundle: Path) -> int:

@@ -38,7 +38,7 @@ class SceneSets:
 
     held_out: False when there was only one scene, so that it had to serve for everything. pool: all that there is to
     choose from, where that is more than is wanted; until it is ``sampled``, the calibration scenes are its first ones.
-    sampling: how they were chosen.
+    sampling: how they were chosen. notes: what the user should know of how they were read.
     """
 
     calibration: tuple[Scene, ...]
@@ -47,6 +47,7 @@ class SceneSets:
     held_out: bool
     pool: tuple[Scene, ...] = ()
     sampling: Sampling | None = None
+    notes: tuple[str, ...] = ()
 
     def sampled(self, sampling: Sampling) -> SceneSets:
         """With the chosen scenes of the pool; the rest is let go."""
@@ -59,15 +60,26 @@ class SceneSets:
         return InputShape(frames, height, width)
 
 
-def choose_scenes(request: ExportRequest, config: VGGTConfig) -> SceneSets:
-    """The scenes to work on; with ``image_input`` as 8 bits per channel hold them: that is what the model gets."""
-    chosen = _chosen(request, config)
-    if not request.image_input:
+def choose_scenes(request: ExportRequest, config: VGGTConfig, *, read: bool = True) -> SceneSets:
+    """The scenes to work on; with ``image_input`` as 8 bits per channel hold them: that is what the model gets.
+
+    Without ``read`` the scenes of files are only counted and named; their images are black.
+    """
+    chosen = _chosen(request, config, read)
+    if not request.image_input or not read:
         return chosen
     calibration, probes, validation, pool = (
         tuple(map(in_8_bits, scenes)) for scenes in (chosen.calibration, chosen.probes, chosen.validation, chosen.pool)
     )
-    return SceneSets(calibration, probes, validation, chosen.held_out, pool)
+    return replace(chosen, calibration=calibration, probes=probes, validation=validation, pool=pool)
+
+
+def scenes_to_judge(request: ExportRequest, path: Path, shape: InputShape) -> SceneSets:
+    """The scenes of ``path`` fitted to a model's input, to run it again on; there is nothing to calibrate."""
+    scenes, notes = _to_judge(request, path, shape, read=True)
+    if request.image_input:
+        scenes = tuple(map(in_8_bits, scenes))
+    return SceneSets(scenes, scenes, scenes, held_out=True, notes=notes)
 
 
 def in_8_bits(scene: Scene) -> Scene:
@@ -76,12 +88,19 @@ def in_8_bits(scene: Scene) -> Scene:
     return replace(scene, images=levels / np.float32(255))
 
 
-def _chosen(request: ExportRequest, config: VGGTConfig) -> SceneSets:
+def _chosen(request: ExportRequest, config: VGGTConfig, read: bool) -> SceneSets:
     """Size: the request's, else the model's native long side. Without ``--scenes``: synthetic rooms, seeded."""
     wanted = request.calibration_scenes or CALIBRATION_SCENES
     judging = request.validation_scenes or VALIDATION_SCENES
-    if request.scenes is not None:
-        return _given(request, request.scenes, request.resolution or config.native_resolution, wanted, judging)
+    if request.scenes is None:
+        chosen = _synthetic(request, config, wanted, judging)
+    else:
+        size = request.resolution or config.native_resolution
+        chosen = _given(request, request.scenes, size, wanted, judging, read)
+    return chosen if request.validate_on is None else _judged_on(chosen, request, request.validate_on, read)
+
+
+def _synthetic(request: ExportRequest, config: VGGTConfig, wanted: int, judging: int) -> SceneSets:
     height, width = _synthetic_size(request, config)
     frames = request.frames or DEFAULT_FRAMES
     return SceneSets(
@@ -92,8 +111,47 @@ def _chosen(request: ExportRequest, config: VGGTConfig) -> SceneSets:
     )
 
 
-def _given(request: ExportRequest, path: Path, size: int | tuple[int, int], wanted: int, judging: int) -> SceneSets:
-    """Scenes of ``path``; the last ones are held out for validation.
+def _judged_on(chosen: SceneSets, request: ExportRequest, path: Path, read: bool) -> SceneSets:
+    """With the scenes of ``--validate-on``. ``UsageError`` where one of them is among those to calibrate on."""
+    scenes, notes = _to_judge(request, path, chosen.shape, read)
+    known = {scene.digest for scene in chosen.pool or chosen.calibration} if read else set()
+    if shared := [scene.name for scene in scenes if scene.digest in known]:
+        raise UsageError(
+            f"{len(shared)} of the scenes to judge on are also there to calibrate on, such as {shared[0]}",
+            where=f"--validate-on {path}",
+            expected="another capture than that of --scenes",
+            remedy="leave --validate-on away to hold out a part of --scenes",
+        )
+    return replace(chosen, validation=scenes, held_out=True, notes=(*chosen.notes, *notes))
+
+
+def _to_judge(
+    request: ExportRequest, path: Path, shape: InputShape, read: bool
+) -> tuple[tuple[Scene, ...], tuple[str, ...]]:
+    """Scenes of ``path`` fitted to ``shape``, and what to say about them."""
+    notes: list[str] = []
+    scenes = open_scenes(
+        path,
+        frames=shape.frames,
+        shape=(shape.height, shape.width),
+        max_scenes=request.validation_scenes or VALIDATION_SCENES,
+        note=notes.append,
+        read=read,
+    )
+    if len(scenes) < (request.validation_scenes or 1):
+        raise UsageError(
+            f"there are not {request.validation_scenes} scenes to validate on",
+            where=str(path),
+            expected=f"at most {len(scenes)}: so many scenes of {shape.frames} frames are there",
+            remedy="lower --validation-scenes or --frames, or add images",
+        )
+    return scenes, tuple(notes)
+
+
+def _given(
+    request: ExportRequest, path: Path, size: int | tuple[int, int], wanted: int, judging: int, read: bool
+) -> SceneSets:
+    """Scenes of ``path``; the last ones are held out for validation, unless others are there to judge on.
 
     Open counts: a fourth of the wanted scenes is held out, or of those that are there (at least one), and beside them
     is read a pool to choose from. A single scene serves for everything. ``UsageError`` where more are asked for, by
@@ -101,17 +159,23 @@ def _given(request: ExportRequest, path: Path, size: int | tuple[int, int], want
     """
     frames = request.frames or DEFAULT_FRAMES
     fewest, most = request.calibration_scenes or 1, min(judging, max(1, (wanted + judging) // _HELD_OUT_SHARE))
+    holds_out = request.validate_on is None
+    notes: list[str] = []
     scenes = open_scenes(
         path,
         frames=frames,
         long_side=size if isinstance(size, int) else None,
         shape=size if isinstance(size, tuple) else None,
-        max_scenes=max(wanted, min(POOL_PER_SCENE * wanted, POOL_SCENES)) + (request.validation_scenes or most),
+        max_scenes=max(wanted, min(POOL_PER_SCENE * wanted, POOL_SCENES))
+        + ((request.validation_scenes or most) if holds_out else 0),
+        note=notes.append,
+        read=read,
     )
-    if len(scenes) == 1 and request.calibration_scenes in (None, 1) and request.validation_scenes in (None, 1):
-        return SceneSets(scenes, scenes, scenes, held_out=False)
-    held_out = request.validation_scenes or min(max(1, len(scenes) // _HELD_OUT_SHARE), most)
-    pool, validation = scenes[:-held_out], scenes[-held_out:]
+    asked = request.validation_scenes if holds_out else None
+    if len(scenes) == 1 and request.calibration_scenes in (None, 1) and asked in (None, 1):
+        return SceneSets(scenes, scenes, scenes, held_out=False, notes=tuple(notes))
+    held_out = (asked or min(max(1, len(scenes) // _HELD_OUT_SHARE), most)) if holds_out else 0
+    pool, validation = scenes[: len(scenes) - held_out], scenes[len(scenes) - held_out :]
     if len(pool) < fewest:
         raise UsageError(
             f"there are not {fewest} scenes to calibrate on beside {held_out} to validate on",
@@ -125,6 +189,7 @@ def _given(request: ExportRequest, path: Path, size: int | tuple[int, int], want
         validation=validation,
         held_out=True,
         pool=pool if len(pool) > wanted else (),
+        notes=tuple(notes),
     )
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from time import perf_counter
 
 import numpy as np
 import numpy.typing as npt
+from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 from vggt_edge.calibration.observation.stats import CalibrationStats
@@ -17,6 +18,7 @@ from vggt_edge.calibration.plan import PrecisionPlan
 from vggt_edge.calibration.scenes.scene import Scene
 from vggt_edge.calibration.stages.walk import StageTime
 from vggt_edge.devices.errors import VggtEdgeError
+from vggt_edge.exporter.models.config import InputShape
 from vggt_edge.exporter.models.vggt import VGGT
 from vggt_edge.exporter.steps.context import MODEL, Job
 from vggt_edge.exporter.steps.lower import Artifacts, reason_of
@@ -120,7 +122,15 @@ def judge(
     golden = {f"input/{INPUT}": scenes[0].images[None]}
     ours = [name for name in ("fp32", SIMULATION) if name in ran]
     golden |= {f"{name}/{key}": value for name in ours for key, value in ran[name][0].items()}
+    report = replace(report, notes=job.scenes.notes)
     return Judged(report, {key: np.ascontiguousarray(golden[key]) for key in sorted(golden)})
+
+
+def golden_shape(bundle: Path) -> InputShape:
+    """The input of a bundle's model, as its golden tensors have it."""
+    with safe_open(bundle / GOLDEN, framework="numpy") as tensors:
+        _, frames, _, height, width = tensors.get_slice(f"input/{INPUT}").get_shape()
+    return InputShape(frames, height, width)
 
 
 def executors(job: Job, made: Container[str]) -> Iterator[tuple[str, Executor]]:

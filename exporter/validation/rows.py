@@ -44,11 +44,15 @@ class Row:
 
 @dataclass(frozen=True)
 class ValidationReport:
-    """``scenes``: the names of all; ``ground_truth_scenes``: of those with ground truth. Rows in a stable order."""
+    """``scenes``: the names of all; ``ground_truth_scenes``: of those with ground truth. Rows in a stable order.
+
+    notes: what the user should know of how the scenes were read.
+    """
 
     scenes: tuple[str, ...]
     ground_truth_scenes: tuple[str, ...]
     rows: tuple[Row, ...]
+    notes: tuple[str, ...] = ()
     schema_version: int = SCHEMA_VERSION
 
     @property
@@ -91,6 +95,7 @@ class ValidationReport:
                 scenes=tuple(raw["scenes"]),
                 ground_truth_scenes=tuple(raw["ground_truth_scenes"]),
                 rows=tuple(_row(entry) for entry in raw["rows"]),
+                notes=tuple(raw.get("notes", ())),
             )
             if raw["status"] != report.status:
                 raise ValueError(f"status {raw['status']!r}, but its rows say {report.status.value!r}")

@@ -36,11 +36,11 @@ def digests(bundle: Path) -> dict[str, str]:
     return {entry.path: entry.sha256 for entry in read_manifest(bundle).files if entry.path in STABLE}
 
 
-def photographs(folder: Path, count: int) -> Path:
+def photographs(folder: Path, count: int, size: tuple[int, int] = (64, 48)) -> Path:
     folder.mkdir()
     rng = np.random.default_rng(0)
     for index in range(count):
-        Image.fromarray(rng.integers(0, 255, (48, 64, 3), dtype=np.uint8)).save(folder / f"{index}.png")
+        Image.fromarray(rng.integers(0, 255, (*size[::-1], 3), dtype=np.uint8)).save(folder / f"{index}.png")
     return folder
 
 
@@ -135,6 +135,34 @@ def test_photographs_are_sampled_and_split_into_calibration_and_validation(vggt_
     assert read_manifest(tmp_path / "out").digests["sampling"]
     assert vggt_edge("calibrate", *SMALL, *chosen, "-o", tmp_path / "again").code == 0
     assert (tmp_path / "again" / "sampling.json").read_bytes() == (tmp_path / "out" / "sampling.json").read_bytes()
+
+
+def test_a_bundle_is_judged_on_other_pictures_and_tells_when_its_own_were_replaced(
+    vggt_edge: Run, tmp_path: Path
+) -> None:
+    """The folder has a Latin-1 byte in its name, as old ZIP files leave it; the other pictures are upright."""
+    folder = tmp_path / os.fsdecode(b"caf\xe9")
+    photographs(folder, 8)
+    (folder / "more.heic").write_bytes(b"x")
+    plain = ("--effort", "none", "--sensitivity", "probe", "--outputs", "camera", "--calibration-scenes", "2")
+    made = vggt_edge("export", *SMALL, *LAX, *plain, "--scenes", folder, "-o", tmp_path / "out", "--json")
+    assert made.code in (0, 4), made.err
+    assert made.err.count("passed over in caf\\xe9: 1 .heic files, a format that is not read") == 1
+    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert "passed over in caf\\xe9: 1 .heic files" in page
+    assert "caf\\xe9-03" in page
+    upright = tmp_path / "upright"
+    photographs(upright, 4, (48, 80))
+    other = vggt_edge("validate", tmp_path / "out", "--scenes", upright, "--json")
+    assert other.code in (0, 4), other.err
+    assert "has changed since" not in other.err
+    own = vggt_edge("validate", tmp_path / "out")
+    assert own.code in (0, 4), own.err
+    assert "has changed since" not in own.err
+    for path in folder.glob("*.png"):
+        Image.open(path).transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(path)
+    replaced = vggt_edge("validate", tmp_path / "out")
+    assert "these are not the pictures that the bundle was judged on" in replaced.err
 
 
 def test_stages_leave_their_artifacts(vggt_edge: Run, tmp_path: Path) -> None:

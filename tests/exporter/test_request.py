@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -67,6 +68,14 @@ def test_written_out_and_read_again_is_the_same(
 ) -> None:
     """What a bundle holds as resolved.toml repeats its run, whatever characters it has in it."""
     path = tmp_path_factory.mktemp("resolved") / "resolved.toml"
+    path.write_text(to_toml(request), encoding="utf-8")
+    assert resolve_request({}, (), path) == request
+
+
+def test_a_path_that_is_not_utf8_is_written_out_and_read_again(tmp_path: Path) -> None:
+    """As old ZIP files leave names; the file itself is UTF-8."""
+    request = resolve_request({"scenes": os.fsdecode(b"photos/caf\xe9"), "validate_on": "b"})
+    path = tmp_path / "resolved.toml"
     path.write_text(to_toml(request), encoding="utf-8")
     assert resolve_request({}, (), path) == request
 

@@ -9,10 +9,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vggt_edge.devices.errors import UsageError
-from vggt_edge.exporter.models.config import VGGTConfig
+from vggt_edge.devices.errors import InputError, UsageError
+from vggt_edge.exporter.models.config import InputShape, VGGTConfig
 from vggt_edge.exporter.request import ExportRequest, resolve_request
-from vggt_edge.exporter.steps.inputs import CALIBRATION_SCENES, VALIDATION_SCENES, SceneSets, choose_scenes
+from vggt_edge.exporter.steps.inputs import (
+    CALIBRATION_SCENES,
+    VALIDATION_SCENES,
+    SceneSets,
+    choose_scenes,
+    in_8_bits,
+    scenes_to_judge,
+)
 
 Choose = Callable[..., SceneSets]
 
@@ -107,3 +114,70 @@ def test_scenes_do_not_depend_on_how_many_are_asked_for() -> None:
     few, many = (choose(calibration_scenes=count) for count in (2, 5))
     assert [scene.digest for scene in few.calibration] == [scene.digest for scene in many.calibration[:2]]
     assert ExportRequest().calibration_scenes is None
+
+
+def colourful(folder: Path, count: int, size: tuple[int, int] = (64, 48)) -> Path:
+    folder.mkdir()
+    for index in range(count):
+        noise = np.random.default_rng([index, *size]).integers(0, 256, (6, 8, 3)).astype(np.uint8)
+        Image.fromarray(noise).resize(size).save(folder / f"{index}.png")
+    return folder
+
+
+def test_one_capture_calibrates_and_another_one_judges(tmp_path: Path) -> None:
+    """The other pictures have another aspect ratio: they are fitted to the size of the first."""
+    mine, other = colourful(tmp_path / "mine", 6), colourful(tmp_path / "other", 3, (48, 80))
+    sets = choose(scenes=mine, validate_on=other, resolution="28x42")
+    assert {scene.name for scene in sets.calibration} == {f"mine-{index:02}" for index in range(6)}
+    assert [scene.name for scene in sets.validation] == [f"other-{index:02}" for index in range(3)]
+    assert {scene.images.shape for scene in (*sets.calibration, *sets.validation)} == {(1, 3, 28, 42)}
+    assert sets.held_out
+    synthetic = choose(validate_on=other, resolution="28x42", calibration_scenes=2, validation_scenes=2)
+    assert [scene.name for scene in synthetic.validation] == ["other-00", "other-01"]
+    assert counts(synthetic) == (2, 2, 2)
+
+
+def test_what_calibrates_does_not_judge(tmp_path: Path) -> None:
+    mine = colourful(tmp_path / "mine", 4)
+    (tmp_path / "again").mkdir()
+    (tmp_path / "again/x.png").write_bytes((mine / "2.png").read_bytes())
+    for path in (mine, tmp_path / "again"):
+        with pytest.raises(UsageError, match="also there to calibrate on") as caught:
+            choose(scenes=mine, validate_on=path)
+        assert caught.value.where == f"--validate-on {path}"
+
+
+def test_more_to_judge_on_than_there_are_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="not 3 scenes to validate on") as caught:
+        choose(validate_on=colourful(tmp_path / "other", 2), validation_scenes=3)
+    assert "at most 2" in caught.value.expected
+
+
+def test_what_is_passed_over_in_either_capture_is_told(tmp_path: Path) -> None:
+    mine, other = colourful(tmp_path / "mine", 4), colourful(tmp_path / "other", 2, (48, 80))
+    (mine / "a.heic").write_bytes(b"x")
+    (other / "b.gif").write_bytes(b"x")
+    assert choose(scenes=mine, validate_on=other).notes == (
+        "passed over in mine: 1 .heic files, a format that is not read",
+        "passed over in other: 1 .gif files, a format that is not read",
+    )
+
+
+def test_a_count_reads_no_pictures(tmp_path: Path) -> None:
+    """For a dry run: the first one gives the size, the others are not looked into."""
+    mine = colourful(tmp_path / "mine", 8)
+    for index in range(1, 8):
+        (mine / f"{index}.png").write_bytes((mine / f"{index}.png").read_bytes()[:60])
+    with pytest.raises(InputError, match="cut short"):
+        choose(scenes=mine, resolution="42")
+    request = resolve_request({"frames": 1, "resolution": "42", "scenes": mine})
+    sets = choose_scenes(request, VGGTConfig(), read=False)
+    assert counts(sets) == (6, 2, 2)
+    assert (sets.shape.height, sets.shape.width) == (28, 42)
+
+
+def test_scenes_to_judge_are_fitted_to_the_model(tmp_path: Path) -> None:
+    request = resolve_request({"frames": 1, "image_input": True})
+    sets = scenes_to_judge(request, colourful(tmp_path / "other", 4, (48, 80)), InputShape(2, 42, 56))
+    assert {scene.images.shape for scene in sets.validation} == {(2, 3, 42, 56)}
+    assert np.array_equal(sets.validation[0].images, in_8_bits(sets.validation[0]).images)
