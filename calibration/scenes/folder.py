@@ -15,7 +15,7 @@ from vggt_edge.calibration.scenes.distortion import undistorted
 from vggt_edge.calibration.scenes.image import IMAGE_SUFFIXES, Picture, is_image, read_image
 from vggt_edge.calibration.scenes.names import shown
 from vggt_edge.calibration.scenes.source import Camera, Frame, listing
-from vggt_edge.calibration.scenes.views import kind_of_folder, views_of_folder
+from vggt_edge.calibration.scenes.views import are_deep, kind_of_folder, views_of_folder
 from vggt_edge.devices.errors import InputError
 
 # A camera solved on a scaled copy of the images still fits, up to the rounding of the copy's sides.
@@ -124,7 +124,13 @@ def folder_source(folder: Path, root: Path) -> ImageSource:
         )
     found = views_of_folder(pictures)
     images = tuple(StillImage(path, relative_label(path, root)) for path in found.views)
-    return ImageSource(folder_name(folder), folder, images, passed_over=Counter(found.others) + unread(folder))
+    is_deep = are_deep(found.views)
+    notes = (
+        (f"{relative_label(folder, root)}: pictures of 16 bits in one channel, taken as photographs",)
+        if is_deep
+        else ()
+    )
+    return ImageSource(folder_name(folder), folder, images, notes, Counter(found.others) + unread(folder))
 
 
 def unread(folder: Path) -> Counter[str]:
@@ -135,7 +141,7 @@ def unread(folder: Path) -> Counter[str]:
         if entry.is_symlink() and not entry.exists():
             counts["links to nothing"] += 1
         elif suffix in _UNREAD_SUFFIXES and entry.is_file():
-            counts[f"{suffix} files, a format that is not read"] += 1
+            counts[f"{suffix} files (not read)"] += 1
     return counts
 
 
@@ -146,6 +152,8 @@ def folder_name(folder: Path) -> str:
 
 def relative_label(path: Path, root: Path) -> str:
     """``path`` as seen from ``root``; only its last two parts where it lies elsewhere (images beside a model)."""
+    if path == root:
+        return folder_name(path)
     if path.is_relative_to(root):
         return shown(path.relative_to(root).as_posix())
     return shown("/".join(path.parts[-2:]))

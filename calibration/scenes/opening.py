@@ -88,7 +88,7 @@ def find_sources(path: Path, frames: int, limit: int, note: Callable[[str], None
     if small:
         passed_over[f"captures with fewer than {frames} frames"] += len(small)
     if passed_over:
-        counts = ", ".join(f"{count} {kind}" for kind, count in sorted(passed_over.items()))
+        counts = "; ".join(f"{kind}: {count}" for kind, count in sorted(passed_over.items()))
         note(f"passed over in {shown(path.name or str(path))}: {counts}")
     return sources
 

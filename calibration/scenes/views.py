@@ -93,8 +93,8 @@ def folders_of_views(folders: Mapping[Path, Sequence[Path]]) -> Mapping[Path, st
     kinds = {folder: kind_of_folder(folder, images, closely=closely) for folder, images in folders.items()}
     found = {folder: kind for folder, kind in kinds.items() if kind is not None}
     views = {folder: images for folder, images in folders.items() if folder not in found}
-    if any(not _is_all_deep(images) for images in views.values()):
-        found |= {folder: DEPTH for folder, images in views.items() if _is_all_deep(images)}
+    if any(not are_deep(images) for images in views.values()):
+        found |= {folder: DEPTH for folder, images in views.items() if are_deep(images)}
     for folder in views:
         left = {other: images for other, images in views.items() if other not in found}
         if folder in left and (kind := _kind_beside(folder, left)) is not None:
@@ -111,7 +111,8 @@ def _kind_beside(folder: Path, views: Mapping[Path, Sequence[Path]]) -> str | No
     return COPY if any(_is_smaller_copy(images, theirs) for theirs in others) else None
 
 
-def _is_all_deep(images: Sequence[Path]) -> bool:
+def are_deep(images: Sequence[Path]) -> bool:
+    """Whether a folder's pictures have 16 bits in one channel: depth maps, or photographs of a machine's camera."""
     return all(_mode(path).startswith(_DEEP_MODES) for path in _samples(images))
 
 

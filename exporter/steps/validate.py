@@ -10,14 +10,14 @@ from time import perf_counter
 
 import numpy as np
 import numpy.typing as npt
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file, save_file
 
 from vggt_edge.calibration.observation.stats import CalibrationStats
 from vggt_edge.calibration.plan import PrecisionPlan
 from vggt_edge.calibration.scenes.scene import Scene
 from vggt_edge.calibration.stages.walk import StageTime
-from vggt_edge.devices.errors import VggtEdgeError
+from vggt_edge.devices.errors import InputError, VggtEdgeError
 from vggt_edge.exporter.models.config import InputShape
 from vggt_edge.exporter.models.vggt import VGGT
 from vggt_edge.exporter.steps.context import MODEL, Job
@@ -128,8 +128,17 @@ def judge(
 
 def golden_shape(bundle: Path) -> InputShape:
     """The input of a bundle's model, as its golden tensors have it."""
-    with safe_open(bundle / GOLDEN, framework="numpy") as tensors:
-        _, frames, _, height, width = tensors.get_slice(f"input/{INPUT}").get_shape()
+    path = bundle / GOLDEN
+    try:
+        with safe_open(path, framework="numpy") as tensors:
+            _, frames, _, height, width = tensors.get_slice(f"input/{INPUT}").get_shape()
+    except (SafetensorError, ValueError) as error:
+        raise InputError(
+            f"the golden tensors do not tell the model's input: {error}",
+            where=str(path),
+            expected=f"a tensor input/{INPUT} of shape (1, frames, 3, height, width)",
+            remedy="export again",
+        ) from error
     return InputShape(frames, height, width)
 
 

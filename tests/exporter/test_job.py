@@ -147,9 +147,9 @@ def test_a_bundle_is_judged_on_other_pictures_and_tells_when_its_own_were_replac
     plain = ("--effort", "none", "--sensitivity", "probe", "--outputs", "camera", "--calibration-scenes", "2")
     made = vggt_edge("export", *SMALL, *LAX, *plain, "--scenes", folder, "-o", tmp_path / "out", "--json")
     assert made.code in (0, 4), made.err
-    assert made.err.count("passed over in caf\\xe9: 1 .heic files, a format that is not read") == 1
+    assert made.err.count("passed over in caf\\xe9: .heic files (not read): 1") == 1
     page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
-    assert "passed over in caf\\xe9: 1 .heic files" in page
+    assert "passed over in caf\\xe9: .heic files (not read): 1" in page
     assert "caf\\xe9-03" in page
     upright = tmp_path / "upright"
     photographs(upright, 4, (48, 80))

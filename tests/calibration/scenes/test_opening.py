@@ -64,7 +64,7 @@ def test_captures_that_are_too_small_are_passed_over_and_counted(tmp_path: Path)
     notes: list[str] = []
     (scene,) = open_scenes(tmp_path, frames=2, long_side=28, note=notes.append)
     assert scene.name == "full-00"
-    assert notes == [f"passed over in {tmp_path.name}: 2 captures with fewer than 2 frames"]
+    assert notes == [f"passed over in {tmp_path.name}: captures with fewer than 2 frames: 2"]
     with pytest.raises(InputError, match="2 frames found, fewer than the 3") as caught:
         open_scenes(tmp_path, frames=3, long_side=28)
     assert caught.value.where == str(tmp_path / "full")

@@ -87,7 +87,7 @@ def test_folders_beside_the_photographs(tmp_path: Path, folder: str, pattern: st
     write(tmp_path / folder, pattern, paint)
     sources, notes = opened(tmp_path)
     assert sources == {f"color/{index}.jpg" for index in range(4)}
-    assert notes == [f"passed over in {tmp_path.name}: 4 {kind} ({folder})"]
+    assert notes == [f"passed over in {tmp_path.name}: {kind} ({folder}): 4"]
 
 
 @pytest.mark.parametrize(
@@ -112,7 +112,7 @@ def test_files_beside_the_photographs(tmp_path: Path, pattern: str, paint: Paint
     write(tmp_path, pattern, paint)
     sources, notes = opened(tmp_path)
     assert sources == {f"frame-{index}.color.jpg" for index in range(4)}
-    assert notes == [f"passed over in {tmp_path.name}: 4 {kind}"]
+    assert notes == [f"passed over in {tmp_path.name}: {kind}: 4"]
 
 
 @pytest.mark.parametrize(
@@ -157,8 +157,9 @@ def test_photographs_of_several_sizes_in_one_folder_stay(tmp_path: Path) -> None
 def test_deep_pictures_without_others_are_photographs(tmp_path: Path) -> None:
     """TUM-VI saves its pictures so; depth maps are told by their folder's name or by colour pictures beside them."""
     write(tmp_path / "cam0", "{}.png", depth)
-    sources, _ = opened(tmp_path)
+    sources, notes = opened(tmp_path)
     assert len(sources) == 4
+    assert notes == ["cam0: pictures of 16 bits in one channel, taken as photographs"]
 
 
 def test_other_formats_dead_links_and_videos_are_counted(tmp_path: Path, write_video: Callable[..., Path]) -> None:
@@ -170,8 +171,8 @@ def test_other_formats_dead_links_and_videos_are_counted(tmp_path: Path, write_v
     sources, notes = opened(tmp_path)
     assert len(sources) == 4
     assert notes == [
-        f"passed over in {tmp_path.name}: 1 .gif files, a format that is not read, 2 .heic files, a format that is not "
-        "read, 1 links to nothing, 1 videos beside pictures"
+        f"passed over in {tmp_path.name}: .gif files (not read): 1; .heic files (not read): 2; links to nothing: 1; "
+        "videos beside pictures: 1"
     ]
 
 
@@ -181,9 +182,7 @@ def test_what_lies_in_several_captures_is_said_once(tmp_path: Path) -> None:
         (tmp_path / room / "x.heic").write_bytes(b"x")
     (tmp_path / "empty").mkdir()
     _, notes = opened(tmp_path)
-    assert notes == [
-        f"passed over in {tmp_path.name}: 2 .heic files, a format that is not read, 1 folders without pictures"
-    ]
+    assert notes == [f"passed over in {tmp_path.name}: .heic files (not read): 2; folders without pictures: 1"]
 
 
 def test_a_name_that_is_not_utf8_is_shown_by_its_bytes(tmp_path: Path) -> None:

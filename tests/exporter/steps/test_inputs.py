@@ -158,8 +158,8 @@ def test_what_is_passed_over_in_either_capture_is_told(tmp_path: Path) -> None:
     (mine / "a.heic").write_bytes(b"x")
     (other / "b.gif").write_bytes(b"x")
     assert choose(scenes=mine, validate_on=other).notes == (
-        "passed over in mine: 1 .heic files, a format that is not read",
-        "passed over in other: 1 .gif files, a format that is not read",
+        "passed over in mine: .heic files (not read): 1",
+        "passed over in other: .gif files (not read): 1",
     )
 
 
