@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 import unicodedata
+from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path, PureWindowsPath
 
 from vggt_edge.devices.errors import InputError
@@ -34,11 +36,10 @@ def child(folder: Path, name: str) -> Path | None:
     """
     if (folder / name).exists():
         return folder / name
-    wanted = _readings(name)
-    try:
-        found = sorted(entry for entry in folder.iterdir() if wanted & _readings(entry.name))
-    except (FileNotFoundError, NotADirectoryError):
+    if not folder.is_dir():
         return None
+    spelled = _spelled(folder, folder.stat().st_mtime_ns)
+    found = sorted({entry for reading in _readings(name) for entry in spelled.get(reading, ())})
     if len(found) > 1:
         raise InputError(
             f"{shown(name)!r} could be any of {', '.join(shown(entry.name) for entry in found)}",
@@ -93,6 +94,16 @@ def _walked(folder: Path, name: str) -> Path | None:
     for part in PureWindowsPath(name).parts:
         path = None if path is None or part == ".." else child(path, part)
     return path
+
+
+@lru_cache(maxsize=64)
+def _spelled(folder: Path, _changed_ns: int) -> Mapping[str, list[Path]]:
+    """The entries of a folder by what their names may say."""
+    entries: dict[str, list[Path]] = {}
+    for entry in folder.iterdir():
+        for reading in _readings(entry.name):
+            entries.setdefault(reading, []).append(entry)
+    return entries
 
 
 def _readings(name: str) -> frozenset[str]:
