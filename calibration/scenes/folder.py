@@ -114,7 +114,8 @@ def folder_source(folder: Path, root: Path) -> ImageSource:
         raise InputError(
             "the folder holds no images", where=str(folder), expected=f"files ending in {', '.join(IMAGE_SUFFIXES)}"
         )
-    kind = kind_of_folder(folder, pictures)
+    # Folders side by side are told apart before they are opened.
+    kind = kind_of_folder(folder, pictures) if folder == root else None
     if kind is not None:
         raise InputError(
             f"the folder holds {kind}, not pictures of a place",

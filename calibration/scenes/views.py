@@ -33,10 +33,10 @@ _PLAIN_WORDS = {"color", "colors", "colour", "colours", "rgb"}
 _SAMPLES = 3
 _FEW_FOLDERS = 32
 _DEEP_MODES = ("I", "F")
-_SMALL_SIDE = 32
+_SMALL_SIDE, _LOOK_SIDE = 32, 160
 _ALIKE_CORRELATION, _ALIKE_LEVELS, _FLAT_LEVELS = 0.985, 8.0, 1.0
 _SAME_ASPECT = 0.03
-_SHARED_STEMS = 0.8
+_SHARED_NAMES = 0.8
 _EXTREME_LEVELS, _EXTREME_SHARE, _LEAST_SHARE = 8, 0.995, 0.001
 _UNIT_TOLERANCE, _UNIT_SHARE = 0.06, 0.95
 
@@ -58,6 +58,23 @@ class _Look:
     is_grey: bool
     kind: str | None
     small: npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class _Named:
+    """A folder's pictures by name without suffix. size: of the first."""
+
+    by_name: Mapping[str, Path]
+    size: tuple[int, int] | None
+
+    @classmethod
+    def of(cls, images: Sequence[Path]) -> _Named:
+        return cls({path.stem.casefold(): path for path in images}, _size(images[0]))
+
+    def shares_names(self, other: _Named) -> bool:
+        """Most of the smaller folder's names are in the other."""
+        mine, theirs = self.by_name.keys(), other.by_name.keys()
+        return len(mine & theirs) >= _SHARED_NAMES * min(len(mine), len(theirs))
 
 
 def kind_of_folder(folder: Path, images: Sequence[Path], *, closely: bool = True) -> str | None:
@@ -95,20 +112,24 @@ def folders_of_views(folders: Mapping[Path, Sequence[Path]]) -> Mapping[Path, st
     views = {folder: images for folder, images in folders.items() if folder not in found}
     if any(not are_deep(images) for images in views.values()):
         found |= {folder: DEPTH for folder, images in views.items() if are_deep(images)}
-    for folder in views:
-        left = {other: images for other, images in views.items() if other not in found}
-        if folder in left and (kind := _kind_beside(folder, left)) is not None:
+    left = {folder: _Named.of(images) for folder, images in views.items() if folder not in found}
+    sizes = {theirs.size for theirs in left.values()}
+    for folder, mine in list(left.items()):
+        role = _role(folder.name)
+        if role is None and not any(_is_larger(size, mine.size) for size in sizes):
+            continue
+        others = [theirs for theirs in left.values() if theirs is not mine]
+        if (kind := _kind_beside(role, mine, others)) is not None:
             found[folder] = kind
+            del left[folder]
     return found
 
 
-def _kind_beside(folder: Path, views: Mapping[Path, Sequence[Path]]) -> str | None:
+def _kind_beside(role: str | None, mine: _Named, others: Sequence[_Named]) -> str | None:
     """What a folder is beside others with pictures of the same names."""
-    role, images = _role(folder.name), views[folder]
-    others = [theirs for other, theirs in views.items() if other != folder]
-    if role not in (None, NORMAL) and any(_share_stems(images, theirs) for theirs in others):
+    if role not in (None, NORMAL) and any(mine.shares_names(theirs) for theirs in others):
         return role
-    return COPY if any(_is_smaller_copy(images, theirs) for theirs in others) else None
+    return COPY if any(_is_smaller_copy(mine, theirs) for theirs in others) else None
 
 
 def are_deep(images: Sequence[Path]) -> bool:
@@ -164,23 +185,17 @@ def _smaller_copies(images: Sequence[Path]) -> dict[Path, str]:
     return found
 
 
-def _is_smaller_copy(images: Sequence[Path], others: Sequence[Path]) -> bool:
+def _is_smaller_copy(mine: _Named, others: _Named) -> bool:
     """The same pictures by name and look, at a smaller size."""
-    mine, theirs = _size(images[0]), _size(others[0])
-    if mine is None or theirs is None or not _is_larger(theirs, mine) or not _share_stems(images, others):
+    if not _is_larger(others.size, mine.size) or not mine.shares_names(others):
         return False
-    by_stem = {path.stem.casefold(): path for path in others}
-    pairs = [(path, by_stem[path.stem.casefold()]) for path in images if path.stem.casefold() in by_stem]
-    looks = [(_look(path), _look(other)) for path, other in (pairs[index] for index in _spread(len(pairs)))]
+    names = sorted(mine.by_name.keys() & others.by_name.keys())
+    pairs = [(mine.by_name[names[index]], others.by_name[names[index]]) for index in _spread(len(names))]
+    looks = [(_look(path), _look(other)) for path, other in pairs]
     return all(
-        mine is not None and other is not None and _is_larger(other.size, mine.size) and _are_alike(mine, other)
-        for mine, other in looks
+        one is not None and other is not None and _is_larger(other.size, one.size) and _are_alike(one, other)
+        for one, other in looks
     )
-
-
-def _share_stems(images: Sequence[Path], others: Sequence[Path]) -> bool:
-    mine, theirs = ({path.stem.casefold() for path in paths} for paths in (images, others))
-    return len(mine & theirs) >= _SHARED_STEMS * min(len(mine), len(theirs))
 
 
 def _words(name: str) -> list[str]:
@@ -244,7 +259,7 @@ def _seen(image: Image.Image, size: tuple[int, int], is_deep: bool) -> _Look:
     if is_deep:
         flat = np.asarray(image, np.float64)
         return _Look(size, True, True, None, np.asarray(Image.fromarray(flat).resize((_SMALL_SIDE, _SMALL_SIDE))))
-    image.thumbnail((512, 512), Image.Resampling.NEAREST)  # keeps the values that there are
+    image.thumbnail((_LOOK_SIDE, _LOOK_SIDE), Image.Resampling.NEAREST)  # keeps the values that there are
     pixels = np.asarray(image.convert("RGB"), np.int16)
     is_grey = bool((np.ptp(pixels, axis=2) <= _EXTREME_LEVELS).all())
     kind = MASK if is_grey and _is_black_and_white(pixels[..., 0]) else NORMAL if _is_unit(pixels) else None
@@ -277,8 +292,10 @@ def _area(look: _Look) -> int:
     return look.size[0] * look.size[1]
 
 
-def _is_larger(other: tuple[int, int], mine: tuple[int, int]) -> bool:
+def _is_larger(other: tuple[int, int] | None, mine: tuple[int, int] | None) -> bool:
     """Larger, and of the same aspect ratio, also turned."""
+    if other is None or mine is None:
+        return False
     ratios = (np.log(max(other) / min(other)), np.log(max(mine) / min(mine)))
     return other[0] * other[1] > 1.2 * mine[0] * mine[1] and abs(ratios[0] - ratios[1]) <= _SAME_ASPECT
 

@@ -120,11 +120,19 @@ def _resolve(values: Mapping[str, object], set_values: Iterable[str], config: Pa
 
 
 def _check_output(output: Path, *, resume: bool) -> None:
+    from vggt_edge.calibration.scenes.names import is_unicode, shown
     from vggt_edge.devices.errors import UsageError
     from vggt_edge.exporter.steps.cache import check_free
 
     if not resume:  # a resumed job may find its output published already
         check_free(output)
+    if not is_unicode(str(output.absolute())):
+        raise UsageError(
+            "the output folder's name is not UTF-8",
+            where=shown(str(output.absolute())),
+            expected="a name that safetensors can write to",
+            remedy="choose another -o",
+        )
     parent = _existing_parent(output)
     if not parent.is_dir():
         raise UsageError("the output folder would lie inside a file", where=str(parent), expected="a folder")
