@@ -8,13 +8,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
+from typing import BinaryIO
 
 import av
 import numpy as np
 import numpy.typing as npt
 from av.container import InputContainer
 from av.packet import Packet
-from av.sidedata.sidedata import Type
+from av.sidedata.sidedata import SideData
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 from PIL import Image
@@ -71,7 +72,7 @@ class VideoSource:
         width = round(frame.width * aspect) if aspect else frame.width
         _check_size(self.path, frame.width, frame.height)  # a stream may change its size on the way
         _check_size(self.path, max(1, width), frame.height)
-        pixels = frame.to_ndarray(format="rgb24", interpolation=_CONVERSION)
+        pixels = frame.to_ndarray(format="rgb24", interpolation=_CONVERSION).astype(np.uint8, copy=False)
         if width != frame.width:
             square = Image.fromarray(pixels).resize((max(1, width), frame.height), Image.Resampling.BICUBIC)
             pixels = np.asarray(square)
@@ -79,10 +80,10 @@ class VideoSource:
 
     def _turned(self, pixels: npt.NDArray[np.uint8], frame: VideoFrame) -> npt.NDArray[np.uint8]:
         """By the display matrix that phones write: quarter turns and mirrorings."""
-        found = [bytes(one) for one in frame.side_data if one.type == Type.DISPLAYMATRIX]
-        if not found:
+        matrix = frame.side_data.get("DISPLAYMATRIX")
+        if not isinstance(matrix, SideData):
             return pixels
-        x_of_x, y_of_x, _, x_of_y, y_of_y = struct.unpack("=5i", found[0][:20])
+        x_of_x, y_of_x, _, x_of_y, y_of_y = struct.unpack("=5i", bytes(matrix)[:20])
         straight, crossed = max(abs(x_of_x), abs(y_of_y)), max(abs(y_of_x), abs(x_of_y))
         if min(straight, crossed) > _STRAIGHT_TOLERANCE * max(straight, crossed):
             raise InputError(
@@ -129,10 +130,15 @@ def _is_hidden(packet: Packet[VideoStream]) -> bool:
     return packet.is_discard or (is_vp8 and not bytes(packet)[0] & _VP8_SHOWN)
 
 
+def _container(file: BinaryIO) -> InputContainer:
+    # A file that is open already: FFmpeg would take what stands before a colon in a name for a protocol.
+    return av.open(file, "r", options=dict(_OPTIONS), metadata_errors="ignore")
+
+
 @contextmanager
 def _opened(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
     try:
-        with path.open("rb") as file, av.open(file, options=dict(_OPTIONS), metadata_errors="ignore") as container:
+        with path.open("rb") as file, _container(file) as container:
             stream = container.streams.best("video")  # not the cover picture, nor a camera's preview track
             if not isinstance(stream, VideoStream):
                 raise _broken(path, "the file holds no video track")
