@@ -29,6 +29,8 @@ _WORDS = {
     CONFIDENCE: {"confidence", "confidences", "conf", "uncertainty"},
     THUMBNAIL: {"thumb", "thumbs", "thumbnail", "thumbnails", "preview", "previews"},
 }
+# Their words have other meanings as well: normal light, a conference room.
+_ONLY_BY_CONTENT = (NORMAL, CONFIDENCE)
 _PLAIN_WORDS = {"color", "colors", "colour", "colours", "rgb"}
 _SAMPLES = 3
 _FEW_FOLDERS = 32
@@ -127,7 +129,7 @@ def folders_of_views(folders: Mapping[Path, Sequence[Path]]) -> Mapping[Path, st
 
 def _kind_beside(role: str | None, mine: _Named, others: Sequence[_Named]) -> str | None:
     """What a folder is beside others with pictures of the same names."""
-    if role not in (None, NORMAL) and any(mine.shares_names(theirs) for theirs in others):
+    if role not in (None, *_ONLY_BY_CONTENT) and any(mine.shares_names(theirs) for theirs in others):
         return role
     return COPY if any(_is_smaller_copy(mine, theirs) for theirs in others) else None
 
@@ -150,9 +152,12 @@ def _named_companions(images: Sequence[Path]) -> dict[Path, str]:
         role = _role(path.stem)
         if role is None:
             continue
-        has_neighbour = role != NORMAL and (_key(path.stem) in plain or _key_before_role(path.stem) in plain)
+        has_neighbour = role not in _ONLY_BY_CONTENT and (
+            _key(path.stem) in plain or _key_before_role(path.stem) in plain
+        )
         look = None if has_neighbour else _look(path)
-        if has_neighbour or (look is not None and look.kind is not None and plain):
+        is_map = look is not None and (look.kind is not None or (role == CONFIDENCE and look.is_grey))
+        if has_neighbour or (is_map and plain):
             found[path] = role
     return found
 

@@ -133,6 +133,7 @@ def test_a_folder_of_maps_alone_is_refused(tmp_path: Path, folder: str, paint: P
         ("room9", "room10", lambda index: photograph(index + 20)),  # two places, the same names
         ("cam0", "cam1", grey),  # a monochrome camera
         ("day", "normal_light", lambda index: photograph(index + 20)),
+        ("hall", "conf_room", lambda index: photograph(index + 20)),
         ("a", "b", lambda index: photograph(index + 20, 32, 24)),  # another camera's size
         ("a", "night", lambda index: Image.new("RGB", (64, 48), (index, 0, 0))),
     ],
