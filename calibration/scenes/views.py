@@ -164,9 +164,9 @@ def _named_companions(images: Sequence[Path]) -> dict[Path, str]:
 
 def _twins(images: Sequence[Path]) -> dict[Path, str]:
     """Pictures of one name in several formats: maps of the others, or copies, of which the largest stays."""
-    groups: dict[str, list[Path]] = {}
+    groups: dict[tuple[str, ...], list[Path]] = {}
     for path in images:
-        groups.setdefault(path.name.casefold().partition(".")[0], []).append(path)
+        groups.setdefault(_key(path.stem), []).append(path)
     found: dict[Path, str] = {}
     for group in groups.values():
         pairs = [(path, look) for path in group if len(group) > 1 and (look := _look(path)) is not None]
@@ -174,8 +174,13 @@ def _twins(images: Sequence[Path]) -> dict[Path, str]:
         if len(maps) < len(pairs):
             found |= maps
         pairs = sorted((pair for pair in pairs if pair[0] not in maps), key=lambda pair: -_area(pair[1]))
-        found |= {path: COPY for path, look in pairs[1:] if _are_alike(look, pairs[0][1])}
+        found |= {path: COPY for path, look in pairs[1:] if _is_copy((path, look), pairs[0])}
     return found
+
+
+def _is_copy(one: tuple[Path, _Look], original: tuple[Path, _Look]) -> bool:
+    (path, look), (other, large) = one, original
+    return (path.suffix != other.suffix or look.size != large.size) and _are_alike(look, large)
 
 
 def _smaller_copies(images: Sequence[Path]) -> dict[Path, str]:

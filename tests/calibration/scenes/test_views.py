@@ -155,6 +155,15 @@ def test_photographs_of_several_sizes_in_one_folder_stay(tmp_path: Path) -> None
     assert notes == []
 
 
+@pytest.mark.parametrize("pattern", ["1305031102.{}75304.jpg", "frame.{}.jpg", "frame-{}.rgb.jpg"])
+def test_frames_that_hardly_differ_are_no_copies(tmp_path: Path, pattern: str) -> None:
+    """A camera that stands still; TUM's names are times in seconds."""
+    write(tmp_path, pattern, lambda index: photograph(0))
+    sources, notes = opened(tmp_path)
+    assert len(sources) == 4
+    assert notes == []
+
+
 def test_deep_pictures_without_others_are_photographs(tmp_path: Path) -> None:
     """TUM-VI saves its pictures so; depth maps are told by their folder's name or by colour pictures beside them."""
     write(tmp_path / "cam0", "{}.png", depth)
