@@ -145,14 +145,34 @@ push() {
     [ "$there" = "$(sha256_of "$1")" ] || fail 7 "$1 arrived damaged on the device" "check cable and space"
 }
 
+# What a code of the runtime means; empty for others.
+meaning() {
+    case "$1" in
+        0x1) echo "XNNPACK found no memory, or another failure inside of it" ;;
+        0x14) echo "an operator is not in the runner: build it with EXECUTORCH_BUILD_KERNELS_OPTIMIZED" ;;
+        0x20) echo "a backend is not in the runner: build it with EXECUTORCH_BUILD_XNNPACK" ;;
+        0x21 | 0x25) echo "no memory: enlarge method_allocator_pool, see README.md" ;;
+        0x22) echo "the program cannot be read or mapped on the device" ;;
+        0x23) echo "the program is damaged, or the runner is older than its format" ;;
+        0x30) echo "the program is for another version of ExecuTorch than the runner" ;;
+    esac
+}
+
 run_model() {
     set -- "--model_path=$remote/$program" "--inputs=$remote/input_0.bin" "--output_file=$remote/output"
     [ -z "$weights" ] || set -- "$@" "--data_path=$remote/$weights"
     [ -z "$threads" ] || set -- "$@" "--cpu_threads=$threads"
     say "running $runs times"
-    on_device "cd $remote && ./executor_runner $* --num_executions=$runs" >"$scratch/runner.log" 2>&1 && return
+    ended=0
+    on_device "cd $remote && ./executor_runner $* --num_executions=$runs" >"$scratch/runner.log" 2>&1 || ended=$?
+    [ "$ended" -ne 0 ] || return 0
     tail -n 20 "$scratch/runner.log" >&2
-    fail 6 "executor_runner failed" "see above; it needs XNNPACK and, for large models, a larger method_allocator_pool"
+    code=$(grep -Eio '0x[0-9a-f]+' "$scratch/runner.log" | tail -n 1 | tr 'A-F' 'a-f' | sed 's/^0x0*/0x/')
+    case "$ended" in
+        132) fail 6 "executor_runner ended with SIGILL" "this processor lacks ARMv8.2 with dot products" ;;
+        139) fail 6 "executor_runner ended with SIGSEGV" "export with a later vggt-edge, and report it with the log above" ;;
+    esac
+    fail 6 "executor_runner failed${code:+ with $code}" "$(meaning "$code")"
 }
 
 pull_outputs() {

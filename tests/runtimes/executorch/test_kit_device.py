@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -45,8 +46,10 @@ flags = dict(word[2:].split("=", 1) for word in sys.argv[1:])
 assert os.path.getsize(flags["model_path"]), flags
 with open(os.environ["FAKE"] + "/flags", "w") as file:
     file.write("\\n".join(sorted(sys.argv[1:])))
+if os.environ.get("SIGNAL"):
+    os.kill(os.getpid(), int(os.environ["SIGNAL"]))
 if os.environ.get("FAIL"):
-    sys.exit("E executorch: Loading of method forward failed with status 0x21")
+    sys.exit("E executorch: Loading of method forward failed with status " + os.environ["FAIL"])
 if len(open(flags["inputs"], "rb").read()) != {input_bytes}:
     sys.exit("wrong input")
 for index, source in enumerate({outputs!r}):
@@ -280,13 +283,30 @@ def test_a_damaged_transfer(bench: Callable[..., Bench]) -> None:
     assert "arrived damaged" in done.stderr
 
 
-def test_a_runner_that_fails(bench: Callable[..., Bench]) -> None:
-    """Code 6, with what it said."""
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        ("0x1", "found no memory"), ("0x14", "operator"), ("0x20", "backend"), ("0x21", "method_allocator_pool"),
+        ("0x22", "read or mapped"), ("0x23", "damaged"), ("0x30", "another version"), ("0x99", ""),
+    ],
+)  # fmt: skip
+def test_a_runner_that_fails(bench: Callable[..., Bench], code: str, words: str) -> None:
+    """Code 6, with what it said and what its own code means."""
     ready = bench()
-    done = ready.check(FAIL="yes")
+    done = ready.check(FAIL=code)
     assert done.returncode == 6
-    assert "status 0x21" in done.stderr
+    assert f"status {code}" in done.stderr
+    assert f"failed with {code}" in done.stderr
+    assert words in done.stderr
     assert list(ready.device.iterdir()) == []
+
+
+@pytest.mark.parametrize(("number", "name"), [(signal.SIGSEGV, "SIGSEGV"), (signal.SIGILL, "SIGILL")])
+def test_a_runner_that_dies(bench: Callable[..., Bench], number: int, name: str) -> None:
+    """Code 6, with the signal: the cache of weights that the AAR has on ends some programs."""
+    done = bench().check(SIGNAL=str(int(number)))
+    assert done.returncode == 6
+    assert name in done.stderr
 
 
 @pytest.mark.parametrize("tool", ["adb", "python3"])
