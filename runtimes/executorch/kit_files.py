@@ -43,6 +43,9 @@ INPUT_NAME = "images"
 GOLDEN_INPUT = "golden/input_0.bin"
 _NOT_COPIED = frozenset({"__pycache__", "build", "local.properties"})
 _RUNNABLE = 0o755
+# SQNR is kept within 200 dB, which stands for equal.
+_MOST_DB = 200.0
+_WIDEST_ANGLE = 180.0
 _VERSION = re.compile(r"\d+\.\d+\.\d+")
 
 CHECK_NAME = "Android kit compiles"
@@ -57,7 +60,8 @@ class KitDescription:
     program: name of the ``.pte`` in the kit's folder. weights: name of its ``.ptd``, None where the program holds its
     weights itself. memory: bytes by what needs them, ``planned_bytes`` (ExecuTorch's planned buffers) among them.
     outputs: in the order in which the program returns them. backend_sqnr_db_min: least SQNR of an output on the device
-    against the simulation of the plan, None where that is not judged.
+    against the simulation of the plan, None where that is not judged. pose_degrees_max: largest angle between the
+    cameras of two frames, against the simulation; None where it is only reported.
     """
 
     target: str
@@ -73,6 +77,7 @@ class KitDescription:
     weights: str | None = None
     delegate: str = "xnnpack"
     backend_sqnr_db_min: float | None = None
+    pose_degrees_max: float | None = None
 
 
 def write_kit(folder: Path, description: KitDescription) -> tuple[str, ...]:
@@ -181,7 +186,10 @@ def _content(folder: Path, description: KitDescription) -> dict[str, Any]:
         },
         "outputs": [{"name": output.name, "shape": list(output.shape)} for output in description.outputs],
         "blocks": [{"block": block.block, "scheme": block.scheme} for block in description.blocks],
-        "tolerances": {"backend_sqnr_db_min": description.backend_sqnr_db_min},
+        "tolerances": {
+            "backend_sqnr_db_min": description.backend_sqnr_db_min,
+            "pose_degrees_max": description.pose_degrees_max,
+        },
         "golden": None,
     }
 
@@ -212,6 +220,14 @@ def _check_description(description: KitDescription, where: str) -> None:
             f"executorch version {description.executorch_version!r}", where=where, expected="such as 1.4.1"
         )
     _check_memory(description.memory, where)
+    _check_limit("backend_sqnr_db_min", description.backend_sqnr_db_min, _MOST_DB, where)
+    _check_limit("pose_degrees_max", description.pose_degrees_max, _WIDEST_ANGLE, where)
+
+
+def _check_limit(name: str, limit: float | None, most: float, where: str) -> None:
+    """A limit of 0 or less lets everything pass, one above ``most`` nothing."""
+    if limit is not None and not 0 < limit <= most:
+        raise InputError(f"{name} {limit}", where=where, expected=f"above 0 and at most {most:g}, or None")
 
 
 def _check_memory(memory: Mapping[str, int], where: str) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import importlib.util
+import io
 import json
 import sys
 import tempfile
@@ -17,7 +18,9 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
+from PIL import ExifTags, Image
 
+from vggt_edge.calibration.scenes.image import read_image
 from vggt_edge.runtimes.executorch import kit_files
 from vggt_edge.runtimes.executorch.kit_files import KitBlock, KitDescription, KitOutput
 
@@ -47,7 +50,8 @@ def vectors() -> dict[str, Any]:
     """Everything, from fixed seeds."""
     shared = ios_vectors().vectors()
     kit, golden = _kit_and_golden()
-    return {name: shared[name] for name in SHARED} | {"kit": _text(kit), "golden": _text(golden)}
+    own = {"kit": _text(kit), "golden": _text(golden), "photos": _photos()}
+    return {name: shared[name] for name in SHARED} | own
 
 
 def encoded() -> str:
@@ -56,6 +60,31 @@ def encoded() -> str:
 
 def _text(data: bytes) -> str:
     return base64.b64encode(data).decode()
+
+
+def _photos() -> list[dict[str, Any]]:
+    """Small pictures as files, turned as EXIF says and partly transparent, and what the exporter's reader sees."""
+    random = np.random.default_rng(14)
+    result = []
+    for orientation in range(1, 9):
+        exif = Image.Exif()
+        exif[ExifTags.Base.Orientation] = orientation
+        file = io.BytesIO()
+        colors = random.integers(0, 256, (2, 3, 4 if orientation % 2 else 3), np.uint8)
+        Image.fromarray(colors).save(file, "PNG", exif=exif)
+        with tempfile.TemporaryDirectory() as scratch:
+            path = Path(scratch) / "photo.png"
+            path.write_bytes(file.getvalue())
+            pixels = read_image(path).upright()
+        result.append(
+            {
+                "name": f"orientation {orientation}",
+                "file": _text(file.getvalue()),
+                "size": {"width": pixels.shape[1], "height": pixels.shape[0]},
+                "pixels": _text(pixels.tobytes()),
+            }
+        )
+    return result
 
 
 def description(**changes: Any) -> KitDescription:

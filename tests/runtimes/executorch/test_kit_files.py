@@ -27,6 +27,7 @@ from vggt_edge.runtimes.executorch.kit_files import (
 )
 
 PROJECT = KIT / "VGGTEdgeAndroid"
+_KINDS = {".kt", ".kts", ".json", ".md", ".pro", ".xml", ".properties", ".py", ".sh"}
 
 
 @pytest.fixture
@@ -77,7 +78,7 @@ def test_kit_json(folder: Path, kit_vectors: ModuleType) -> None:
         "dtype": "float32",
     }  # fmt: skip
     assert [output["name"] for output in kit["outputs"]] == ["pose_enc", "depth", "depth_conf"]
-    assert kit["tolerances"] == {"backend_sqnr_db_min": None}
+    assert kit["tolerances"] == {"backend_sqnr_db_min": None, "pose_degrees_max": None}
     assert kit["golden"] is None
 
 
@@ -118,6 +119,10 @@ def test_files_are_not_written_over(folder: Path, kit_vectors: ModuleType, tmp_p
         {"weights": ".."},
         {"executorch_version": "main"},
         {"memory": {}},
+        {"backend_sqnr_db_min": 0.0},
+        {"backend_sqnr_db_min": 201.0},
+        {"backend_sqnr_db_min": float("nan")},
+        {"pose_degrees_max": 181.0},
         {"memory": {"planned_bytes": -1}},
         {"outputs": ()},
         {"outputs": (KitOutput("depth", (1, 2, 14, 28)), KitOutput("depth", (1, 2, 14, 28)))},
@@ -144,7 +149,7 @@ def test_what_building_leaves_is_not_copied() -> None:
     """Hidden folders and build products stay out of bundles, and so does a wrapper nobody here can vouch for."""
     relative = [path.relative_to(KIT) for path in kit_sources()]
     assert all(not part.startswith(".") for path in relative for part in path.parts)
-    assert {path.suffix for path in relative} <= {".kt", ".kts", ".json", ".md", ".xml", ".properties", ".py", ".sh"}
+    assert {path.suffix for path in relative} <= _KINDS
 
 
 # --- golden tensors ---------------------------------------------------------------------------------------------------

@@ -1,14 +1,11 @@
-"""The Kotlin of the Android kit: what a parser sees of it, and, where a compiler is installed, what it computes."""
+"""The Kotlin of the Android kit, as far as a parser sees it; `make test-kits` compiles and runs it."""
 
 from __future__ import annotations
 
 import importlib.metadata
-import importlib.util
 import json
 import math
 import re
-import shutil
-import subprocess
 import xml.etree.ElementTree as ET
 from collections.abc import Callable, Iterator
 from functools import cache
@@ -27,8 +24,13 @@ SOURCES = PROJECT / "vggtedge" / "src"
 MAIN, TEST = SOURCES / "main/kotlin/io/vggtedge", SOURCES / "test/kotlin/io/vggtedge"
 KOTLIN_FILES = sorted([*PROJECT.rglob("*.kt"), *PROJECT.rglob("*.kts")])
 MAIN_FILES = sorted(MAIN.glob("*.kt"))
-# The only files that need Android; all others are compiled and run on any JVM.
-ANDROID_FILES = {"DeviceCheck.kt", "Preprocessing.kt", "VGGTModel.kt"}
+# The only files that need Android, ExecuTorch or coroutines; all others are plain Kotlin.
+ANDROID_FILES = {
+    "DeviceCheck.kt", "DeviceSupport.kt", "ModelLoader.kt", "ModelProgram.kt", "ModelWorker.kt", "Preprocessing.kt",
+    "RuntimeErrors.kt", "VGGTModel.kt",
+}  # fmt: skip
+# Native code throws what Kotlin would have to declare; a replaced task gives null.
+SILENCED = {"ModelWorker.kt", "RuntimeErrors.kt"}
 DECLARATIONS = {
     "class_declaration", "companion_object", "function_declaration", "object_declaration", "property_declaration",
 }  # fmt: skip
@@ -120,35 +122,37 @@ def test_all_parts_are_there() -> None:
     ET.parse(SOURCES / "main/AndroidManifest.xml")
 
 
-def test_readme_kotlin_parses() -> None:
-    """The example that people copy, and the names that it uses."""
-    (example,) = re.findall(r"```kotlin\n(.*?)```", (PROJECT / "README.md").read_text(), flags=re.DOTALL)
-    assert faults(example.encode()) == []
-    declared = {name_of(node) for file in MAIN_FILES for node in nodes(file, *DECLARATIONS)}
-    used = set(re.findall(r"^import io\.vggtedge\.(\w+)$", example, flags=re.MULTILINE))
-    assert used == {"KitException", "QuarterTurn", "RgbImage", "VGGTModel"}
-    assert used | {"load", "prepare", "predict", "pointCloud", "ofDegrees", "frameCount"} <= declared
+def test_readme_examples() -> None:
+    """What people copy parses, and uses names that there are."""
+    readme = (PROJECT / "README.md").read_text()
+    examples = re.findall(r"```kotlin\n(.*?)```", readme, flags=re.DOTALL)
+    assert [faults(example.encode()) for example in examples] == [[], []]
+    all_declared = [node for file in MAIN_FILES for node in nodes(file, *DECLARATIONS)]
+    declared = {name(node) for node in all_declared for name in (name_of, own_name)}
+    used = set(re.findall(r"^import io\.vggtedge\.(\w+);?$", readme, flags=re.MULTILINE))
+    assert used == {"KitException", "Prediction", "QuarterTurn", "RgbImage", "VGGTModel"}
+    assert used | {"load", "prepare", "predictLatest", "pointCloud", "ofDegrees", "frameCount"} <= declared
 
 
 @pytest.mark.parametrize("file", MAIN_FILES, ids=lambda file: file.name)
 def test_imports(file: Path) -> None:
-    """Android and ExecuTorch in three files only."""
+    """Android, ExecuTorch and coroutines in a few files only; no other library anywhere."""
     imports = {text(node).removeprefix("import ") for node in nodes(file, "import")}
-    plain = ("java.", "kotlin.", "org.json.")
-    android = (*plain, "android.", "kotlinx.coroutines.", "org.pytorch.executorch.")
+    plain, others = ("java.", "kotlin."), ("android.", "kotlinx.coroutines.", "org.pytorch.executorch.")
+    android = (*plain, *others)
     allowed = android if file.name in ANDROID_FILES else plain
     assert [name for name in imports if not name.startswith(allowed)] == []
-    needs_android = any(name.startswith(("android.", "org.pytorch.")) for name in imports)
+    needs_android = any(name.startswith(others) for name in imports)
     assert needs_android == (file.name in ANDROID_FILES)
 
 
 @pytest.mark.parametrize("file", MAIN_FILES, ids=lambda file: file.name)
 def test_nothing_is_forced(file: Path) -> None:
-    """No ``!!``, no late initialisation, no loose end; one warning is silenced, with its reason."""
+    """No ``!!``, no late initialisation, no loose end; two warnings are silenced, with their reasons."""
     source = file.read_text()
     assert [text(node) for node in nodes(file, "unary_expression") if text(node).endswith("!!")] == []
     assert not re.search(r"\blateinit\b|\bTODO\b|\bFIXME\b|printStackTrace|println", source)
-    assert source.count("@Suppress") == (file.name == "VGGTModel.kt")
+    assert source.count("@Suppress") == (file.name in SILENCED)
 
 
 def test_forcing_is_found() -> None:
@@ -190,15 +194,16 @@ def has_kdoc(node: Node) -> bool:
 def test_public_api() -> None:
     """What the README and this repository promise to an app."""
     promised = {
-        "VGGTModel.kt": {"load", "prepare", "predict", "warmUp", "close", "frameSize", "frameCount"},
+        "VGGTModel.kt": {"load", "loadAsync", "prepare", "predict", "predictLatest", "predictAsync", "warmUp", "isBusy",
+                         "close", "closeAndJoin", "frameSize", "frameCount"},
         "Prediction.kt": {"cameras", "depth", "depthConfidence", "points", "pointsConfidence", "pointCloud"},
-        "DeviceCheck.kt": {"run"},
+        "DeviceCheck.kt": {"run", "runAsync"},
         "PoseEncoding.kt": {"cameras", "withQuaternionSigns"},
         "PointCloud.kt": {"unproject", "confidentPixels"},
         "SafetensorsFile.kt": {"names", "tensor", "open"},
         "Resampling.kt": {"resizedToCover"},
         "Kit.kt": {"read", "parse", "checkModel"},
-    }
+    }  # fmt: skip
     for file, names in promised.items():
         declared = nodes(MAIN / file, "function_declaration", "property_declaration")
         assert names <= {own_name(node) for node in declared}, file
@@ -217,7 +222,7 @@ def test_kotlin_reads_the_keys_of_kit_json(kit_folder: Callable[..., Path]) -> N
     }  # fmt: skip
     for name, keys in parts.items():
         assert literals(function(name, file)) - {"contiguous", "float32"} == keys, name
-    assert "schema_version" in literals(function("parse", file))
+    assert "schema_version" in literals(parsed(file.read_bytes()))
     assert kit["model"]["memory"]["planned_bytes"] == 4096
 
 
@@ -239,9 +244,12 @@ def test_kotlin_knows_the_same_outputs() -> None:
 def test_results_have_the_keys_of_the_other_kits() -> None:
     """So that one reader can read results of all devices."""
     keys = {
-        "CheckResult.kt": {"schema_version", "target", "plan_digest", "device", "accuracy", "latency", "load_s",
-                           "peak_memory_bytes", "output", "status", "finite", "sqnr_db_min", "against_simulation",
-                           "against_fp32"},
+        "CheckResult.kt": {"schema_version", "status", "target", "plan_digest", "runtime", "device", "thermal",
+                           "low_power_mode", "threads", "timings_ms", "latency", "load_s", "memory_bytes", "outputs",
+                           "accuracy", "runs_unlike_first", "first_prediction", "measured", "before", "after"},
+        "OutputAccuracy.kt": {"output", "status", "finite", "sqnr_db_min", "against_simulation", "against_fp32",
+                              "pose"},
+        "PoseErrors.kt": {"rotation_degrees", "translation_degrees", "degrees_max"},
         "Drift.kt": {"cosine", "sqnr_db", "max_abs", "p99_abs", "max_rel", "p99_rel"},
         "Latency.kt": {"median_ms", "p90_ms", "p99_ms", "runs"},
     }  # fmt: skip
@@ -281,55 +289,9 @@ def alike(first: Any, second: Any, where: str) -> None:
 
 
 def test_every_vector_is_replayed(kit_vectors: ModuleType) -> None:
-    """The JVM tests name each group."""
+    """The kit's own tests name each group; photos need Android, so that the tests in ``tests/kits`` have them."""
     source = "".join(file.read_text() for file in TEST.glob("*.kt"))
     for name in kit_vectors.SHARED:
         assert f'Vectors.cases("{name}")' in source
     assert 'bytes("kit")' in source
     assert 'bytes("golden")' in source
-
-
-# --- where a compiler is installed ------------------------------------------------------------------------------------
-
-
-def jars() -> dict[str, Path]:
-    """Compiler, libraries and test runner; skips the test where one is missing."""
-    spec = importlib.util.find_spec("run_kotlin_kernel")
-    if shutil.which("java") is None or spec is None or spec.submodule_search_locations is None:
-        pytest.skip("no Java, or no Kotlin compiler: pip install --no-deps kotlin-jupyter-kernel")
-    compiler = Path(next(iter(spec.submodule_search_locations))) / "jars"
-    debian = {name: Path("/usr/share/java") / f"{name}.jar" for name in ("json-android", "junit4", "hamcrest")}
-    missing = [name for name, path in debian.items() if not path.is_file()]
-    if missing:
-        pytest.skip(f"no {', '.join(missing)}.jar: apt-get install junit4 libandroid-json-org-java")
-    (library,) = compiler.glob("kotlin-stdlib-*.jar")
-    return {"compiler": compiler / "*", "stdlib": library, **debian}
-
-
-def kotlinc(found: dict[str, Path], sources: list[Path], out: Path, classpath: list[Path], *options: str) -> None:
-    command = [
-        "java", "-cp", str(found["compiler"]), "org.jetbrains.kotlin.cli.jvm.K2JVMCompiler", "-no-stdlib",
-        "-no-reflect", *options, "-classpath", ":".join(map(str, classpath)), "-d", str(out), *map(str, sources),
-    ]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
-
-
-@pytest.mark.slow
-def test_the_plain_part_compiles_and_agrees_with_python(tmp_path: Path) -> None:
-    """Without a warning under explicit API mode; its JUnit tests replay the vectors and pass."""
-    found = jars()
-    core, tests = tmp_path / "core", tmp_path / "tests"
-    libraries = [found["stdlib"], found["json-android"]]
-    plain = [file for file in MAIN_FILES if file.name not in ANDROID_FILES]
-    kotlinc(found, plain, core, libraries, "-Xexplicit-api=strict", "-Werror")
-    sources = sorted(TEST.glob("*.kt"))
-    kotlinc(found, sources, tests, [core, *libraries, found["junit4"]], f"-Xfriend-paths={core}")
-    classes = [f"io.vggtedge.{file.stem}" for file in sources if file.stem.endswith("Test")]
-    runtime = [core, tests, SOURCES / "test/resources", *libraries, found["junit4"], found["hamcrest"]]
-    command = ["java", "-cp", ":".join(map(str, runtime)), "org.junit.runner.JUnitCore", *classes]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stdout
-    assert re.search(r"^OK \((\d+) tests\)", done.stdout, flags=re.MULTILINE)
-    asked = sum(file.read_text().count("@Test") for file in sources)
-    assert f"OK ({asked} tests)" in done.stdout

@@ -1,33 +1,44 @@
+import com.android.Version
+import org.jetbrains.kotlin.gradle.dsl.JvmTarget
+import org.jetbrains.kotlin.gradle.tasks.KotlinJvmCompile
+
 plugins {
     id("com.android.library")
-    id("org.jetbrains.kotlin.android")
+}
+
+// Plugin 9 compiles Kotlin itself, and refuses the plugin that version 8 needs for it.
+if (Version.ANDROID_GRADLE_PLUGIN_VERSION.substringBefore('.').toInt() < 9) {
+    apply(plugin = "org.jetbrains.kotlin.android")
 }
 
 val executorchVersion: String by project
 
 android {
     namespace = "io.vggtedge"
-    compileSdk = 35
+    compileSdk = 36
 
     defaultConfig {
         minSdk = 26
         testInstrumentationRunner = "androidx.test.runner.AndroidJUnitRunner"
-        // What the AAR of ExecuTorch brings; x86_64 is for emulators.
-        ndk { abiFilters += listOf("arm64-v8a", "x86_64") }
+        // fbjni calls classes by name, which R8 would drop or rename in the app.
+        consumerProguardFiles("consumer-rules.pro")
+        buildConfigField("String", "EXECUTORCH_VERSION", "\"$executorchVersion\"")
     }
+
+    buildFeatures { buildConfig = true }
 
     compileOptions {
         sourceCompatibility = JavaVersion.VERSION_17
         targetCompatibility = JavaVersion.VERSION_17
     }
-
-    // Compressed assets cannot be mapped, and these do not get smaller.
-    androidResources { noCompress += listOf("pte", "ptd", "safetensors") }
 }
 
-kotlin {
-    explicitApi()
-    jvmToolchain(17)
+// Not a toolchain: that would ask for a second JDK.
+tasks.withType<KotlinJvmCompile>().configureEach {
+    compilerOptions {
+        jvmTarget.set(JvmTarget.JVM_17)
+        if (!name.contains("Test")) freeCompilerArgs.add("-Xexplicit-api=strict")
+    }
 }
 
 dependencies {
@@ -35,8 +46,6 @@ dependencies {
     api("org.jetbrains.kotlinx:kotlinx-coroutines-android:1.10.2")
 
     testImplementation("junit:junit:4.13.2")
-    // The android.jar of unit tests has an org.json that only throws.
-    testImplementation("org.json:json:20250107")
     androidTestImplementation("androidx.test:runner:1.6.2")
     androidTestImplementation("androidx.test.ext:junit:1.2.1")
 }

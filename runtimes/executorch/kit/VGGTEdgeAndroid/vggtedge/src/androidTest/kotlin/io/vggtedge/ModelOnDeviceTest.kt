@@ -28,7 +28,7 @@ class ModelOnDeviceTest {
         val runs = number("runs", 20)
         val check = DeviceCheck(context, kitFolder(), threads = number("threads", 0), measuredRuns = runs)
         val result = runBlocking { check.run() }
-        val json = result.toJson().toString(2)
+        val json = result.toJson()
         // Gradle fetches what lies there; without Gradle it stays in the app's files.
         val output = arguments.getString("additionalTestOutputDir")?.let(::File) ?: context.filesDir
         output.mkdirs()

@@ -46,6 +46,13 @@ public data class Intrinsics(
     public val centerX: Double,
     public val centerY: Double,
 ) {
+    init {
+        val areFocal = focalX.isFinite() && focalX > 0 && focalY.isFinite() && focalY > 0
+        if (!areFocal || !centerX.isFinite() || !centerY.isFinite()) {
+            throw wrongInput("intrinsics $focalX, $focalY, $centerX, $centerY", "give finite ones, focal above 0")
+        }
+    }
+
     /** The matrix K. */
     public val matrix: Matrix3
         get() = Matrix3(Vector3(focalX, 0.0, centerX), Vector3(0.0, focalY, centerY), Vector3(0.0, 0.0, 1.0))
@@ -68,6 +75,7 @@ public data class Intrinsics(
     /** Intrinsics from what a pose encoding holds. */
     public companion object {
         /** From fields of view in radians, with the principal point in the middle of a frame of [size]. */
+        @JvmStatic
         public fun ofFieldsOfView(vertical: Double, horizontal: Double, size: FrameSize): Intrinsics =
             Intrinsics(
                 focalX = size.width / 2.0 / tan(horizontal / 2),

@@ -1,12 +1,9 @@
 package io.vggtedge
 
 import kotlin.math.abs
-import kotlin.math.floor
 import kotlin.math.log10
 import kotlin.math.max
-import kotlin.math.min
 import kotlin.math.sqrt
-import org.json.JSONObject
 
 /**
  * How far values are from their reference: the figures of the exporter's report, computed the same way.
@@ -29,15 +26,20 @@ public data class Drift(
     public val maxRel: Double,
     public val p99Rel: Double,
 ) {
+    init {
+        if (!toMap().values.all { it.isFinite() }) throw wrongInput("a drift of $this", "give finite figures")
+    }
+
     /** The figures under the keys of the exporter's report. */
-    public fun toJson(): JSONObject =
-        JSONObject()
-            .put("cosine", cosine)
-            .put("sqnr_db", sqnrDb)
-            .put("max_abs", maxAbs)
-            .put("p99_abs", p99Abs)
-            .put("max_rel", maxRel)
-            .put("p99_rel", p99Rel)
+    internal fun toMap(): Map<String, Double> =
+        linkedMapOf(
+            "cosine" to cosine,
+            "sqnr_db" to sqnrDb,
+            "max_abs" to maxAbs,
+            "p99_abs" to p99Abs,
+            "max_rel" to maxRel,
+            "p99_rel" to p99Rel,
+        )
 
     /** Measures drift. */
     public companion object {
@@ -50,41 +52,46 @@ public data class Drift(
          *
          * Throws [KitException] for different or empty lengths, NaN or infinity.
          */
+        @JvmStatic
         public fun of(values: FloatArray, reference: FloatArray): Drift {
             check(values, reference)
             val sums = Sums()
-            val errors = DoubleArray(values.size) { abs(values[it].toDouble() - reference[it].toDouble()) }
             for (index in values.indices) sums.add(values[index].toDouble(), reference[index].toDouble())
             val rms = sqrt(sums.truth / reference.size)
             val smallest = if (rms > 0) RELATIVE_FLOOR * rms else 1.0
-            val relative = DoubleArray(values.size) { errors[it] / max(abs(reference[it].toDouble()), smallest) }
-            errors.sort()
-            relative.sort()
-            return Drift(
-                cosine = sums.cosine,
-                sqnrDb = sums.sqnrDb,
-                maxAbs = errors.last(),
-                p99Abs = percentile(errors, HIGH_SHARE),
-                maxRel = relative.last(),
-                p99Rel = percentile(relative, HIGH_SHARE),
-            )
+            // One array for both kinds of errors: an output of eight frames has five million values.
+            val errors = DoubleArray(values.size) { error(values, reference, it) }
+            val maxAbs = largest(errors)
+            val p99Abs = percentile(errors, HIGH_SHARE)
+            for (index in errors.indices) {
+                errors[index] = error(values, reference, index) / max(abs(reference[index].toDouble()), smallest)
+            }
+            val maxRel = largest(errors)
+            return Drift(sums.cosine, sums.sqnrDb, maxAbs, p99Abs, maxRel, percentile(errors, HIGH_SHARE))
+        }
+
+        private fun error(values: FloatArray, reference: FloatArray, index: Int): Double =
+            abs(values[index].toDouble() - reference[index].toDouble())
+
+        private fun largest(values: DoubleArray): Double {
+            var largest = values[0]
+            for (value in values) if (value > largest) largest = value
+            return largest
         }
 
         private fun check(values: FloatArray, reference: FloatArray) {
             if (values.isEmpty() || values.size != reference.size) {
-                throw KitException(
-                    KitException.Kind.WRONG_INPUT,
+                throw wrongInput(
                     "${values.size} values cannot be compared with ${reference.size}",
                     "compare an output with its own reference",
                 )
             }
-            if (values.any { !it.isFinite() } || reference.any { !it.isFinite() }) {
-                throw KitException(
-                    KitException.Kind.UNUSABLE_OUTPUT,
-                    "NaN or infinity among the values to compare",
-                    "export again with the blocks of this output in fp32",
-                )
-            }
+            if (values.all { it.isFinite() } && reference.all { it.isFinite() }) return
+            throw KitException(
+                KitException.Kind.UNUSABLE_OUTPUT,
+                "NaN or infinity among the values to compare",
+                "export again with the blocks of this output in fp32",
+            )
         }
     }
 
@@ -106,7 +113,7 @@ public data class Drift(
             get() =
                 when {
                     value == 0.0 || truth == 0.0 -> if (value == truth) 1.0 else 0.0
-                    else -> product / (sqrt(value) * sqrt(truth))
+                    else -> (product / (sqrt(value) * sqrt(truth))).coerceIn(-1.0, 1.0)
                 }
 
         val sqnrDb: Double
@@ -117,12 +124,4 @@ public data class Drift(
                     else -> (10 * (log10(truth) - log10(noise))).coerceIn(-LIMIT_DB, LIMIT_DB)
                 }
     }
-}
-
-/** The percentile at a share from 0 to 1 of sorted values, at least one, linearly interpolated between ranks. */
-internal fun percentile(sorted: DoubleArray, share: Double): Double {
-    val position = share * (sorted.size - 1)
-    val below = floor(position).toInt()
-    val above = min(below + 1, sorted.size - 1)
-    return sorted[below] + (sorted[above] - sorted[below]) * (position - below)
 }

@@ -7,12 +7,18 @@ import kotlin.math.max
 import kotlin.math.min
 
 /**
- * Width and height of a frame in pixels.
+ * Width and height of a frame in pixels, each from 1 to 32768.
  *
  * @property width Pixels from left to right.
  * @property height Pixels from top to bottom.
  */
 public data class FrameSize(public val width: Int, public val height: Int) {
+    init {
+        if (width !in 1..LONGEST_SIDE || height !in 1..LONGEST_SIDE) {
+            throw wrongInput("a frame of $width x $height pixels", "give sides from 1 to $LONGEST_SIDE")
+        }
+    }
+
     /** The number of pixels. */
     public val pixelCount: Int get() = width * height
 
@@ -28,19 +34,21 @@ public data class FrameSize(public val width: Int, public val height: Int) {
         /** The side of one patch of the model: both sides of its input are multiples of it. */
         public const val PATCH: Int = 14
 
+        private const val LONGEST_SIDE = 1 shl 15
+
         /**
          * The size of whole patches that best keeps the aspect ratio of a frame.
          *
          * The longer side becomes the largest multiple of 14 within [longSide]; the shorter one the multiple of 14
          * whose aspect ratio is nearest in the logarithm. It is what the exporter chooses for `--resolution`.
-         * Throws [KitException] for a frame without pixels or a long side under one patch.
+         * Throws [KitException] for a long side under one patch.
          */
+        @JvmStatic
         public fun fitting(frame: FrameSize, longSide: Int): FrameSize {
-            if (frame.width < 1 || frame.height < 1 || longSide < PATCH) {
-                throw KitException(
-                    KitException.Kind.WRONG_INPUT,
+            if (longSide < PATCH) {
+                throw wrongInput(
                     "a frame of $frame has no size within $longSide pixels",
-                    "give a frame of at least 1 x 1 pixel and a long side of at least $PATCH",
+                    "give a long side of at least $PATCH",
                 )
             }
             val longPatches = longSide / PATCH

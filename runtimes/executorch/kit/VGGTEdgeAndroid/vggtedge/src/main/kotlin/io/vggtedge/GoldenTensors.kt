@@ -5,16 +5,50 @@ import java.io.File
 /**
  * One input with what the quantized simulation and the FP32 model made of it, written by the exporter.
  *
- * @property images The frames, (1, S, 3, H, W) from 0 to 1.
- * @property simulation Outputs of the simulation of the same plan, by name: what the device is judged by.
- * @property fp32 Outputs of the FP32 model, by name: for information.
+ * The file is mapped; each call copies one tensor out of it.
  */
-public class GoldenTensors
-private constructor(
-    public val images: FloatTensor,
-    public val simulation: Map<String, FloatTensor>,
-    public val fp32: Map<String, FloatTensor>,
-) {
+public class GoldenTensors private constructor(private val file: SafetensorsFile, private val kit: Kit) {
+    /** The frames, (1, S, 3, H, W) from 0 to 1. */
+    public fun images(): FloatTensor = finite("input/images")
+
+    /**
+     * What the simulation of the same plan gives for the output [name]: what the device is judged by.
+     *
+     * Throws [KitException] for an output that the kit does not have.
+     */
+    public fun simulation(name: String): FloatTensor = finite("simulation/$name")
+
+    /** What the FP32 model gives for the output [name], for information; null where the kit has no such tensor. */
+    public fun fp32(name: String): FloatTensor? =
+        if (file.shapeOf("fp32/$name") == null) null else finite("fp32/$name")
+
+    private fun finite(key: String): FloatTensor {
+        if (file.shapeOf(key) == null) throw damaged("there is no golden tensor $key")
+        val tensor = file.tensor(key)
+        if (tensor.values.all { it.isFinite() }) return tensor
+        throw damaged("the golden tensor $key holds NaN or infinity")
+    }
+
+    private fun checkShapes() {
+        checkShape("input/images", kit.input.shape.toList())
+        for (output in kit.outputs) {
+            checkShape("simulation/${output.name}", output.shape)
+            if (file.shapeOf("fp32/${output.name}") != null) checkShape("fp32/${output.name}", output.shape)
+        }
+    }
+
+    private fun checkShape(key: String, shape: List<Long>) {
+        val found = file.shapeOf(key) ?: throw damaged("there is no golden tensor $key")
+        if (found != shape) throw damaged("the golden tensor $key has the shape $found, the kit says $shape")
+    }
+
+    private fun damaged(what: String) =
+        KitException(
+            KitException.Kind.DAMAGED_FILE,
+            "${kit.golden?.file ?: "the golden file"}: $what",
+            "take kit.json and the golden tensors out of the same bundle",
+        )
+
     /** Reads golden tensors. */
     public companion object {
         /**
@@ -23,6 +57,7 @@ private constructor(
          * Throws [KitException] for a kit without golden tensors, a file that is damaged or not the listed one, or
          * tensors that are not the kit's.
          */
+        @JvmStatic
         public fun read(kit: Kit, folder: File): GoldenTensors {
             val golden =
                 kit.golden
@@ -37,24 +72,8 @@ private constructor(
         }
 
         /** From tensors called `input/images`, `simulation/<output>` and `fp32/<output>`; throws as [read] does. */
-        public fun of(file: SafetensorsFile, kit: Kit): GoldenTensors {
-            val present = file.names.toSet()
-            val (judging, informing) = listOf("simulation", "fp32").map { group ->
-                kit.outputs
-                    .filter { group == "simulation" || "$group/${it.name}" in present }
-                    .associate { it.name to tensor(file, "$group/${it.name}", it.shape) }
-            }
-            return GoldenTensors(tensor(file, "input/images", kit.input.shape.toList()), judging, informing)
-        }
-
-        private fun tensor(file: SafetensorsFile, key: String, shape: List<Long>): FloatTensor {
-            val tensor = file.tensor(key)
-            if (tensor.shape == shape) return tensor
-            throw KitException(
-                KitException.Kind.DAMAGED_FILE,
-                "the golden tensor $key has the shape ${tensor.shape}, the kit says $shape",
-                "take kit.json and the golden tensors out of the same bundle",
-            )
-        }
+        @JvmStatic
+        public fun of(file: SafetensorsFile, kit: Kit): GoldenTensors =
+            GoldenTensors(file, kit).also { it.checkShapes() }
     }
 }

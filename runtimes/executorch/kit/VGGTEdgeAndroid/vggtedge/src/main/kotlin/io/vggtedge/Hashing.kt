@@ -5,9 +5,10 @@ import java.io.IOException
 import java.security.MessageDigest
 
 private const val PART = 1 shl 20
+private const val HEX = "0123456789abcdef"
 
-/** The sha256 of a file in hexadecimal digits. */
-internal fun sha256(file: File): String {
+/** The sha256 of a file in hexadecimal digits. [hashed] is told the bytes of each part, and may stop it by throwing. */
+internal fun sha256(file: File, hashed: (Int) -> Unit = {}): String {
     val digest = MessageDigest.getInstance("SHA-256")
     val part = ByteArray(PART)
     file.inputStream().use { stream ->
@@ -15,16 +16,21 @@ internal fun sha256(file: File): String {
             val count = stream.read(part)
             if (count < 0) break
             digest.update(part, 0, count)
+            hashed(count)
         }
     }
-    return digest.digest().joinToString("") { "%02x".format(it) }
+    return hex(digest.digest())
+}
+
+internal fun hex(bytes: ByteArray): String = buildString {
+    for (byte in bytes) append(HEX[byte.toInt() shr 4 and 15]).append(HEX[byte.toInt() and 15])
 }
 
 /** Throws a [KitException] unless the file is byte for byte what `kit.json` lists. */
-internal fun checkFile(file: File, sha256: String) {
+internal fun checkFile(file: File, sha256: String, hashed: (Int) -> Unit = {}) {
     val found =
         try {
-            sha256(file)
+            sha256(file, hashed)
         } catch (error: IOException) {
             throw damaged(file, "cannot be read: ${error.message}", error)
         }

@@ -2,8 +2,6 @@ package io.vggtedge
 
 import java.io.File
 import java.io.IOException
-import org.json.JSONException
-import org.json.JSONObject
 
 /**
  * What `kit.json` says: the model, what goes in and comes out, and how far it may drift.
@@ -89,10 +87,12 @@ private constructor(
     /**
      * How far the model may drift.
      *
-     * @property backendSqnrDbMin The least SQNR in dB of each output against the simulation of the same plan; null:
-     *   not judged.
+     * @property backendSqnrDbMin The least SQNR in dB of each output against the simulation of the same plan, above 0
+     *   and at most 200; null: not judged.
+     * @property poseDegreesMax The largest angle in degrees between the cameras of two frames, of rotation and of
+     *   direction of translation, above 0 and at most 180; null: for information.
      */
-    public data class Tolerances(public val backendSqnrDbMin: Double?)
+    public data class Tolerances(public val backendSqnrDbMin: Double?, public val poseDegreesMax: Double?)
 
     /**
      * The golden tensors.
@@ -103,10 +103,13 @@ private constructor(
     public data class Golden(public val file: String, public val sha256: String)
 
     /** Throws [KitException] unless program and weights are byte for byte what `kit.json` lists. */
-    public fun checkModel(folder: File) {
-        checkFile(File(folder, model.program), model.sha256)
+    public fun checkModel(folder: File): Unit = checkModel(folder) {}
+
+    /** [hashed] is told the bytes of each part that was read, and may stop the check by throwing. */
+    internal fun checkModel(folder: File, hashed: (Int) -> Unit) {
+        checkFile(File(folder, model.program), model.sha256, hashed)
         val weights = model.weights ?: return
-        checkFile(File(folder, weights), model.weightsSha256.orEmpty())
+        checkFile(File(folder, weights), model.weightsSha256.orEmpty(), hashed)
     }
 
     /** Reads kits. */
@@ -117,15 +120,44 @@ private constructor(
         /** The name of the file. */
         public const val FILE_NAME: String = "kit.json"
 
+        /** A longer file is refused before it is read. */
+        private const val LONGEST_FILE = 1 shl 20
+
         /**
          * Reads and checks `kit.json` in [folder], `executorch` in a bundle.
          *
          * Throws [KitException] for a file that is missing, of another version, or not consistent in itself.
          */
-        public fun read(folder: File): Kit {
-            val file = File(folder, FILE_NAME)
+        @JvmStatic
+        public fun read(folder: File): Kit = parse(contents(File(folder, FILE_NAME)))
+
+        /** From the contents of `kit.json`; throws as [read] does. */
+        @JvmStatic public fun parse(json: String): Kit = parse(json.toByteArray())
+
+        internal fun parse(json: ByteArray): Kit {
+            if (json.size > LONGEST_FILE) throw damaged("it has more than $LONGEST_FILE bytes")
+            val kit =
+                readJson(json, ::damaged) { root ->
+                    checkVersion(root.int("schema_version"))
+                    kit(root)
+                }
+            kit.check()
+            return kit
+        }
+
+        /** At most one byte more than a kit may have, whatever the file says of its length. */
+        private fun contents(file: File): ByteArray {
             try {
-                return parse(file.readText())
+                val part = ByteArray(LONGEST_FILE + 1)
+                var count = 0
+                file.inputStream().use { stream ->
+                    while (count < part.size) {
+                        val read = stream.read(part, count, part.size - count)
+                        if (read < 0) break
+                        count += read
+                    }
+                }
+                return part.copyOf(count)
             } catch (error: IOException) {
                 throw KitException(
                     KitException.Kind.DAMAGED_FILE,
@@ -134,17 +166,6 @@ private constructor(
                     error,
                 )
             }
-        }
-
-        /** From the contents of `kit.json`; throws as [read] does. */
-        public fun parse(json: String): Kit {
-            val kit =
-                readJson(json, ::damaged) { root ->
-                    checkVersion(root.int("schema_version"))
-                    kit(root)
-                }
-            kit.check()
-            return kit
         }
 
         private fun checkVersion(version: Int) {
@@ -163,7 +184,7 @@ private constructor(
                 "copy it from the bundle again",
             )
 
-        private fun kit(json: JSONObject): Kit =
+        private fun kit(json: JsonTable): Kit =
             Kit(
                 target = json.text("target"),
                 planDigest = json.text("plan_digest"),
@@ -175,7 +196,7 @@ private constructor(
                 golden = json.tableOrNull("golden")?.let(::golden),
             )
 
-        private fun model(json: JSONObject): Model =
+        private fun model(json: JsonTable): Model =
             Model(
                 program = json.text("program"),
                 sha256 = json.text("sha256"),
@@ -186,19 +207,25 @@ private constructor(
                 plannedBytes = json.table("memory").whole("planned_bytes"),
             )
 
-        private fun input(json: JSONObject): Input {
+        private fun input(json: JsonTable): Input {
             for ((key, only) in listOf("order" to "NCHW", "layout" to "contiguous", "dtype" to "float32")) {
-                if (json.text(key) != only) throw JSONException("the input's $key is ${json.text(key)}, not $only")
+                if (json.text(key) != only) throw JsonProblem("the input's $key is ${json.text(key)}, not $only")
             }
             return Input(json.text("name"), json.int("frames"), json.int("height"), json.int("width"))
         }
 
-        private fun output(json: JSONObject) = Output(json.text("name"), json.wholes("shape"))
+        private fun output(json: JsonTable) = Output(json.text("name"), json.wholes("shape"))
 
-        private fun block(json: JSONObject) = Block(json.text("block"), json.text("scheme"))
+        private fun block(json: JsonTable) = Block(json.text("block"), json.text("scheme"))
 
-        private fun tolerances(json: JSONObject) = Tolerances(json.numberOrNull("backend_sqnr_db_min"))
+        /** A misspelt limit would count as none, so that no other key is allowed. Older kits lack the second one. */
+        private fun tolerances(json: JsonTable): Tolerances {
+            val others = json.keys - setOf("backend_sqnr_db_min", "pose_degrees_max")
+            if (others.isNotEmpty()) throw JsonProblem("tolerances has the unknown key ${others.first().take(40)}")
+            val angle = if ("pose_degrees_max" in json.keys) json.numberOrNull("pose_degrees_max") else null
+            return Tolerances(json.numberOrNull("backend_sqnr_db_min"), angle)
+        }
 
-        private fun golden(json: JSONObject) = Golden(json.text("file"), json.text("sha256"))
+        private fun golden(json: JsonTable) = Golden(json.text("file"), json.text("sha256"))
     }
 }

@@ -2,30 +2,41 @@ package io.vggtedge
 
 private const val MOST_FRAMES = 1024
 private const val LONGEST_SIDE = 1 shl 14
+private const val WIDEST_ANGLE = 180.0
 private val SHA256 = Regex("[0-9a-f]{64}")
 
 /** Throws [KitException] where the parts of a kit do not fit each other. */
 internal fun Kit.check() {
     checkInput(input)
     checkFiles()
+    checkLimit(tolerances.backendSqnrDbMin, Drift.LIMIT_DB, "dB")
+    checkLimit(tolerances.poseDegreesMax, WIDEST_ANGLE, "degrees")
+    if (model.plannedBytes < 0) throw Kit.damaged("the program plans ${model.plannedBytes} bytes")
     if (outputs.isEmpty() || outputs.distinctBy { it.name }.size != outputs.size) {
         throw Kit.damaged("its outputs are not one or more different ones")
     }
     for (output in outputs) {
         if (output.shape != expectedShape(output.name)) {
-            throw Kit.damaged("the output ${output.name} has the shape ${output.shape}")
+            throw Kit.damaged("the output ${output.name.take(40)} has a shape that the input does not lead to")
         }
     }
 }
 
+/** A limit of 0 or less lets everything pass, one above [most] nothing. */
+private fun checkLimit(limit: Double?, most: Double, unit: String) {
+    if (limit == null || limit > 0 && limit <= most) return
+    throw Kit.damaged("a limit of $limit $unit, expected above 0 and at most $most")
+}
+
 private fun checkInput(input: Kit.Input) {
-    val size = input.frameSize
-    if (input.frames !in 1..MOST_FRAMES || !size.isWholePatches || maxOf(size.width, size.height) > LONGEST_SIDE) {
-        throw Kit.damaged("an input of ${input.frames} frames of $size pixels")
+    val sides = listOf(input.width, input.height)
+    val areWholePatches = sides.all { it in 1..LONGEST_SIDE && it % FrameSize.PATCH == 0 }
+    if (input.frames !in 1..MOST_FRAMES || !areWholePatches) {
+        throw Kit.damaged("an input of ${input.frames} frames of ${input.width} x ${input.height} pixels")
     }
     // A Java buffer has no more elements than an Int can count, and its bytes are counted too.
     if (input.shape.fold(1L) { product, side -> product * side } > Int.MAX_VALUE / Float.SIZE_BYTES) {
-        throw Kit.damaged("an input of ${input.frames} frames of $size pixels, which no buffer holds")
+        throw Kit.damaged("an input of ${input.frames} frames of ${input.frameSize} pixels, which no buffer holds")
     }
 }
 

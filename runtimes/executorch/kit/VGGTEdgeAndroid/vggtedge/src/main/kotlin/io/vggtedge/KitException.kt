@@ -6,13 +6,17 @@ package io.vggtedge
  * @property kind The kind of failure, for code that reacts to it.
  * @property what What happened, with the file, tensor or size it happened to.
  * @property remedy What to do next.
+ * @property runtimeCode ExecuTorch's own code, such as 0x23; null where ExecuTorch gave none.
  */
-public class KitException(
+public class KitException
+@JvmOverloads
+constructor(
     public val kind: Kind,
     public val what: String,
     public val remedy: String,
     cause: Throwable? = null,
-) : Exception("$what; next: $remedy", cause) {
+    public val runtimeCode: Int? = null,
+) : RuntimeException("$what; next: $remedy", cause) {
     /** The kinds of failure. */
     public enum class Kind {
         /** A file of the kit is missing, cut short, or not what `kit.json` lists. */
@@ -21,7 +25,7 @@ public class KitException(
         /** This device, or this version of the library, cannot use the kit. */
         UNSUPPORTED,
 
-        /** Frames, tensors or sizes handed in do not fit the model. */
+        /** Frames, tensors, sizes or numbers of threads handed in do not fit the model. */
         WRONG_INPUT,
 
         /** The model gave something that cannot be used, such as NaN. */
@@ -31,3 +35,7 @@ public class KitException(
         MODEL_FAILED,
     }
 }
+
+/** An error of the caller's. */
+internal fun wrongInput(what: String, remedy: String, cause: Throwable? = null): KitException =
+    KitException(KitException.Kind.WRONG_INPUT, what, remedy, cause)

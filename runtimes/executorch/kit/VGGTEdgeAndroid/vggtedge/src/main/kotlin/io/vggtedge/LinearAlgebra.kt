@@ -45,6 +45,12 @@ public data class Matrix3(public val row0: Vector3, public val row1: Vector3, pu
     public val rowMajor: DoubleArray
         get() = doubleArrayOf(row0.x, row0.y, row0.z, row1.x, row1.y, row1.z, row2.x, row2.y, row2.z)
 
+    /** Matrix times matrix. */
+    public operator fun times(other: Matrix3): Matrix3 {
+        val columns = other.transposed
+        return Matrix3(columns * row0, columns * row1, columns * row2)
+    }
+
     /** Matrix times column vector. */
     public operator fun times(vector: Vector3): Vector3 = Vector3(row0 dot vector, row1 dot vector, row2 dot vector)
 }

@@ -7,35 +7,49 @@ import kotlin.math.max
 public object PointCloud {
     private const val SMALLEST_CONFIDENCE = 1e-12
 
+    /** Three numbers each have to fit into an array. */
+    private const val MOST = (Int.MAX_VALUE - 8) / 3
+
     /**
      * The world point of every pixel: x, y, z of one after the other, in the coordinates of frame 0's camera.
      *
      * [depth] are distances along the optical axis, frame after frame, row after row; [size] is that of a frame.
-     * Throws [KitException] unless there is one depth per pixel of each frame.
+     * Throws [KitException] unless there is one finite depth per pixel of each frame.
      */
+    @JvmStatic
     public fun unproject(depth: FloatArray, cameras: List<Camera>, size: FrameSize): FloatArray {
-        if (cameras.isEmpty() || depth.size != cameras.size * size.pixelCount) {
-            throw KitException(
-                KitException.Kind.WRONG_INPUT,
+        if (cameras.isEmpty() || depth.size.toLong() != cameras.size.toLong() * size.pixelCount || depth.size > MOST) {
+            throw wrongInput(
                 "${depth.size} depths for ${cameras.size} frames of $size pixels",
                 "pass depth and cameras of one prediction, and its frame size",
             )
         }
+        if (!depth.all { it.isFinite() }) throw notFinite("depths")
         val points = FloatArray(3 * depth.size)
-        var index = 0
-        for (camera in cameras) {
-            for (row in 0 until size.height) {
-                for (column in 0 until size.width) {
-                    val inCamera = camera.intrinsics.ray(column, row) * depth[index].toDouble()
-                    val point = camera.extrinsics.toWorld(inCamera)
-                    points[3 * index] = point.x.toFloat()
-                    points[3 * index + 1] = point.y.toFloat()
-                    points[3 * index + 2] = point.z.toFloat()
-                    index += 1
-                }
+        for ((frame, camera) in cameras.withIndex()) unproject(depth, frame * size.pixelCount, camera, size, points)
+        return points
+    }
+
+    /** One frame; plain numbers, since an object for each pixel would take ten times the memory of the points. */
+    private fun unproject(depth: FloatArray, start: Int, camera: Camera, size: FrameSize, points: FloatArray) {
+        val (row0, row1, row2) = camera.extrinsics.rotation
+        val (shiftX, shiftY, shiftZ) = camera.extrinsics.translation
+        val lens = camera.intrinsics
+        val acrossRays = DoubleArray(size.width) { (it + 0.5 - lens.centerX) / lens.focalX }
+        var index = start
+        for (row in 0 until size.height) {
+            val downRay = (row + 0.5 - lens.centerY) / lens.focalY
+            for (column in 0 until size.width) {
+                val distance = depth[index].toDouble()
+                val x = acrossRays[column] * distance - shiftX
+                val y = downRay * distance - shiftY
+                val z = distance - shiftZ
+                points[3 * index] = (row0.x * x + row1.x * y + row2.x * z).toFloat()
+                points[3 * index + 1] = (row0.y * x + row1.y * y + row2.y * z).toFloat()
+                points[3 * index + 2] = (row0.z * x + row1.z * y + row2.z * z).toFloat()
+                index += 1
             }
         }
-        return points
     }
 
     /**
@@ -45,26 +59,29 @@ public object PointCloud {
      * many to keep, from 0 to 1. The exporter's figures keep half. Throws [KitException] for no map, maps of
      * different lengths, NaN or infinity.
      */
+    @JvmStatic
+    @JvmOverloads
     public fun confidentPixels(confidences: List<FloatArray>, share: Double = 0.5): BooleanArray {
         val count = confidences.firstOrNull()?.size ?: 0
         if (count == 0 || confidences.any { it.size != count } || share !in 0.0..1.0) {
-            throw KitException(
-                KitException.Kind.WRONG_INPUT,
+            throw wrongInput(
                 "no mask from ${confidences.size} confidence maps and the share $share",
                 "pass confidence maps of one prediction and a share from 0 to 1",
             )
         }
-        if (confidences.any { map -> map.any { !it.isFinite() } }) {
-            throw KitException(
-                KitException.Kind.UNUSABLE_OUTPUT,
-                "NaN or infinity among the confidences",
-                "run DeviceCheck; if it fails too, export again with the depth and point heads in fp32",
-            )
+        if (confidences.any { map -> map.any { !it.isFinite() } }) throw notFinite("confidences")
+        val joint = DoubleArray(count)
+        for (map in confidences) {
+            for (index in 0 until count) joint[index] += ln(max(map[index].toDouble(), SMALLEST_CONFIDENCE))
         }
-        val joint = DoubleArray(count) { index ->
-            confidences.sumOf { ln(max(it[index].toDouble(), SMALLEST_CONFIDENCE)) }
-        }
-        val limit = percentile(joint.sortedArray(), 1 - share)
+        val limit = percentile(joint.copyOf(), 1 - share)
         return BooleanArray(count) { joint[it] >= limit }
     }
+
+    internal fun notFinite(what: String) =
+        KitException(
+            KitException.Kind.UNUSABLE_OUTPUT,
+            "NaN or infinity among the $what",
+            "run DeviceCheck; if it fails too, export again with the depth and point heads in fp32",
+        )
 }

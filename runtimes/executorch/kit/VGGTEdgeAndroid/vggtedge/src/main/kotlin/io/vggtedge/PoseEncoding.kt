@@ -24,6 +24,7 @@ public object PoseEncoding {
      * [values] are nine numbers per frame, frame after frame; [size] is that of the frames as the model sees them.
      * Throws [KitException] for another number of values, NaN or infinity, or a quaternion of length 0.
      */
+    @JvmStatic
     public fun cameras(values: FloatArray, size: FrameSize): List<Camera> {
         if (values.isEmpty() || values.size % LENGTH != 0) {
             throw KitException(
@@ -80,6 +81,7 @@ public object PoseEncoding {
      *
      * Throws [KitException] unless both hold the same whole number of encodings.
      */
+    @JvmStatic
     public fun withQuaternionSigns(reference: FloatArray, values: FloatArray): FloatArray {
         if (values.size != reference.size || values.size % LENGTH != 0) {
             throw KitException(

@@ -32,15 +32,18 @@ public class Prediction(
      *
      * Taken from depth and cameras, more accurate than the point map by VGGT's authors (arXiv 2503.11651), and from
      * the point map where one of them was not exported. [share] says how many pixels to keep, from 0 to 1. Throws
-     * [KitException] if the model was exported with neither.
+     * [KitException] if the model was exported with neither, and for a share below 1 without a confidence to choose by.
      */
+    @JvmOverloads
     public fun pointCloud(share: Double = 0.5): FloatArray {
-        val fromDepth = "depth" in outputs && "pose_enc" in outputs
+        val isFromDepth = "depth" in outputs && "pose_enc" in outputs
+        val keep = confidentPixels(if (isFromDepth) depthConfidence else pointsConfidence, share)
         val all =
-            if (fromDepth) PointCloud.unproject(output("depth").values, cameras(), frameSize)
+            if (isFromDepth) PointCloud.unproject(output("depth").values, cameras(), frameSize)
             else output("points").values
-        val confidence = (if (fromDepth) depthConfidence else pointsConfidence) ?: return all
-        val keep = PointCloud.confidentPixels(listOf(confidence.values), share)
+        if (!all.all { it.isFinite() }) throw PointCloud.notFinite("points")
+        if (keep == null) return all
+        if (all.size != 3 * keep.size) throw wrongInput("points and confidences of other pixels", "pass the model's")
         val kept = FloatArray(3 * keep.count { it })
         var to = 0
         for (index in keep.indices) {
@@ -49,6 +52,14 @@ public class Prediction(
             to += 3
         }
         return kept
+    }
+
+    /** Null: all of them. */
+    private fun confidentPixels(confidence: FloatTensor?, share: Double): BooleanArray? {
+        if (confidence != null) return PointCloud.confidentPixels(listOf(confidence.values), share)
+        if (share == 1.0) return null
+        if ("points" !in outputs) output("depth_conf")
+        throw wrongInput("a share of $share without a confidence", "pass 1.0, or export the confidences too")
     }
 
     private fun output(name: String): FloatTensor =

@@ -13,7 +13,7 @@ import kotlin.math.min
  *
  * The part that is shown goes from [start] to [end], in source samples.
  */
-internal class ResamplingKernel(sourceLength: Int, start: Float, end: Float, val outputLength: Int) {
+internal class ResamplingKernel(private val sourceLength: Int, start: Float, end: Float, val outputLength: Int) {
     private val scale = (end - start).toDouble() / outputLength
     private val reach = SUPPORT * max(scale, 1.0)
 
@@ -30,10 +30,24 @@ internal class ResamplingKernel(sourceLength: Int, start: Float, end: Float, val
     val weights = IntArray(outputLength * stride)
 
     init {
-        for (index in 0 until outputLength) fill(index, start.toDouble() + (index + 0.5) * scale, sourceLength)
+        for (index in 0 until outputLength) fill(index, start.toDouble() + (index + 0.5) * scale)
     }
 
-    private fun fill(index: Int, center: Double, sourceLength: Int) {
+    /** The first source sample that any output sample needs. */
+    val begin: Int get() = firsts.min()
+
+    /** Behind the last one. */
+    val end: Int get() = firsts.indices.maxOf { firsts[it] + counts[it] }
+
+    /** The same for source samples in the reverse order. */
+    fun reverse() {
+        for (index in 0 until outputLength) {
+            firsts[index] = sourceLength - firsts[index] - counts[index]
+            weights.reverse(index * stride, index * stride + counts[index])
+        }
+    }
+
+    private fun fill(index: Int, center: Double) {
         val first = max(0, (center - reach + 0.5).toInt())
         val count = min(sourceLength, (center + reach + 0.5).toInt()) - first
         val narrowing = 1 / max(scale, 1.0)
@@ -48,10 +62,16 @@ internal class ResamplingKernel(sourceLength: Int, start: Float, end: Float, val
 
     companion object {
         /** Bits behind the point of a weight. */
-        const val PRECISION = 22
+        private const val PRECISION = 22
+
+        /** One half of a level. */
+        const val HALF = 1 shl (PRECISION - 1)
 
         /** Half the width of the bicubic, in samples of the coarser grid. */
         private const val SUPPORT = 2.0
+
+        /** The level of a sum of weighted levels that began with [HALF]. */
+        fun rounded(sum: Int): Int = (sum shr PRECISION).coerceIn(0, 255)
 
         private fun bicubic(position: Double): Double {
             val x = abs(position)
@@ -73,88 +93,32 @@ internal class ResamplingKernel(sourceLength: Int, start: Float, end: Float, val
  *
  * Scale and crop are one bicubic, antialiased resampling, so that the crop may fall between pixels and
  * [Intrinsics.resized] is exact. Give the model frames of about its own aspect ratio: what the crop takes away is not
- * seen. Throws [KitException] for a target that is not made of whole patches.
+ * seen. Throws [KitException] for a target that is not made of whole patches, or has more than 2^26 pixels.
  */
-public fun RgbImage.resizedToCover(target: FrameSize): RgbImage {
-    if (!target.isWholePatches) {
-        throw KitException(
-            KitException.Kind.WRONG_INPUT,
-            "a model input of $target pixels is not made of whole patches",
-            "use the size in kit.json; both sides are multiples of ${FrameSize.PATCH}",
-        )
-    }
-    val crop = FrameCrop(size, target)
-    val across = Pass(crop.left.toFloat(), (crop.left + crop.width).toFloat(), target.width)
-    val down = Pass(crop.top.toFloat(), (crop.top + crop.height).toFloat(), target.height)
+public fun RgbImage.resizedToCover(target: FrameSize): RgbImage = rows.covering(target, Orientation.UPRIGHT)
+
+/** The picture turned, scaled until it covers [target], and cropped evenly. */
+internal fun PictureRows.covering(target: FrameSize, orientation: Orientation): RgbImage {
+    checkTarget(target)
+    val turned = orientation.turned(size)
+    val crop = FrameCrop(turned, target)
+    val across = ResamplingKernel(turned.width, crop.left.toFloat(), (crop.left + crop.width).toFloat(), target.width)
+    val down = ResamplingKernel(turned.height, crop.top.toFloat(), (crop.top + crop.height).toFloat(), target.height)
     // Each pass rounds to 8 bits, so their order shows. Pillow 13 begins with the columns where that drops more.
-    val dropsRows = size.height - target.height
-    val isDownFirst = dropsRows > 0 && dropsRows > 2 * (size.width - target.width)
-    return if (isDownFirst) down(down).across(across) else across(across).down(down)
+    val dropsRows = turned.height - target.height
+    val isDownFirst = dropsRows > 0 && dropsRows > 2 * (turned.width - target.width)
+    val passes =
+        if (orientation.isTransposed) Passes(across, down, !isDownFirst) else Passes(down, across, isDownFirst)
+    if (orientation.reversesColumns) passes.columns.reverse()
+    return PictureResampler(this, passes, orientation, target).resample()
 }
 
-/** The part from [start] to [end] of one axis becomes [length] samples. */
-private class Pass(val start: Float, val end: Float, val length: Int) {
-    fun changes(sourceLength: Int): Boolean = length != sourceLength || start != 0f || end != length.toFloat()
-
-    fun kernel(sourceLength: Int) = ResamplingKernel(sourceLength, start, end, length)
+private fun checkTarget(target: FrameSize) {
+    if (target.isWholePatches && target.pixelCount <= MOST_PIXELS) return
+    throw wrongInput(
+        "a model input of $target pixels is not made of whole patches, or too large",
+        "use the size in kit.json; both sides are multiples of ${FrameSize.PATCH}",
+    )
 }
 
-/** Every row on its own. */
-private fun RgbImage.across(pass: Pass): RgbImage {
-    if (!pass.changes(size.width)) return this
-    val kernel = pass.kernel(size.width)
-    val output = FrameSize(pass.length, size.height)
-    val result = ByteArray(3 * output.pixelCount)
-    for (row in 0 until output.height) {
-        for (column in 0 until output.width) {
-            val from = 3 * (row * size.width + kernel.firsts[column])
-            weigh(pixels, from, 3, kernel, column, result, 3 * (row * output.width + column))
-        }
-    }
-    return RgbImage.of(output, result)
-}
-
-/** Every column on its own. */
-private fun RgbImage.down(pass: Pass): RgbImage {
-    if (!pass.changes(size.height)) return this
-    val kernel = pass.kernel(size.height)
-    val output = FrameSize(size.width, pass.length)
-    val result = ByteArray(3 * output.pixelCount)
-    for (row in 0 until output.height) {
-        for (column in 0 until output.width) {
-            val from = 3 * (kernel.firsts[row] * size.width + column)
-            weigh(pixels, from, 3 * size.width, kernel, row, result, 3 * (row * output.width + column))
-        }
-    }
-    return RgbImage.of(output, result)
-}
-
-/** Red, green and blue of one output pixel; [step] bytes lie between its source pixels. */
-private fun weigh(
-    source: ByteArray,
-    from: Int,
-    step: Int,
-    kernel: ResamplingKernel,
-    index: Int,
-    result: ByteArray,
-    to: Int,
-) {
-    // One half, so that cutting the fraction off rounds.
-    var red = 1 shl (ResamplingKernel.PRECISION - 1)
-    var green = red
-    var blue = red
-    var pixel = from
-    val first = index * kernel.stride
-    for (offset in first until first + kernel.counts[index]) {
-        val weight = kernel.weights[offset]
-        red += (source[pixel].toInt() and 0xff) * weight
-        green += (source[pixel + 1].toInt() and 0xff) * weight
-        blue += (source[pixel + 2].toInt() and 0xff) * weight
-        pixel += step
-    }
-    result[to] = rounded(red)
-    result[to + 1] = rounded(green)
-    result[to + 2] = rounded(blue)
-}
-
-private fun rounded(sum: Int): Byte = (sum shr ResamplingKernel.PRECISION).coerceIn(0, 255).toByte()
+private const val MOST_PIXELS = 1 shl 26

@@ -1,22 +1,27 @@
 package io.vggtedge
 
 import android.graphics.Bitmap
+import android.graphics.Rect
 import android.media.Image
-import android.os.Build
 import java.io.Closeable
 import java.io.File
 import java.nio.FloatBuffer
-import kotlinx.coroutines.CoroutineDispatcher
+import java.util.concurrent.CompletableFuture
+import kotlinx.coroutines.CoroutineScope
 import kotlinx.coroutines.Dispatchers
-import kotlinx.coroutines.withContext
-import org.pytorch.executorch.EValue
-import org.pytorch.executorch.Module
-import org.pytorch.executorch.Tensor
+import kotlinx.coroutines.future.future
+
+/** Is told how much of a model has been loaded. */
+public fun interface LoadProgress {
+    /** [share] goes from 0 to 1. Called on a thread of the kit's own. */
+    public fun onProgress(share: Double)
+}
 
 /**
  * VGGT on the device: a few frames of one place in, cameras, depth and points out.
  *
- * Can be shared between coroutines; predictions run one after another, on a background thread.
+ * Can be shared between coroutines. Predictions run one after another on a thread of the model's own; inputs are taken
+ * when the call is made. A caller that is cancelled goes at once.
  *
  * ```kotlin
  * VGGTModel.load(folder).use { model ->
@@ -26,14 +31,18 @@ import org.pytorch.executorch.Tensor
  * ```
  *
  * @property kit What `kit.json` says.
- * @property threads Threads that ExecuTorch was asked to use; 0: its own choice.
+ * @property threads Threads that ExecuTorch uses.
  */
 public class VGGTModel
-private constructor(public val kit: Kit, public val threads: Int, private val module: Module) : Closeable {
-    private val lock = Any()
-    private var isClosed = false
-    private val dispatcher: CoroutineDispatcher = Dispatchers.Default.limitedParallelism(1)
-    private val buffer: FloatBuffer = Tensor.allocateFloatBuffer(kit.input.shape.fold(1L, Long::times).toInt())
+internal constructor(public val kit: Kit, public val threads: Int, program: ModelProgram) : Closeable {
+    private val worker =
+        ModelWorker(program) {
+            try {
+                program.free()
+            } finally {
+                RuntimeThreads.giveBack()
+            }
+        }
 
     /** The frames as the model sees them. */
     public val frameSize: FrameSize get() = kit.input.frameSize
@@ -41,153 +50,163 @@ private constructor(public val kit: Kit, public val threads: Int, private val mo
     /** How many frames a prediction takes. */
     public val frameCount: Int get() = kit.input.frames
 
-    /** Brings a picture to the model's size. Takes some ten milliseconds: not for the main thread. */
+    /** Whether a prediction runs or waits: a good time to drop a camera frame. */
+    public val isBusy: Boolean get() = worker.isBusy
+
+    /**
+     * Brings a picture to the model's size, in sRGB and on white.
+     *
+     * Takes as long as a prediction of a small model, or more in an interpreter: not for the main thread.
+     */
+    @JvmOverloads
     public fun prepare(bitmap: Bitmap, turn: QuarterTurn = QuarterTurn.UPRIGHT): RgbImage =
-        RgbImage.of(bitmap).turned(turn).resizedToCover(frameSize)
+        BitmapRows(bitmap).covering(frameSize, turn.orientation)
+
+    /** The same for a picture in a [file], which is turned as its EXIF orientation says. */
+    public fun prepare(file: File): RgbImage {
+        val (bitmap, orientation) = decoded(file)
+        return BitmapRows(bitmap).covering(frameSize, orientation)
+    }
 
     /**
      * Copies a camera frame and brings it to the model's size. The image can be closed at once.
      *
-     * [turn] makes it upright, see [QuarterTurn.ofDegrees]. Takes some ten milliseconds: not for the main thread.
+     * [turn] makes it upright, see [QuarterTurn.ofDegrees]. [crop]: the part to use; the image's own where null.
+     * [encoding]: how its colours are meant; where null what the image says, see [YCbCrEncoding]. Throws
+     * [KitException] for other formats and encodings. Not for the main thread.
      */
-    public fun prepare(image: Image, turn: QuarterTurn = QuarterTurn.UPRIGHT): RgbImage =
-        RgbImage.of(image).turned(turn).resizedToCover(frameSize)
+    @JvmOverloads
+    public fun prepare(
+        image: Image,
+        turn: QuarterTurn = QuarterTurn.UPRIGHT,
+        crop: Rect? = null,
+        encoding: YCbCrEncoding? = null,
+    ): RgbImage = imageRows(image, crop, encoding).covering(frameSize, turn.orientation)
 
     /**
-     * Predicts from [frameCount] prepared frames; the first one's camera becomes the world.
+     * Predicts from [frameCount] prepared frames; the first one's camera becomes the world. Waits for its turn.
      *
-     * Throws [KitException] for other frames, or if the prediction fails.
+     * Throws [KitException] for other frames, a closed model, or if the prediction fails.
      */
-    public suspend fun predict(frames: List<RgbImage>): Prediction {
-        if (frames.size != frameCount || frames.any { it.size != frameSize }) {
-            throw KitException(
-                KitException.Kind.WRONG_INPUT,
-                "${frames.size} frames of ${frames.map { it.size.toString() }.distinct()} pixels",
+    public suspend fun predict(frames: List<RgbImage>): Prediction = worker.run(predicting(frames))
+
+    /**
+     * Predicts from values (frames, 3, height, width) in row-major order, RGB from 0 to 1. Waits for its turn.
+     *
+     * Throws [KitException] for another number of values, values outside of 0 to 1, a closed model, or if the
+     * prediction fails.
+     */
+    public suspend fun predict(images: FloatArray): Prediction {
+        val values = images.copyOf()
+        checkValues(values)
+        return worker.run { program -> prediction(program.run { it.put(values) }) }
+    }
+
+    /**
+     * As [predict], for a camera that is faster than the model: the latest frames win.
+     *
+     * One call at most waits. A newer one takes its place, and the one that waited returns null.
+     */
+    public suspend fun predictLatest(frames: List<RgbImage>): Prediction? = worker.runLatest(predicting(frames))
+
+    /** [predict] for Java. Cancelling the future is cancelling the call. */
+    public fun predictAsync(frames: List<RgbImage>): CompletableFuture<Prediction> {
+        val taken = frames.toList()
+        return future { predict(taken) }
+    }
+
+    /** Runs once on grey frames. */
+    public suspend fun warmUp() {
+        predict(FloatArray(kit.input.frames * RgbImage.CHANNELS * frameSize.pixelCount) { 0.5f })
+    }
+
+    /**
+     * Returns at once. Predictions that wait fail; one that runs ends first, then the model's memory is given back.
+     *
+     * Safe to call twice, and from any thread.
+     */
+    override fun close() {
+        worker.close()
+    }
+
+    /** As [close], and returns when the memory is given back. */
+    public suspend fun closeAndJoin() {
+        worker.close()
+        worker.awaitFreed()
+    }
+
+    /** For checks: one prediction from values that were looked at before. */
+    internal suspend fun <T> run(action: (ModelProgram) -> T): T = worker.run(action)
+
+    private fun predicting(frames: List<RgbImage>): (ModelProgram) -> Prediction {
+        val taken = frames.toList()
+        if (taken.size != frameCount || taken.any { it.size != frameSize }) {
+            throw wrongInput(
+                "${taken.size} frames of ${taken.map { it.size.toString() }.distinct()} pixels",
                 "give $frameCount frames of $frameSize pixels, made by prepare",
             )
         }
-        return run { buffer -> frames.forEach { buffer.put(it.planes()) } }
+        return { program -> prediction(program.run { input: FloatBuffer -> taken.forEach { it.putPlanes(input) } }) }
     }
 
-    /**
-     * Predicts from values (frames, 3, height, width) in row-major order, RGB from 0 to 1.
-     *
-     * Throws [KitException] for another number of values, or if the prediction fails.
-     */
-    public suspend fun predict(images: FloatArray): Prediction {
-        if (images.size != buffer.capacity()) {
-            throw KitException(
-                KitException.Kind.WRONG_INPUT,
-                "${images.size} values instead of ${buffer.capacity()}",
+    private fun checkValues(values: FloatArray) {
+        val count = kit.input.frames * RgbImage.CHANNELS * frameSize.pixelCount
+        if (values.size != count) {
+            throw wrongInput(
+                "${values.size} values instead of $count",
                 "give $frameCount x 3 x ${frameSize.height} x ${frameSize.width} values",
             )
         }
-        return run { buffer -> buffer.put(images) }
+        if (!values.all { it in 0f..1f }) throw wrongInput("a value that is not from 0 to 1", "divide levels by 255")
     }
 
-    /** Runs once on grey frames. The first prediction of a loaded model is slower than the others. */
-    public suspend fun warmUp() {
-        predict(FloatArray(buffer.capacity()) { 0.5f })
+    private fun prediction(outputs: ProgramOutputs): Prediction {
+        val copied = executing("read") { outputs.copied() }
+        for ((name, tensor) in copied) checkOutput(name, tensor.values)
+        return Prediction(copied, frameCount, frameSize)
     }
-
-    /** Gives the model's memory back, after a prediction that still runs. */
-    override fun close() {
-        synchronized(lock) {
-            if (!isClosed) module.destroy()
-            isClosed = true
-        }
-    }
-
-    private suspend fun run(fill: (FloatBuffer) -> Unit): Prediction =
-        withContext(dispatcher) {
-            synchronized(lock) {
-                if (isClosed) {
-                    throw KitException(KitException.Kind.WRONG_INPUT, "this model is closed", "load it again")
-                }
-                buffer.rewind()
-                fill(buffer)
-                buffer.rewind()
-                Prediction(forward(), frameCount, frameSize)
-            }
-        }
-
-    private fun forward(): Map<String, FloatTensor> =
-        executing("run") {
-            val results = module.forward(EValue.from(Tensor.fromBlob(buffer, kit.input.shape)))
-            if (results.size != kit.outputs.size) throw unexpected("${results.size} outputs")
-            kit.outputs.zip(results).associate { (output, value) -> output.name to read(output, value) }
-        }
-
-    private fun read(output: Kit.Output, value: EValue): FloatTensor {
-        val tensor = value.toTensor()
-        val shape = tensor.shape().toList()
-        if (shape != output.shape) throw unexpected("the output ${output.name} with the shape $shape")
-        return FloatTensor(shape, tensor.dataAsFloatArray)
-    }
-
-    private fun unexpected(what: String): KitException =
-        KitException(
-            KitException.Kind.MODEL_FAILED,
-            "the model gave $what, kit.json says otherwise",
-            "take kit.json and the program out of the same bundle",
-        )
 
     /** Loads models. */
     public companion object {
-        private val ABIS = setOf("arm64-v8a", "x86_64")
-
         /**
-         * Checks the files and loads the model. Reads all of it, so call it before the model is needed.
+         * Checks the files, opens the program and packs its weights. Reads all of it, so call it before the model is
+         * needed. One model is loaded at a time; other calls wait. A cancelled call leaves nothing behind.
          *
-         * [folder] holds `kit.json` and the program; assets have to be copied out of the APK first. [threads]: 0 for
-         * ExecuTorch's own choice, half of the processor's cores. The number holds for the whole process. Throws
-         * [KitException] with what to do next.
+         * [folder] holds `kit.json` and the program; assets have to be copied out of the APK first. [threads]: 1 to
+         * the number of cores, or 0 for half of them; all models that are open at a time have to use one number, since
+         * ExecuTorch has one pool of threads in a process. Throws [KitException] with what to do next.
          */
-        public suspend fun load(folder: File, threads: Int = 0): VGGTModel =
-            withContext(Dispatchers.IO) {
-                val kit = Kit.read(folder)
-                checkSupport(kit)
-                kit.checkModel(folder)
-                val path = File(folder, kit.model.program).absolutePath
-                val module = executing("load") { Module.load(path, Module.LOAD_MODE_MMAP, threads) }
-                VGGTModel(kit, threads, module)
-            }
+        @JvmStatic
+        public suspend fun load(folder: File, threads: Int = 0, progress: LoadProgress? = null): VGGTModel =
+            ModelLoader.load(folder, threads, progress)
 
-        private fun checkSupport(kit: Kit) {
-            if (Build.SUPPORTED_ABIS.none { it in ABIS }) {
-                throw KitException(
-                    KitException.Kind.UNSUPPORTED,
-                    "ExecuTorch has no library for ${Build.SUPPORTED_ABIS.joinToString()}",
-                    "take a device with a 64-bit processor and a 64-bit system",
-                )
-            }
-            if (kit.model.weights != null) {
-                throw KitException(
-                    KitException.Kind.UNSUPPORTED,
-                    "Module of ExecuTorch 1.4 for Android takes no weights beside the program, such as " +
-                        kit.model.weights,
-                    "export with the weights inside the program, or load both with the C++ Module",
-                )
-            }
-        }
-
-        // Whatever native code and its wrapper throw, an app can do no more than show it.
-        @Suppress("TooGenericExceptionCaught")
-        private fun <T> executing(what: String, action: () -> T): T =
-            try {
-                action()
-            } catch (error: RuntimeException) {
-                throw failed(what, error)
-            } catch (error: UnsatisfiedLinkError) {
-                throw failed(what, error)
-            }
-
-        private fun failed(what: String, error: Throwable): KitException =
-            KitException(
-                KitException.Kind.MODEL_FAILED,
-                "ExecuTorch cannot $what the model: ${error.message}",
-                "free memory, or see the README for what a code of ExecuTorch means",
-                error,
-            )
+        /** [load] for Java. Cancelling the future is cancelling the call. */
+        @JvmStatic
+        @JvmOverloads
+        public fun loadAsync(
+            folder: File,
+            threads: Int = 0,
+            progress: LoadProgress? = null,
+        ): CompletableFuture<VGGTModel> = future { load(folder, threads, progress) }
     }
+}
+
+/** Runs [call] on the kit's threads alone. */
+internal fun <T> future(call: suspend () -> T): CompletableFuture<T> =
+    CoroutineScope(Dispatchers.Unconfined).future { call() }
+
+/** Throws [KitException] for values that the output [name] cannot have. */
+internal fun checkOutput(name: String, values: FloatArray) {
+    val least = when (name) {
+        "depth" -> 0f
+        "depth_conf", "points_conf" -> 1f
+        else -> Float.NEGATIVE_INFINITY
+    }
+    if (values.all { it.isFinite() && it >= least }) return
+    val what = if (values.all { it.isFinite() }) "values below $least, which it cannot have" else "NaN or infinity"
+    throw KitException(
+        KitException.Kind.UNUSABLE_OUTPUT,
+        "the output $name holds $what",
+        "run DeviceCheck; if it fails too, export again with more blocks in fp32",
+    )
 }

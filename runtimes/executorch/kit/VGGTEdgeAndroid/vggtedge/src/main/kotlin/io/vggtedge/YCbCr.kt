@@ -34,26 +34,34 @@ public data class YCbCrEncoding(public val matrix: Matrix, public val levels: Le
     /** Encodings by where frames come from. */
     public companion object {
         /** What `YUV_420_888` frames of a camera hold: the data space of JPEG. */
-        public val CAMERA: YCbCrEncoding = YCbCrEncoding(Matrix.BT601, Levels.FULL)
+        @JvmField public val CAMERA: YCbCrEncoding = YCbCrEncoding(Matrix.BT601, Levels.FULL)
     }
 }
 
 /**
  * One plane of a picture, as `Image.Plane` has it. Valid only as long as its memory is.
  *
- * @property bytes The samples; the last row may end with its last sample.
+ * @property bytes The samples, from its position to its limit; the last row may end with its last sample.
  * @property rowStride From the start of one row to the start of the next, in bytes.
  * @property pixelStride From one sample to the next, in bytes.
  */
 public class BytePlane(public val bytes: ByteBuffer, public val rowStride: Int, public val pixelStride: Int) {
+    private val samples: ByteBuffer = bytes.slice()
+
     /** In 64 bits, which hostile strides cannot overflow. */
     internal fun holds(rows: Int, columns: Int): Boolean {
         if (rowStride < 1 || pixelStride < 1) return false
         val last = (rows - 1L) * rowStride + (columns - 1L) * pixelStride
-        return last < bytes.limit()
+        return last < samples.limit()
     }
 
-    internal fun at(row: Int, column: Int): Int = bytes.get(row * rowStride + column * pixelStride).toInt() and 0xff
+    /** Copies the bytes of the samples from column [from] on, before column [end], and as many [more] behind them. */
+    internal fun copy(row: Int, from: Int, end: Int, into: ByteArray, more: Int = 0) {
+        samples.position(row * rowStride + from * pixelStride)
+        samples.get(into, 0, byteCount(from, end) + more)
+    }
+
+    internal fun byteCount(from: Int, end: Int): Int = (end - 1 - from) * pixelStride + 1
 }
 
 /** The inverse of an encoding in fixed point. */
@@ -70,32 +78,82 @@ internal class YCbCrDecoder(encoding: YCbCrEncoding) {
     private val greenFromCb = fixedPoint(2 * (1 - blue) * blue / green * colorGain)
     private val greenFromCr = fixedPoint(2 * (1 - red) * red / green * colorGain)
 
-    /** Writes red, green and blue to [result] from [index] on. */
-    fun decode(y: Int, cb: Int, cr: Int, result: ByteArray, index: Int) {
-        val base = (y - blackLevel) * brightness + HALF
-        val blueness = cb - MIDDLE
-        val redness = cr - MIDDLE
-        result[index] = clamped(base + redness * redFromCr)
-        result[index + 1] = clamped(base - blueness * greenFromCb - redness * greenFromCr)
-        result[index + 2] = clamped(base + blueness * blueFromCb)
+    fun brightness(y: Int): Int = (y - blackLevel) * brightness + HALF
+
+    fun redPart(cr: Int): Int = (cr - MIDDLE) * redFromCr
+
+    fun greenPart(cb: Int, cr: Int): Int = -(cb - MIDDLE) * greenFromCb - (cr - MIDDLE) * greenFromCr
+
+    fun bluePart(cb: Int): Int = (cb - MIDDLE) * blueFromCb
+
+    companion object {
+        private const val PRECISION = 16
+        private const val HALF = 1 shl (PRECISION - 1)
+        private const val MIDDLE = 128
+
+        private fun fixedPoint(value: Double): Int = floor(value * (1 shl PRECISION) + 0.5).toInt()
+
+        /** The level of a brightness with the part of one colour. */
+        fun level(value: Int): Int = (value shr PRECISION).coerceIn(0, 255)
+    }
+}
+
+/**
+ * The rows of a picture of one full-size and two half-size planes; the four pixels over one colour sample share it.
+ *
+ * [left] and [top] say where the picture begins in the planes.
+ */
+internal class PlaneRows(
+    override val size: FrameSize,
+    private val planes: List<BytePlane>,
+    encoding: YCbCrEncoding,
+    private val left: Int = 0,
+    private val top: Int = 0,
+) : PictureRows {
+    private val decoder = YCbCrDecoder(encoding)
+    private val samples: List<ByteArray>
+
+    init {
+        val end = left + size.width
+        val bottom = top + size.height
+        val (luma, cb, cr) = planes
+        val isWhole = luma.holds(bottom, end) && cb.holds(half(bottom), half(end)) && cr.holds(half(bottom), half(end))
+        if (!isWhole) {
+            throw wrongInput("the planes hold no picture of $size pixels", "pass planes and strides of one image")
+        }
+        samples = planes.map { ByteArray(it.byteCount(0, end)) }
     }
 
-    private companion object {
-        const val PRECISION = 16
-        const val HALF = 1 shl (PRECISION - 1)
-        const val MIDDLE = 128
-
-        fun fixedPoint(value: Double): Int = floor(value * (1 shl PRECISION) + 0.5).toInt()
-
-        fun clamped(value: Int): Byte = (value shr PRECISION).coerceIn(0, 255).toByte()
+    override fun read(row: Int, from: Int, end: Int, into: IntArray) {
+        val (first, last) = listOf(left + from, left + end)
+        val (luma, cb, cr) = samples
+        planes[0].copy(top + row, first, last, luma)
+        for (chroma in 1..2) planes[chroma].copy((top + row) / 2, first / 2, half(last), samples[chroma])
+        val (lumaStep, cbStep, crStep) = planes.map { it.pixelStride }
+        var to = 0
+        for (pair in first / 2 until half(last)) {
+            val blueness = cb[(pair - first / 2) * cbStep].toInt() and 0xff
+            val redness = cr[(pair - first / 2) * crStep].toInt() and 0xff
+            val red = decoder.redPart(redness)
+            val green = decoder.greenPart(blueness, redness)
+            val blue = decoder.bluePart(blueness)
+            for (column in maxOf(first, 2 * pair) until minOf(last, 2 * pair + 2)) {
+                val base = decoder.brightness(luma[(column - first) * lumaStep].toInt() and 0xff)
+                into[to] = YCbCrDecoder.level(base + red)
+                into[to + 1] = YCbCrDecoder.level(base + green)
+                into[to + 2] = YCbCrDecoder.level(base + blue)
+                to += 3
+            }
+        }
     }
+
+    private fun half(length: Int): Int = (length + 1) / 2
 }
 
 /**
  * From a full-size plane of Y and half-size planes of Cb and Cr, sides rounded up: `YUV_420_888` of Android.
  *
- * The four pixels over one colour sample share its colour. Throws [KitException] if the planes cannot hold a picture
- * of that [size].
+ * Throws [KitException] if the planes cannot hold a picture of that [size].
  */
 public fun RgbImage.Companion.ofPlanes(
     size: FrameSize,
@@ -103,27 +161,4 @@ public fun RgbImage.Companion.ofPlanes(
     cb: BytePlane,
     cr: BytePlane,
     encoding: YCbCrEncoding = YCbCrEncoding.CAMERA,
-): RgbImage {
-    checkSides(size)
-    val rows = (size.height + 1) / 2
-    val columns = (size.width + 1) / 2
-    if (!luma.holds(size.height, size.width) || !cb.holds(rows, columns) || !cr.holds(rows, columns)) {
-        throw KitException(
-            KitException.Kind.WRONG_INPUT,
-            "the planes hold no picture of $size pixels",
-            "pass the planes, sizes and strides of one image",
-        )
-    }
-    val decoder = YCbCrDecoder(encoding)
-    val pixels = ByteArray(3 * size.pixelCount)
-    var index = 0
-    for (row in 0 until size.height) {
-        for (column in 0 until size.width) {
-            val blueness = cb.at(row / 2, column / 2)
-            val redness = cr.at(row / 2, column / 2)
-            decoder.decode(luma.at(row, column), blueness, redness, pixels, index)
-            index += 3
-        }
-    }
-    return of(size, pixels)
-}
+): RgbImage = PlaneRows(size, listOf(luma, cb, cr), encoding).picture()

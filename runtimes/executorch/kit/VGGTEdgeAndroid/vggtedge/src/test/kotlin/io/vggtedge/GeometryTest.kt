@@ -9,14 +9,14 @@ class GeometryTest {
     fun posesDecodeAsInPython() {
         for (case in Vectors.cases("poses")) {
             val cameras = PoseEncoding.cameras(case.floats("encoding"), case.size("size"))
-            val extrinsics = case.getJSONArray("extrinsics").arrays()
+            val extrinsics = case.lists("extrinsics")
             assertEquals(extrinsics.size, cameras.size)
             for ((index, camera) in cameras.withIndex()) {
                 assertNear(extrinsics[index].doubles(), camera.extrinsics.rowMajor)
-                val intrinsics = case.getJSONArray("intrinsics").arrays()[index]
+                val intrinsics = case.lists("intrinsics")[index]
                 assertNear(intrinsics.doubles(), camera.intrinsics.matrix.rowMajor)
                 val center = camera.extrinsics.cameraCenter
-                val expected = case.getJSONArray("centers").arrays()[index].doubles()
+                val expected = case.lists("centers")[index].doubles()
                 assertNear(expected, doubleArrayOf(center.x, center.y, center.z))
             }
         }
@@ -55,7 +55,7 @@ class GeometryTest {
         for (case in Vectors.cases("unprojections")) {
             val cameras = PoseEncoding.cameras(case.floats("encoding"), case.size("size"))
             val points = PointCloud.unproject(case.floats("depth"), cameras, case.size("size"))
-            val expected = case.getJSONArray("points").doubles()
+            val expected = case.doubles("points")
             assertNear(expected, DoubleArray(points.size) { points[it].toDouble() }, 1e-6)
         }
     }
@@ -64,14 +64,17 @@ class GeometryTest {
     fun depthsNeedTheirCameras() {
         val size = FrameSize(2, 2)
         assertRefused(KitException.Kind.WRONG_INPUT) { PointCloud.unproject(FloatArray(4), emptyList(), size) }
+        val pose = FloatArray(9) { 1f }
+        val cameras = List(8) { PoseEncoding.cameras(pose, size).single() }
+        val huge = FrameSize(32768, 32768)
+        assertRefused(KitException.Kind.WRONG_INPUT) { PointCloud.unproject(FloatArray(0), cameras, huge) }
     }
 
     @Test
     fun confidentPixelsAreThoseOfPython() {
         for (case in Vectors.cases("confidences")) {
-            val keep = PointCloud.confidentPixels(case.getJSONArray("maps").arrays().map { it.floats() })
-            val expected = case.getJSONArray("keep")
-            assertEquals(List(expected.length()) { expected.getBoolean(it) }, keep.toList())
+            val keep = PointCloud.confidentPixels(case.lists("maps").map { it.floats() })
+            assertEquals(case.list("keep"), keep.toList())
         }
     }
 
@@ -90,10 +93,10 @@ class GeometryTest {
     @Test
     fun intrinsicsFollowTheResize() {
         for (case in Vectors.cases("intrinsics")) {
-            val (focalX, focalY, centerX, centerY) = case.getJSONArray("before").doubles().toList()
+            val (focalX, focalY, centerX, centerY) = case.doubles("before").toList()
             val after = Intrinsics(focalX, focalY, centerX, centerY).resized(case.size("source"), case.size("target"))
             val actual = doubleArrayOf(after.focalX, after.focalY, after.centerX, after.centerY)
-            assertNear(case.getJSONArray("after").doubles(), actual)
+            assertNear(case.doubles("after"), actual)
         }
     }
 }

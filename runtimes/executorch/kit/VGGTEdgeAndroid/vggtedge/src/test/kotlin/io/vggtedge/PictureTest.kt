@@ -10,7 +10,7 @@ class PictureTest {
     @Test
     fun sizesAreThoseOfTheExporter() {
         for (case in Vectors.cases("sizes")) {
-            assertEquals(case.size("fitting"), FrameSize.fitting(case.size("frame"), case.getInt("long_side")))
+            assertEquals(case.size("fitting"), FrameSize.fitting(case.size("frame"), case.int("long_side")))
         }
         assertRefused(KitException.Kind.WRONG_INPUT) { FrameSize.fitting(FrameSize(0, 5), 518) }
         assertRefused(KitException.Kind.WRONG_INPUT) { FrameSize.fitting(FrameSize(5, 5), 13) }
@@ -36,12 +36,35 @@ class PictureTest {
     @Test
     fun turned() {
         for (case in Vectors.cases("turns")) {
-            val turn = QuarterTurn.valueOf(case.getString("turn").uppercase())
+            val turn = QuarterTurn.valueOf(case.text("turn").uppercase())
             val turned = RgbImage.of(case.size("source"), case.bytes("pixels")).turned(turn)
             assertArrayEquals(case.bytes("turned"), turned.pixels)
         }
         assertEquals(QuarterTurn.entries, listOf(0, 90, 180, 270).map(QuarterTurn::ofDegrees))
         assertRefused(KitException.Kind.WRONG_INPUT) { QuarterTurn.ofDegrees(45) }
+    }
+
+    /** Turning and resizing in one go over the rows gives the bytes of turning first. */
+    @Test
+    fun rowsAreTurnedWhileTheyAreResized() {
+        val random = java.util.Random(5)
+        val sides = listOf(1, 13, 29, 64, 90)
+        for (width in sides) for (height in sides) for (target in listOf(FrameSize(28, 42), FrameSize(14, 14))) {
+            val pixels = ByteArray(3 * width * height).also(random::nextBytes)
+            val picture = RgbImage.of(FrameSize(width, height), pixels)
+            for (orientation in Orientation.entries) {
+                val atOnce = picture.rows.covering(target, orientation)
+                val afterwards = picture.rows.picture(orientation).resizedToCover(target)
+                assertArrayEquals("$width x $height $orientation", afterwards.pixels, atOnce.pixels)
+            }
+        }
+    }
+
+    @Test
+    fun absurdTargetsAreRefused() {
+        val picture = RgbImage.of(FrameSize(1, 1), ByteArray(3))
+        val side = 14 * 2340
+        assertRefused(KitException.Kind.WRONG_INPUT) { picture.resizedToCover(FrameSize(side, side)) }
     }
 
     @Test
@@ -53,8 +76,8 @@ class PictureTest {
 
     @Test
     fun colorsOfBitmaps() {
-        val picture = RgbImage.ofColors(FrameSize(1, 2), intArrayOf(0x00010203, 0x7ffefdfc))
-        assertArrayEquals(byteArrayOf(1, 2, 3, -2, -3, -4), picture.pixels)
+        val picture = RgbImage.ofColors(FrameSize(1, 2), intArrayOf(0x00010203, -0x10204))
+        assertArrayEquals(byteArrayOf(-1, -1, -1, -2, -3, -4), picture.pixels)
         assertRefused(KitException.Kind.WRONG_INPUT) { RgbImage.ofColors(FrameSize(2, 2), IntArray(3)) }
     }
 
@@ -68,14 +91,14 @@ class PictureTest {
     @Test
     fun colorsAreWithinOneLevelOfTheStandards() {
         for (case in Vectors.cases("colors")) {
-            val matrix = YCbCrEncoding.Matrix.valueOf(case.getString("matrix").uppercase())
-            val levels = YCbCrEncoding.Levels.valueOf(case.getString("levels").uppercase())
-            val expected = case.getJSONArray("rgb").arrays()
-            for ((index, triple) in case.getJSONArray("ycbcr").arrays().withIndex()) {
+            val matrix = YCbCrEncoding.Matrix.valueOf(case.text("matrix").uppercase())
+            val levels = YCbCrEncoding.Levels.valueOf(case.text("levels").uppercase())
+            val expected = case.lists("rgb")
+            for ((index, triple) in case.lists("ycbcr").withIndex()) {
                 val (y, cb, cr) = triple.ints().map { it.toByte() }
                 val picture = onePixel(y, cb, cr, YCbCrEncoding(matrix, levels))
                 val rgb = picture.pixels.map { it.toInt() and 0xff }
-                for ((ours, theirs) in rgb.zip(expected[index].ints().toList())) {
+                for ((ours, theirs) in rgb.zip(expected[index].ints())) {
                     assertTrue("$rgb and ${expected[index]}", ours - theirs in -1..1)
                 }
             }

@@ -2,45 +2,42 @@ package io.vggtedge
 
 import java.util.Base64
 import kotlin.math.abs
-import org.json.JSONArray
-import org.json.JSONObject
 import org.junit.Assert.assertEquals
 import org.junit.Assert.assertTrue
 import org.junit.Assert.fail
 
 /** What the exporter's own Python code says, written by `tests/runtimes/executorch/kit_vectors.py`. */
 internal object Vectors {
-    private val all: JSONObject by lazy {
+    private val all: JsonTable by lazy {
         val stream = checkNotNull(Vectors::class.java.getResourceAsStream("/vectors.json"))
-        JSONObject(stream.use { it.readBytes().decodeToString() })
+        JsonReader(stream.use { it.readBytes().decodeToString() }).value() as JsonTable
     }
 
-    fun cases(name: String): List<JSONObject> {
-        val array = all.getJSONArray(name)
-        check(array.length() > 0) { "no vectors called $name" }
-        return List(array.length()) { array.getJSONObject(it) }
+    fun cases(name: String): List<JsonTable> {
+        val cases = all.tables(name)
+        check(cases.isNotEmpty()) { "no vectors called $name" }
+        return cases
     }
 
     val kit: String get() = all.bytes("kit").decodeToString()
     val golden: ByteArray get() = all.bytes("golden")
 }
 
-internal fun JSONObject.bytes(key: String): ByteArray = Base64.getDecoder().decode(getString(key))
+internal fun JsonTable.bytes(key: String): ByteArray = Base64.getDecoder().decode(text(key))
 
-internal fun JSONObject.size(key: String): FrameSize {
-    val size = getJSONObject(key)
-    return FrameSize(size.getInt("width"), size.getInt("height"))
-}
+internal fun JsonTable.size(key: String): FrameSize = FrameSize(table(key).int("width"), table(key).int("height"))
 
-internal fun JSONObject.floats(key: String): FloatArray = getJSONArray(key).floats()
+internal fun JsonTable.floats(key: String): FloatArray = list(key).floats()
 
-internal fun JSONArray.floats(): FloatArray = FloatArray(length()) { getDouble(it).toFloat() }
+internal fun JsonTable.doubles(key: String): DoubleArray = list(key).doubles()
 
-internal fun JSONArray.doubles(): DoubleArray = DoubleArray(length()) { getDouble(it) }
+internal fun JsonTable.lists(key: String): List<List<Any?>> = list(key).map { it as List<*> }
 
-internal fun JSONArray.ints(): IntArray = IntArray(length()) { getInt(it) }
+internal fun List<Any?>.doubles(): DoubleArray = DoubleArray(size) { (get(it) as Number).toDouble() }
 
-internal fun JSONArray.arrays(): List<JSONArray> = List(length()) { getJSONArray(it) }
+internal fun List<Any?>.floats(): FloatArray = FloatArray(size) { (get(it) as Number).toFloat() }
+
+internal fun List<Any?>.ints(): List<Int> = map { (it as Long).toInt() }
 
 /** Near in the larger of both, or nearly nothing apart. */
 internal fun assertNear(expected: DoubleArray, actual: DoubleArray, tolerance: Double = 1e-9) {
