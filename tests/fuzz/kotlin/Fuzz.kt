@@ -67,18 +67,27 @@ private fun readAll(file: SafetensorsFile) = file.names.forEach { file.tensor(it
 /** Some bytes changed, taken out, doubled or exchanged with words that parsers read differently. */
 private fun mutated(seed: ByteArray, random: Random, reach: Int = seed.size): ByteArray {
     var bytes = seed
-    repeat(1 + random.nextInt(4)) {
+    repeat(1 + random.nextInt(3)) {
         val at = random.nextInt(minOf(reach, bytes.size).coerceAtLeast(1))
         val end = minOf(bytes.size, at + random.nextInt(24))
-        bytes = when (random.nextInt(5)) {
+        bytes = when (random.nextInt(10)) {
             0 -> bytes.copyOf().also { if (it.isNotEmpty()) it[at] = random.nextInt(256).toByte() }
             1 -> bytes.copyOfRange(0, at) + bytes.copyOfRange(end, bytes.size)
             2 -> bytes.copyOfRange(0, end) + bytes.copyOfRange(at, bytes.size)
             3 -> bytes.copyOfRange(0, at) + WORDS[random.nextInt(WORDS.size)] + bytes.copyOfRange(end, bytes.size)
-            else -> bytes.copyOf(random.nextInt(bytes.size + 8))
+            4 -> bytes.copyOf(random.nextInt(bytes.size + 8))
+            else -> retyped(bytes, at, random)
         }
     }
     return bytes
+}
+
+/** The next digit or letter from [at] on becomes another one: most of these stay readable. */
+private fun retyped(bytes: ByteArray, at: Int, random: Random): ByteArray {
+    val place = (at until bytes.size).firstOrNull { bytes[it].toInt().toChar().isLetterOrDigit() } ?: return bytes
+    val isDigit = bytes[place].toInt().toChar().isDigit()
+    val other = if (isDigit) '0' + random.nextInt(10) else 'a' + random.nextInt(26)
+    return bytes.copyOf().also { it[place] = other.code.toByte() }
 }
 
 private val WORDS = listOf(
@@ -100,7 +109,11 @@ private fun number(random: Random): Float =
         else -> random.nextGaussian().toFloat()
     }
 
-private fun numbers(random: Random, count: Int) = FloatArray(count) { number(random) }
+/** Half of the time without the numbers that nothing can be computed from. */
+private fun numbers(random: Random, count: Int): FloatArray {
+    val isPlain = random.nextBoolean()
+    return FloatArray(count) { if (isPlain) random.nextGaussian().toFloat() else number(random) }
+}
 
 private fun pictures(random: Random) {
     val size = FrameSize(1 + random.nextInt(60), 1 + random.nextInt(60))

@@ -54,20 +54,35 @@ class Toolchain:
         *arguments: str,
         options: tuple[str, ...] = (),
         environment: dict[str, str] | None = None,
+        says: str = "",
     ) -> None:
-        """Run a class in a Java machine of its own."""
+        """Run a class in a Java machine of its own; it fails too where the output does not hold ``says``."""
         path = joined([*classpath, *self.libraries])
-        call("java", *options, "-cp", path, main, *arguments, environment=environment)
+        call("java", *options, "-cp", path, main, *arguments, environment=environment, says=says)
 
 
 def joined(paths: list[Path]) -> str:
     return os.pathsep.join(map(str, paths))
 
 
-def call(*command: str, environment: dict[str, str] | None = None) -> None:
-    """Run a command; its output is shown. ``CalledProcessError`` where it fails."""
+def call(*command: str, environment: dict[str, str] | None = None, says: str = "") -> None:
+    """Run a command and show its output. ``CalledProcessError`` where it fails, or does not say ``says``."""
     sys.stdout.flush()
-    subprocess.run(command, check=True, env={**os.environ, **(environment or {})}, stderr=subprocess.STDOUT)
+    with subprocess.Popen(
+        command,
+        env={**os.environ, **(environment or {})},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+    ) as process:
+        assert process.stdout is not None
+        has_said = not says
+        for line in process.stdout:
+            print(line, end="", flush=True)
+            has_said = has_said or says in line
+    if process.returncode or not has_said:
+        raise subprocess.CalledProcessError(process.returncode or 1, command)
 
 
 def find() -> Toolchain:
