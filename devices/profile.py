@@ -39,18 +39,22 @@ COMPUTE_UNITS = ("neural_engine", "gpu", "cpu")
 
 @dataclass(frozen=True)
 class Tolerances:
-    """Limits of the accuracy gate; None: that quantity is not gated.
+    """Limits of the accuracy gates; None: that quantity is not gated.
 
-    AUC in points of 100, ratios as fractions. The first three need ground truth, the next three take the FP32 outputs
-    as the reference, the last compares the backend's artifact with the torch simulation of the same plan.
+    AUC in points of 100, ratios as fractions. The first three need ground truth. The next five take the FP32 outputs as
+    the reference, so that every output is gated on any scene; they have defaults, because a limit that a profile leaves
+    out must not switch its gate off. The last compares the backend's artifact with the torch simulation of the same
+    plan.
     """
 
     auc30_drop_points_max: float | None = None
     abs_rel_increase_max: float | None = None
     delta125_drop_max: float | None = None
-    pose_auc30_vs_fp32_min: float | None = None
-    depth_abs_rel_vs_fp32_max: float | None = None
-    points_rel_vs_fp32_max: float | None = None
+    pose_auc30_vs_fp32_min: float | None = 80.0
+    pose_focal_vs_fp32_max: float | None = 0.05
+    depth_abs_rel_vs_fp32_max: float | None = 0.05
+    points_rel_vs_fp32_max: float | None = 0.05
+    confidence_rel_vs_fp32_max: float | None = 0.05
     backend_sqnr_db_min: float | None = None
 
 

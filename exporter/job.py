@@ -6,6 +6,7 @@ runs a bundle again.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -24,7 +25,7 @@ from vggt_edge.exporter.bundle import Manifest, verify_bundle, write_bundle
 from vggt_edge.exporter.machine.estimate import PROBE_FORWARDS, Estimate, Sizes, check, estimate
 from vggt_edge.exporter.machine.progress import SILENT, Progress, note_random
 from vggt_edge.exporter.machine.usage import peak_memory_bytes
-from vggt_edge.exporter.models.config import VGGTConfig
+from vggt_edge.exporter.models.checkpoint import Checkpoint
 from vggt_edge.exporter.models.registry import open_model
 from vggt_edge.exporter.request import ExportRequest, resolve_request, to_toml
 from vggt_edge.exporter.steps.annotate import annotate_step
@@ -48,12 +49,12 @@ from vggt_edge.exporter.steps.prepare import prepare_step
 from vggt_edge.exporter.steps.sample import sample_step, save_calibration
 from vggt_edge.exporter.steps.sensitivity import sensitivities_json, sensitivity_step
 from vggt_edge.exporter.steps.tune import tune_step
-from vggt_edge.exporter.steps.validate import VALIDATION, Places, golden_shape, judge, validate_step
+from vggt_edge.exporter.steps.validate import VALIDATION, Places, golden_size, judge, validate_step
 from vggt_edge.exporter.validation import Row, Status, ValidationReport
 from vggt_edge.runtimes.base import Backend, Options
 from vggt_edge.runtimes.registry import backend
 
-ChooseScenes: TypeAlias = Callable[[ExportRequest, VGGTConfig], SceneSets]
+ChooseScenes: TypeAlias = Callable[[ExportRequest, Checkpoint], SceneSets]
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,7 @@ def open_job(request: ExportRequest, progress: Progress, choose: ChooseScenes = 
     companions = {name: backend(name) for name in profile.companions}
     states = {name: companion.availability() for name, companion in companions.items()}
     with progress.step("load model and scenes"):
-        checkpoint = open_model(request.model)
+        checkpoint = open_model(request.model, revision=request.revision)
         job = Job(
             request=request,
             profile=profile,
@@ -103,13 +104,13 @@ def open_job(request: ExportRequest, progress: Progress, choose: ChooseScenes = 
             companions=tuple(companions[name] for name in companions if states[name].ok),
             absent={name: f"{state.reason}; {state.remedy}" for name, state in states.items() if not state.ok},
             checkpoint=checkpoint,
-            scenes=choose(request, checkpoint.config),
+            scenes=choose(request, checkpoint),
             cache=StepCache(request.output, resume=request.resume, on_note=progress.note),
             progress=progress,
         )
         _ = job.excluded  # builds the model: a checkpoint that does not fit, or a pattern without a match, ends here
     note_random(checkpoint.random, progress)
-    for text in job.scenes.notes:
+    for text in (*job.notes, *job.scenes.notes):
         progress.note(text)
     return job
 
@@ -158,9 +159,10 @@ def needed_by(job: Job, verb: str) -> Estimate:
             blocks=job.blocks,
             rest_bytes=rest_bytes(job.form, rest_scheme(job.request.precision, job.profile)),
             fp32_bytes=fp32_bytes(job.model),
-            shape=job.scenes.shape,
+            shape=job.shape,
             embed_dim=config.embed_dim,
             heads=config.heads,
+            output_values=sum(math.prod(output.shape(*job.scenes.size)) for output in job.model.outputs),
             calibration=len(job.scenes.calibration),
             pool=len(job.scenes.pool),
             # With one block quantized, what lies before it is not computed again: half a forward on average.
@@ -322,8 +324,8 @@ def validate(bundle: Path, progress: Progress = SILENT, *, scenes: Path | None =
 
 
 def _choose_from(path: Path, bundle: Path) -> ChooseScenes:
-    shape = golden_shape(bundle)
-    return lambda request, _: scenes_to_judge(request, path, shape)
+    size = golden_size(bundle)
+    return lambda request, one: scenes_to_judge(request, path, one.architecture.shape(*size))
 
 
 def replaced_scenes(job: Job, manifest: Manifest) -> tuple[str, ...]:

@@ -19,7 +19,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from vggt_edge.devices.errors import InputError, UnknownNameError, UsageError, VggtEdgeError
 from vggt_edge.devices.profile import load_profile
 from vggt_edge.devices.units import parse_bytes, parse_ms
-from vggt_edge.exporter.models.config import OUTPUTS, PATCH, checked_outputs
 
 Precision: TypeAlias = Literal["fp32", "fp16", "w8a16", "w8a8", "w8a8d", "p6a16", "w4a16", "w4a8d", "p4a16", "mixed"]
 PRECISIONS: tuple[str, ...] = get_args(Precision)
@@ -39,12 +38,14 @@ class ExportRequest(BaseModel):
 
     target: name of a device profile or of an alias.
     model: a name out of the registry, a path to a checkpoint, or a hub id.
+    revision: branch, tag or commit of a hub id; None for the default branch.
     scenes: folder, video, COLMAP model or ``transforms.json``; None for the seeded synthetic scenes.
     validate_on: scenes to judge on, in place of a held-out part of ``scenes``; read as ``scenes`` are.
     max_accuracy_drop: a share, 0.02 for two percent.
     frames: S; None for what the model was made for.
-    resolution: long side in pixels, or (height, width), multiples of 14; None for what the model was made for.
-    outputs: which heads stay in the graph, in the model's order.
+    resolution: long side in pixels, or (height, width), multiples of the patch size of the model; None for what the
+    model was made for.
+    outputs: which heads stay in the graph; None for all that the checkpoint has.
     calibration_scenes, validation_scenes: at most so many of each; None for up to 16 and 8.
     exclude: regular expressions; a block (or ``block.linear``) that one of them matches stays at 16 bits,
     or in FP32 where the device has no FP16.
@@ -60,6 +61,7 @@ class ExportRequest(BaseModel):
 
     target: _Name = "jetson-orin"
     model: _Name = "vggt-mini"
+    revision: _Name | None = None
     scenes: Path | None = None
     validate_on: Path | None = None
     precision: Precision = "mixed"
@@ -68,7 +70,7 @@ class ExportRequest(BaseModel):
     max_accuracy_drop: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
     frames: _PositiveInt | None = None
     resolution: _PositiveInt | tuple[_PositiveInt, _PositiveInt] | None = None
-    outputs: Annotated[tuple[str, ...], Field(min_length=1)] = OUTPUTS
+    outputs: Annotated[tuple[_Name, ...], Field(min_length=1)] | None = None
     calibration_scenes: _SceneCount | None = None
     validation_scenes: _SceneCount | None = None
     exclude: tuple[str, ...] = ()
@@ -141,31 +143,22 @@ def _milliseconds(value: object) -> float:
     return float(str(value)) if is_number else parse_ms(_text(value))
 
 
-def _side(value: object) -> int:
-    side = _integer(value)
-    if side <= 0 or side % PATCH:
-        nearest = max(PATCH, round(side / PATCH) * PATCH)
-        raise UsageError(
-            f"{side} pixels cannot be cut into patches of {PATCH}",
-            expected=f"a multiple of {PATCH}",
-            remedy=f"try {nearest}",
-        )
-    return side
-
-
 def _resolution(value: object) -> int | tuple[int, int]:
     """``112`` (long side) or ``84x112`` (height x width); lists come from TOML."""
     parts = list(value) if isinstance(value, list | tuple) else str(value).lower().split("x")
     if len(parts) == 1:
-        return _side(parts[0])
+        return _integer(parts[0])
     if len(parts) != 2:
         raise UsageError(f"{value!r} is not a resolution", expected="a long side such as 112, or HxW such as 84x112")
-    return _side(parts[0]), _side(parts[1])
+    return _integer(parts[0]), _integer(parts[1])
 
 
 def _outputs(value: object) -> tuple[str, ...]:
-    """Names in the model's order, each once, so that the order of typing does not change a digest."""
-    return checked_outputs([name.strip() for name in _strings(value, split=",") if name.strip()])
+    """Names of heads; which of them a model has is known once it is open."""
+    names = tuple(name.strip() for name in _strings(value, split=",") if name.strip())
+    if not names:
+        raise UsageError("no outputs were requested", expected="names of heads, such as camera,depth")
+    return names
 
 
 def _patterns(value: object) -> tuple[str, ...]:
@@ -211,6 +204,7 @@ _PARSERS: Mapping[str, Callable[[object], object]] = MappingProxyType(
     {
         "target": _text,
         "model": _text,
+        "revision": _text,
         "scenes": _path,
         "validate_on": _path,
         "precision": _precision,

@@ -16,6 +16,8 @@ from vggt_edge.devices.profile import DeviceProfile
 if TYPE_CHECKING:  # listing the backends must not cost the import of torch
     import torch
 
+    from vggt_edge.calibration.metrics.output import Output
+
 Arrays: TypeAlias = Mapping[str, npt.NDArray[np.float32]]
 
 
@@ -37,6 +39,7 @@ class AnnotatedGraph:
     onnx_path: its QDQ ONNX form; weights in ``<name>.data`` beside it. Compute type FP32.
     blocks: names of the blocks; ONNX nodes are named ``<block>/<module path in block>/<op type>[_n]``.
     fp32_blocks: blocks and other module names which the headroom scan wants computed in FP32 on an FP16 device.
+    outputs: what the model declares of each output; empty where only a graph is known. about: the model, in a line.
     """
 
     program: Callable[[], torch.export.ExportedProgram]
@@ -45,6 +48,8 @@ class AnnotatedGraph:
     output_names: tuple[str, ...]
     blocks: tuple[str, ...]
     fp32_blocks: tuple[str, ...] = ()
+    outputs: tuple[Output, ...] = ()
+    about: str = ""
 
 
 @dataclass(frozen=True)

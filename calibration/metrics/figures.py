@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy.spatial import cKDTree
 
-from vggt_edge.calibration.metrics.geometry import AnyArray, Array, decode_pose, finite, relative_poses, unproject
+from vggt_edge.calibration.metrics.geometry import AnyArray, Array, finite, relative_poses, unproject
+from vggt_edge.calibration.metrics.scale import scene_scale
 from vggt_edge.devices.errors import InputError
 
 AUC_THRESHOLDS = (30, 15, 5, 3)
@@ -251,14 +252,6 @@ def _normal_agreement(first: Array, second: Array) -> Array:
     return np.asarray(np.abs(np.sum(first[both] * second[both], axis=1)))
 
 
-def scene_scale(points: AnyArray) -> float:
-    """Mean distance of world points ``(..., 3)`` from frame 0's camera, VGGT's own normaliser (arXiv 2503.11651)."""
-    scale = float(np.mean(np.linalg.norm(finite(points, "points"), axis=-1)))
-    if scale <= 0:
-        raise InputError("all points lie in the camera of frame 0", where="points", expected="a scene with extent")
-    return scale
-
-
 def confident_pixels(*confidences: AnyArray) -> Mask:
     """True for the half of the pixels with the highest product of confidences ``(S, H, W)`` (ties included)."""
     joint = np.sum([np.log(np.maximum(finite(each, "confidence"), 1e-12)) for each in confidences], axis=0)
@@ -266,18 +259,19 @@ def confident_pixels(*confidences: AnyArray) -> Mask:
 
 
 def cross_head_error(
-    pose_enc: AnyArray, depth: AnyArray, points: AnyArray, confidences: tuple[AnyArray, ...] = ()
+    cameras: tuple[AnyArray, AnyArray], depth: AnyArray, points: AnyArray, confidences: tuple[AnyArray, ...] = ()
 ) -> float:
     """Median ``||P - unproject(D, K, E)||`` over confident pixels, as a share of the scene scale of ``points``.
 
-    pose_enc: ``(S, 9)``. depth and each confidence: ``(S, H, W)``. points: ``(S, H, W, 3)``.
+    cameras: extrinsics ``(S, 3, 4)`` and intrinsics ``(S, 3, 3)``. depth and each confidence: ``(S, H, W)``. points:
+    ``(S, H, W, 3)``.
     """
     direct, z = finite(points, "points"), finite(depth, "depth")
     _same_shape(direct[..., 0], z, "depth and points")
-    extrinsics, intrinsics = decode_pose(pose_enc, (z.shape[1], z.shape[2]))
+    extrinsics, intrinsics = cameras
     keep = confident_pixels(*confidences) if confidences else np.ones(z.shape, dtype=bool)
     distance = np.linalg.norm(direct - unproject(z, intrinsics, extrinsics), axis=-1)
-    return float(np.median(distance[keep])) / scene_scale(direct[keep])
+    return float(np.median(distance[keep])) / scene_scale(np.linalg.norm(direct[keep], axis=-1))
 
 
 def points_relative_error(predicted: AnyArray, reference: AnyArray, confidences: tuple[AnyArray, ...] = ()) -> float:
@@ -289,7 +283,14 @@ def points_relative_error(predicted: AnyArray, reference: AnyArray, confidences:
     _same_shape(ours, truth, "points")
     keep = confident_pixels(*confidences) if confidences else np.ones(truth.shape[:-1], dtype=bool)
     distance = np.linalg.norm(ours - truth, axis=-1)
-    return float(np.median(distance[keep])) / scene_scale(truth[keep])
+    return float(np.median(distance[keep])) / scene_scale(np.linalg.norm(truth[keep], axis=-1))
+
+
+def relative_error(value: AnyArray, reference: AnyArray) -> float:
+    """Median of ``|value - reference| / |reference|``, for quantities that are never 0."""
+    ours, truth = finite(value, "value"), finite(reference, "reference")
+    _same_shape(ours, truth, "arrays to compare")
+    return float(np.median(np.abs(ours - truth) / np.maximum(np.abs(truth), 1e-12)))
 
 
 def drift(value: AnyArray, reference: AnyArray) -> Drift:

@@ -41,7 +41,8 @@ def split_tokens(x: Tensor, tokens_per_frame: int, special_tokens: int) -> Itera
         yield SPECIAL, x
         return
     framed = x.reshape(-1, tokens_per_frame, x.shape[-1])
-    yield SPECIAL, framed[:, :special_tokens]
+    if special_tokens:
+        yield SPECIAL, framed[:, :special_tokens]
     yield PATCH, framed[:, special_tokens:]
 
 

@@ -15,7 +15,7 @@ from vggt_edge.calibration.scenes.folder import folder_source, unread
 from vggt_edge.calibration.scenes.image import IMAGE_SUFFIXES, is_image
 from vggt_edge.calibration.scenes.names import shown
 from vggt_edge.calibration.scenes.pose import rebased
-from vggt_edge.calibration.scenes.resize import check_shape, fit_shape, resize_frame, resize_intrinsics
+from vggt_edge.calibration.scenes.resize import PATCH, check_shape, fit_shape, resize_frame, resize_intrinsics
 from vggt_edge.calibration.scenes.scene import GroundTruth, Scene
 from vggt_edge.calibration.scenes.source import Camera, Source, listing
 from vggt_edge.calibration.scenes.transforms import find_transforms, transforms_source
@@ -35,6 +35,7 @@ def open_scenes(
     frames: int,
     long_side: int | None = None,
     shape: tuple[int, int] | None = None,
+    patch: int = PATCH,
     max_scenes: int = 8,
     note: Callable[[str], None] = lambda text: None,
     read: bool = True,
@@ -44,7 +45,8 @@ def open_scenes(
     A source of N frames gives N // frames scenes at most: scene i takes the frames i, i + k, i + 2k, ... with
     k = N // frames, so that baselines are as wide as the source allows. Where ``max_scenes`` asks for fewer, their
     starts i are spread evenly, and the scenes over the sources in turn. All frames get one (H, W): ``shape``, else the
-    best fit of the first frame within ``long_side``. Poses give ground truth without depth, in the source's own unit.
+    best fit of the first frame within ``long_side``, in multiples of ``patch``. Poses give ground truth without depth,
+    in the source's own unit.
 
     Not everything in a folder is a frame: depth maps, masks, copies and the like, files of other formats and captures
     with too few frames are passed over, which ``note`` is told once, with counts. Without ``read`` only the first frame
@@ -52,10 +54,10 @@ def open_scenes(
     Raises ``InputError`` naming the file that cannot be used, ``UsageError`` for a request that makes no sense, and
     ``ResourceError`` for what may not be read.
     """
-    _check_request(frames, long_side, shape, max_scenes)
+    _check_request(frames, long_side, shape, patch, max_scenes)
     try:
         sources = find_sources(path, frames, max_scenes, note)
-        target = shape or _fitted(sources[0], long_side or 0)
+        target = shape or _fitted(sources[0], long_side or 0, patch)
         quotas = share([len(source.labels) // frames for source in sources], max_scenes)
         return tuple(
             scene
@@ -154,13 +156,15 @@ def share(available: Sequence[int], total: int) -> list[int]:
     return quotas
 
 
-def _check_request(frames: int, long_side: int | None, shape: tuple[int, int] | None, max_scenes: int) -> None:
+def _check_request(
+    frames: int, long_side: int | None, shape: tuple[int, int] | None, patch: int, max_scenes: int
+) -> None:
     if frames < 1 or max_scenes < 1:
         raise UsageError(f"{max_scenes} scenes of {frames} frames", expected="at least 1 scene of at least 1 frame")
     if (long_side is None) == (shape is None):
         raise UsageError("the size of the frames is not clear", expected="either a long side or a shape, not both")
     if shape is not None:
-        check_shape(*shape)
+        check_shape(*shape, patch)
 
 
 def _file_source(path: Path) -> Source:
@@ -201,9 +205,9 @@ def _refuse_small(source: Source, frames: int) -> NoReturn:
     )
 
 
-def _fitted(source: Source, long_side: int) -> tuple[int, int]:
+def _fitted(source: Source, long_side: int, patch: int) -> tuple[int, int]:
     height, width, _ = next(iter(source.read([0]))).pixels.shape
-    return fit_shape(width, height, long_side)
+    return fit_shape(width, height, long_side, patch)
 
 
 def _scenes_of(

@@ -15,37 +15,37 @@ from PIL import Image
 
 from vggt_edge.devices.errors import InputError, UsageError
 
-PATCH = 14
+PATCH = 14  # where the caller does not say which
 
 
-def fit_shape(width: int, height: int, long_side: int) -> tuple[int, int]:
-    """The (height, width), multiples of 14, that best keeps the aspect ratio of a ``width`` x ``height`` frame.
+def fit_shape(width: int, height: int, long_side: int, patch: int = PATCH) -> tuple[int, int]:
+    """The (height, width), multiples of ``patch``, that best keeps the aspect ratio of a ``width`` x ``height`` frame.
 
-    The longer side becomes the largest multiple of 14 within ``long_side``; the shorter one the multiple of 14 whose
-    aspect ratio is nearest in the logarithm, which treats portrait and landscape alike.
-    Raises ``InputError`` for a frame without pixels, ``UsageError`` for a long side under 14.
+    The longer side becomes the largest multiple within ``long_side``; the shorter one the multiple whose aspect ratio
+    is nearest in the logarithm, which treats portrait and landscape alike.
+    Raises ``InputError`` for a frame without pixels, ``UsageError`` for a long side under one patch.
     """
     if width < 1 or height < 1:
         raise InputError(f"a frame of {width} x {height} pixels has no aspect ratio", expected="at least 1 x 1 pixel")
-    if long_side < PATCH:
+    if long_side < patch:
         raise UsageError(
             f"a long side of {long_side} pixels is too small",
-            expected=f"at least {PATCH} pixels, one patch",
+            expected=f"at least {patch} pixels, one patch",
         )
-    long_patches = long_side // PATCH
+    long_patches = long_side // patch
     exact = long_patches * min(width, height) / max(width, height)
     below = max(1, math.floor(exact))
     short_patches = min((below, min(below + 1, long_patches)), key=lambda patches: abs(math.log(patches / exact)))
-    long, short = long_patches * PATCH, short_patches * PATCH
+    long, short = long_patches * patch, short_patches * patch
     return (short, long) if width >= height else (long, short)
 
 
-def check_shape(height: int, width: int) -> None:
-    """Raise ``UsageError`` unless both sides are positive multiples of 14."""
-    if height < PATCH or width < PATCH or height % PATCH or width % PATCH:
+def check_shape(height: int, width: int, patch: int = PATCH) -> None:
+    """Raise ``UsageError`` unless both sides are positive multiples of ``patch``."""
+    if height < patch or width < patch or height % patch or width % patch:
         raise UsageError(
             f"a model input of {height} x {width} pixels is not made of whole patches",
-            expected=f"height and width that are positive multiples of {PATCH}",
+            expected=f"height and width that are positive multiples of {patch}",
         )
 
 
@@ -74,9 +74,9 @@ def resize_frame(image: npt.NDArray[np.uint8], height: int, width: int) -> npt.N
 
     One bicubic, antialiased resampling: scale and crop are done at once, so that the crop may fall between pixels and
     ``resize_intrinsics`` is exact. Raises ``InputError`` for an array that is no such frame, ``UsageError`` for a
-    target that is not a multiple of 14.
+    target without pixels.
     """
-    check_shape(height, width)
+    check_shape(height, width, patch=1)
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
         raise InputError(f"not a frame: {image.dtype} {image.shape}", expected="uint8 RGB of shape (height, width, 3)")
     cover = _cover((image.shape[0], image.shape[1]), (height, width))

@@ -3,17 +3,10 @@
 One block is quantized, everything else stays FP32, and the outputs are compared with the FP32 outputs. Nothing is
 extrapolated from weights or layers, since rankings of VGGT's blocks do not transfer (QVGGT, arXiv 2605.31124).
 
-The error of one output is the mean of Huber(r), delta = 0.1, over dimensionless residuals r:
-
-- ``pose_enc``: translation difference / scene scale, quaternion difference (sign aligned), field-of-view difference;
-- ``depth``: difference / FP32 depth, per pixel;
-- ``points``: ||difference|| / scene scale, per pixel;
-- confidences and anything else: difference / root mean square of the FP32 output.
-
-Scene scale is the median ||point|| of the FP32 point map, else the median FP32 depth, else 1. The error of a candidate
-is the weighted sum over the outputs (``WEIGHTS``), averaged over the scenes. Huber is r^2 / 2 for small r: errors of
-independent perturbations add up, which is what the assignment solver assumes, and sqrt(2 * error) reads as a root mean
-square relative deviation.
+The error of one output is the mean of Huber(r), delta = 0.1, over the dimensionless residuals r that its quantity
+defines (``metrics/quantities.py``). The error of a candidate is the sum over the outputs, by the weights of their
+quantities, averaged over the scenes. Huber is r^2 / 2 for small r: errors of independent perturbations add up, which is
+what the assignment solver assumes, and sqrt(2 * error) reads as a root mean square relative deviation.
 """
 
 from __future__ import annotations
@@ -21,13 +14,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
+from vggt_edge.calibration.metrics.output import Output, scale_of
 from vggt_edge.calibration.observation.collect import images_of
 from vggt_edge.calibration.observation.stats import CalibrationStats
 from vggt_edge.calibration.quantization.apply import block_replacements, swapped
@@ -37,10 +30,8 @@ from vggt_edge.calibration.stages.walk import StagedModel
 from vggt_edge.devices.errors import InputError, UnknownNameError
 
 HUBER_DELTA = 0.1
-WEIGHTS: Mapping[str, float] = MappingProxyType({"pose_enc": 1.0, "depth": 1.0, "points": 1.0})
-"""Weight of each output in the error; an output that is not named weighs 0 (its own figure is still reported)."""
 
-Outputs = Mapping[str, Tensor]
+Tensors = Mapping[str, Tensor]
 
 
 @dataclass(frozen=True)
@@ -58,59 +49,24 @@ def huber(residual: Tensor) -> Tensor:
     return nn.functional.huber_loss(residual, torch.zeros_like(residual), delta=HUBER_DELTA)
 
 
-def scene_scale(reference: Outputs) -> float:
-    """Median distance of the FP32 points from the origin, or median FP32 depth; 1 where there is neither."""
-    if "points" in reference:
-        scale = float(reference["points"].norm(dim=-1).median())
-    elif "depth" in reference:
-        scale = float(reference["depth"].median())
-    else:
-        scale = 1.0
-    return max(scale, 1e-6)
+def tensor_scale(outputs: Sequence[Output], reference: Tensors) -> float:
+    """The scene scale by the FP32 tensors, as ``metrics.output.scale_of`` takes it from arrays."""
+    return scale_of(outputs, {name: value.detach().numpy() for name, value in reference.items()})
 
 
-def output_errors(outputs: Outputs, reference: Outputs) -> dict[str, float]:
-    """Error of each output against FP32; see the module's description."""
-    scale = scene_scale(reference)
-    return {name: float(huber(residual(name, output, reference[name], scale))) for name, output in outputs.items()}
+def output_errors(outputs: Sequence[Output], tensors: Tensors, reference: Tensors) -> dict[str, float]:
+    """Error of each output of ``tensors`` against FP32; see the module's description."""
+    scale = tensor_scale(outputs, reference)
+    return {
+        output.name: float(huber(output.quantity.residual(tensors[output.name], reference[output.name], scale)))
+        for output in outputs
+        if output.name in tensors
+    }
 
 
-def residual(name: str, output: Tensor, reference: Tensor, scale: float) -> Tensor:
-    """Dimensionless residuals of one output, differentiable everywhere; see the module's description."""
-    difference: Tensor = output - reference
-    if name == "pose_enc":
-        quaternion, wanted = output[..., 3:7], reference[..., 3:7]
-        # q and -q are the same rotation.
-        sign = torch.where((quaternion * wanted).sum(dim=-1, keepdim=True) < 0, -1.0, 1.0)
-        return torch.cat([difference[..., :3] / scale, sign * quaternion - wanted, difference[..., 7:]], dim=-1)
-    if name == "depth":
-        return difference / reference.clamp(min=1e-6 * scale)
-    if name == "points":
-        # Unlike the root of a sum of squares, this norm has a finite gradient where the difference is 0.
-        return torch.linalg.vector_norm(difference, dim=-1) / scale  # type: ignore[no-any-return]
-    return difference / reference.square().mean().sqrt().clamp(min=1e-12)
-
-
-def residual_slopes(name: str, reference: Tensor, scale: float) -> tuple[Tensor, int]:
-    """How fast the residuals of one output grow with it, element by element, and how many residuals there are.
-
-    For a small difference d the mean of r^2 is that of sum((slopes * d)^2) / count: of ``points``, the three
-    coordinates of a pixel make one residual.
-    """
-    slopes = torch.ones_like(reference)
-    if name == "pose_enc":
-        slopes[..., :3] /= scale
-        return slopes, reference.numel()
-    if name == "depth":
-        return slopes / reference.clamp(min=1e-6 * scale), reference.numel()
-    if name == "points":
-        return slopes / scale, reference.numel() // reference.shape[-1]
-    return slopes / reference.square().mean().sqrt().clamp(min=1e-12), reference.numel()
-
-
-def weighted(errors: Mapping[str, float]) -> float:
-    """The weighted sum of the errors of the outputs."""
-    return sum(WEIGHTS.get(name, 0.0) * error for name, error in errors.items())
+def weighted(outputs: Sequence[Output], errors: Mapping[str, float]) -> float:
+    """The sum of the errors by the weights of their quantities."""
+    return sum(output.quantity.weight * errors[output.name] for output in outputs if output.name in errors)
 
 
 class BlockMemo:
@@ -207,7 +163,9 @@ def measure(
                 done += 1
                 if on_progress is not None:
                     on_progress(done, len(pairs) * len(scenes))
-    return tuple(Sensitivity(block, name, weighted(errors), errors) for (block, name), errors in sums.items())
+    return tuple(
+        Sensitivity(block, name, weighted(model.outputs, errors), errors) for (block, name), errors in sums.items()
+    )
 
 
 class _Probe:
@@ -227,4 +185,4 @@ class _Probe:
     def errors(self, block: str, layers: dict[str, nn.Module]) -> dict[str, float]:
         """Output errors with ``layers`` in ``block`` and all else FP32."""
         with swapped(self.blocks[block], layers), self.memo.replaying(computed=block):
-            return output_errors(self._run(), self.reference)
+            return output_errors(self.model.outputs, self._run(), self.reference)

@@ -39,11 +39,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from vggt_edge.calibration.metrics.output import Output
 from vggt_edge.calibration.observation.collect import images_of, layers_of
 from vggt_edge.calibration.observation.stats import CalibrationStats
 from vggt_edge.calibration.scenes.scene import Scene
 from vggt_edge.calibration.scheme import scheme
-from vggt_edge.calibration.sensitivity.ablation import WEIGHTS, Sensitivity, residual_slopes, scene_scale
+from vggt_edge.calibration.sensitivity.ablation import Sensitivity, tensor_scale
 from vggt_edge.calibration.sensitivity.probe_layers import (
     ProbeArithmetic,
     layer_errors,
@@ -125,9 +126,10 @@ def estimate(
     for time in backward.run():
         report(time)
     errors = journals.all_errors(len(stages))
-    reached = _reached_outputs(stages, model.output_names)
+    weights = {output.name: output.quantity.weight for output in model.outputs}
+    reached = _reached_outputs(stages, [name for name, weight in weights.items() if weight > 0])
     return tuple(
-        _sensitivity(block, name, errors.get((block, name), 0.0), reached[block])
+        _sensitivity(block, name, errors.get((block, name), 0.0), {each: weights[each] for each in reached[block]})
         for block, names in candidates.items()
         for name in names
     )
@@ -176,14 +178,15 @@ def _check(model: StagedModel, scenes: Sequence[Scene], candidates: Mapping[str,
             scheme(name)
 
 
-def _sensitivity(block: str, name: str, error: float, reached: frozenset[str]) -> Sensitivity:
-    per_output = {output: error / WEIGHTS[output] for output in reached} if len(reached) == 1 else {}
+def _sensitivity(block: str, name: str, error: float, weights: Mapping[str, float]) -> Sensitivity:
+    """weights: of the outputs that the block reaches."""
+    per_output = {output: error / weight for output, weight in weights.items()} if len(weights) == 1 else {}
     return Sensitivity(block, name, error, per_output)
 
 
 def _reached_outputs(stages: Sequence[Stage], outputs: Sequence[str]) -> dict[str, frozenset[str]]:
-    """By block: the weighted outputs that it has any influence on."""
-    reached: dict[str, frozenset[str]] = {name: frozenset({name}) for name in outputs if WEIGHTS.get(name, 0.0) > 0}
+    """By block: which of the outputs it has any influence on."""
+    reached: dict[str, frozenset[str]] = {name: frozenset({name}) for name in outputs}
     blocks: dict[str, frozenset[str]] = {}
     for stage in reversed(stages):
         found = frozenset[str]().union(*(reached.get(name, frozenset()) for name in stage.writes))
@@ -192,11 +195,14 @@ def _reached_outputs(stages: Sequence[Stage], outputs: Sequence[str]) -> dict[st
     return blocks
 
 
-def cotangent(name: str, reference: Mapping[str, Tensor], key: str) -> Tensor:
-    """A random vector on one output, its signs drawn from ``key``: E <v, d>^2 is twice the error of a small d."""
-    slopes, count = residual_slopes(name, reference[name], scene_scale(reference))
+def cotangent(output: Output, reference: Tensor, scale: float, key: str) -> Tensor:
+    """A random vector on one output, its signs drawn from ``key``: E <v, d>^2 is twice the error of a small d.
+
+    reference: the output of the FP32 model. scale: of the scene.
+    """
+    slopes, count = output.quantity.slopes(reference, scale)
     signs = torch.randint(0, 2, slopes.shape, generator=seeded(key)) * 2 - 1
-    return slopes.mul_(signs).mul_((WEIGHTS.get(name, 0.0) / count) ** 0.5)
+    return slopes.mul_(signs).mul_((output.quantity.weight / count) ** 0.5)
 
 
 @dataclass(frozen=True)
@@ -258,6 +264,7 @@ class _Backward:
     def __post_init__(self) -> None:
         self.stages = self.model.stages()
         self.constants = self.model.constants()
+        self.weighted = {output.name: output for output in self.model.outputs if output.quantity.weight > 0}
         self.readers: dict[str, list[int]] = {}
         for index, stage in enumerate(self.stages):
             for name in stage.reads:
@@ -324,14 +331,16 @@ class _Backward:
         if name not in self.moved:
             return None
         parts = [self.journals.backward.get(scene, f"{name}@{reader}") for reader in self.readers.get(name, ())]
-        if WEIGHTS.get(name, 0.0) > 0 and name in self.model.output_names:
-            parts.append(self._seeds(scene, name))
+        if name in self.weighted:
+            parts.append(self._seeds(scene, self.weighted[name]))
         return torch.stack(parts).sum(dim=0) if parts else None
 
-    def _seeds(self, scene: int, name: str) -> Tensor:
-        reference = {output: self.journals.forward.get(scene, output) for output in self.model.output_names}
-        keys = (f"{self.seed} {scene} {probe} {name}" for probe in range(self.probes))
-        return torch.stack([cotangent(name, reference, key) for key in keys])
+    def _seeds(self, scene: int, output: Output) -> Tensor:
+        outputs = self.model.outputs
+        reference = {each.name: self.journals.forward.get(scene, each.name) for each in outputs}
+        scale = tensor_scale(outputs, reference)
+        keys = (f"{self.seed} {scene} {probe} {output.name}" for probe in range(self.probes))
+        return torch.stack([cotangent(output, reference[output.name], scale, key) for key in keys])
 
 
 @contextmanager

@@ -11,6 +11,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from vggt_edge.calibration.metrics.output import Output
+
 
 @dataclass(frozen=True)
 class Stage:
@@ -37,6 +39,7 @@ class StagedModel(Protocol):
     """What a walk needs of a model; every model in ``exporter/models`` has it.
 
     constants: by name, tensors that stages read besides the images and what other stages wrote (position tables).
+    outputs: what the model puts out, in that order; output_names: their names.
     shape.tokens: tokens of one frame, the first ``special_tokens`` of them special.
     release: gives back the memory that mapped weights of a stage take; values are not affected.
     """
@@ -49,6 +52,11 @@ class StagedModel(Protocol):
     @property
     def shape(self) -> HasTokens:
         """The fixed input shape, as far as a walk needs it."""
+        ...
+
+    @property
+    def outputs(self) -> tuple[Output, ...]:
+        """What the model puts out, in that order."""
         ...
 
     @property

@@ -3,7 +3,7 @@
 QVGGT (arXiv 2605.31124) searches scales with camera (Huber), depth, point and cross-head losses. Here all of them
 distil FP32, in the unit of ``sensitivity/ablation.py``: mean Huber loss (delta 0.1) of dimensionless residuals.
 
-- ``pose_enc``, ``depth``, ``points``: the very residuals of ``sensitivity.residual``; confidences do not count.
+- each output whose quantity has a weight: the very residual of its quantity (metrics/quantities.py);
 - ``geometry``: per pixel ||unproject(depth, pose) - unproject(FP32 depth, FP32 pose)|| / scene scale.
 
 QVGGT's cross-head term is mean ||points - unproject(depth, pose)||. FP32 itself does not bring that to zero, so its
@@ -15,49 +15,51 @@ errors of depth and of the camera add up or cancel where they meet.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from types import MappingProxyType
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from vggt_edge.calibration.metrics.geometry import FOV_LIMITS, PIXEL_CENTER
-from vggt_edge.calibration.sensitivity.ablation import WEIGHTS, Outputs, huber, residual, scene_scale
-from vggt_edge.devices.errors import InputError, UnknownNameError
+from vggt_edge.calibration.metrics.output import Output, first_of
+from vggt_edge.calibration.metrics.quantities import Depth, Points, PoseEncoding
+from vggt_edge.calibration.sensitivity.ablation import Tensors, huber, tensor_scale
+from vggt_edge.devices.errors import InputError
 
 GEOMETRY = "geometry"
-TASK_WEIGHTS: Mapping[str, float] = MappingProxyType({**WEIGHTS, GEOMETRY: 1.0})
-"""Weight of each part; those of the outputs are ``sensitivity.WEIGHTS``."""
+GEOMETRY_WEIGHT = 1.0
 
 _SHORTEST = 1e-12  # of a quaternion: below it no rotation is meant
 
 
-def task_losses(outputs: Outputs, reference: Outputs) -> dict[str, Tensor]:
+def task_losses(outputs: Sequence[Output], tensors: Tensors, reference: Tensors) -> dict[str, Tensor]:
     """Unweighted loss of each part, scalars, differentiable; a part whose heads are missing is left out.
 
-    outputs, reference: ``pose_enc`` (B, S, 9), ``depth`` (B, S, H, W), ``points`` (B, S, H, W, 3); others are ignored.
-    reference: of the FP32 model; the scene scale is taken from it. ``InputError`` where an output has no reference of
-    its shape, or none of the heads is there.
+    outputs: as the model declares them; without a weight they are ignored. tensors, reference: by name, with a batch
+    axis. reference: of the FP32 model; the scene scale is taken from it. ``InputError`` where an output has no
+    reference of its shape, or none of the outputs counts.
     """
-    _check(outputs, reference)
-    scale = scene_scale(reference)
-    losses = {name: huber(residual(name, outputs[name], reference[name], scale)) for name in WEIGHTS if name in outputs}
-    if {"pose_enc", "depth"} <= set(outputs):
-        ours, wanted = (unproject(values["depth"], values["pose_enc"]) for values in (outputs, reference))
-        losses[GEOMETRY] = huber(residual("points", ours, wanted, scale))
+    counted = [output for output in outputs if output.quantity.weight > 0 and output.name in tensors]
+    _check(counted, tensors, reference)
+    scale = tensor_scale(outputs, reference)
+    losses = {
+        output.name: huber(output.quantity.residual(tensors[output.name], reference[output.name], scale))
+        for output in counted
+    }
+    pose, depth = first_of(counted, PoseEncoding), first_of(counted, Depth)
+    if pose is not None and depth is not None:
+        ours, wanted = (unproject(values[depth.name], values[pose.name]) for values in (tensors, reference))
+        losses[GEOMETRY] = huber(Points().residual(ours, wanted, scale))
     return losses
 
 
-def task_loss(outputs: Outputs, reference: Outputs, weights: Mapping[str, float] = TASK_WEIGHTS) -> Tensor:
-    """Weighted sum of ``task_losses``; a part that ``weights`` does not name weighs 0, as in ``sensitivity.weighted``.
-
-    ``UnknownNameError`` for a weight of something that is no part.
-    """
-    for name in weights:
-        if name not in TASK_WEIGHTS:
-            raise UnknownNameError("part of the objective", name, TASK_WEIGHTS)
-    parts = task_losses(outputs, reference)
-    return torch.stack([weights.get(name, 0.0) * loss for name, loss in parts.items()]).sum()
+def task_loss(
+    outputs: Sequence[Output], tensors: Tensors, reference: Tensors, geometry: float = GEOMETRY_WEIGHT
+) -> Tensor:
+    """Sum of ``task_losses``, the outputs by the weights of their quantities, ``geometry`` by the weight given."""
+    weights = {output.name: output.quantity.weight for output in outputs} | {GEOMETRY: geometry}
+    parts = task_losses(outputs, tensors, reference)
+    return torch.stack([weights[name] * loss for name, loss in parts.items()]).sum()
 
 
 def unproject(depth: Tensor, pose_enc: Tensor) -> Tensor:
@@ -92,20 +94,20 @@ def rotation_matrix(quaternions: Tensor) -> Tensor:
     return torch.stack([torch.stack(row, dim=-1) for row in rows], dim=-2)
 
 
-def _check(outputs: Outputs, reference: Outputs) -> None:
-    found = [name for name in WEIGHTS if name in outputs]
-    if not found:
+def _check(counted: Sequence[Output], tensors: Tensors, reference: Tensors) -> None:
+    if not counted:
         raise InputError(
-            f"none of the outputs {sorted(outputs)} counts for the task",
+            f"none of the outputs {sorted(tensors)} counts for the task",
             where="task objective",
-            expected=f"some of: {', '.join(WEIGHTS)}",
+            expected="an output whose quantity has a weight",
             remedy="export at least one head",
         )
-    for name in found:
-        if name not in reference or reference[name].shape != outputs[name].shape:
+    for output in counted:
+        shape = tensors[output.name].shape
+        if output.name not in reference or reference[output.name].shape != shape:
             raise InputError(
-                f"output {name} has no FP32 reference of its shape",
+                f"output {output.name} has no FP32 reference of its shape",
                 where="task objective",
-                expected=f"a reference of shape {tuple(outputs[name].shape)}",
+                expected=f"a reference of shape {tuple(shape)}",
                 remedy="run the FP32 model on the same images",
             )

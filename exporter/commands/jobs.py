@@ -51,6 +51,7 @@ def _add(app: typer.Typer, name: str, job: Job, summary: str) -> None:
     def command(
         target: options.Target = None,
         model: options.Model = None,
+        revision: options.Revision = None,
         scenes: options.Scenes = None,
         validate_on: options.ValidateOn = None,
         frames: options.Frames = None,
@@ -79,6 +80,7 @@ def _add(app: typer.Typer, name: str, job: Job, summary: str) -> None:
         values: dict[str, object] = {
             "target": target,
             "model": model,
+            "revision": revision,
             "scenes": scenes,
             "validate_on": validate_on,
             "frames": frames,

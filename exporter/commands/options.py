@@ -34,6 +34,10 @@ Target: TypeAlias = Annotated[
 Model: TypeAlias = Annotated[
     str | None, _option("--model", help="Registry name, checkpoint file or hub id. Default: vggt-mini.", panel=_WHAT)
 ]
+Revision: TypeAlias = Annotated[
+    str | None,
+    _option("--revision", help="Branch, tag or commit of a hub id. Default: the default branch.", panel=_WHAT),
+]
 Scenes: TypeAlias = Annotated[
     Path | None,
     _option("--scenes", help="Images, video, COLMAP model or transforms.json. Default: synthetic scenes.", panel=_WHAT),
@@ -45,11 +49,21 @@ ValidateOn: TypeAlias = Annotated[
 Frames: TypeAlias = Annotated[int | None, _option("--frames", help="Views per inference.", panel=_WHAT)]
 Resolution: TypeAlias = Annotated[
     str | None,
-    _option("--resolution", metavar="SIDE|HxW", help="Long side, or height x width; multiples of 14.", panel=_WHAT),
+    _option(
+        "--resolution",
+        metavar="SIDE|HxW",
+        help="Long side, or height x width, in pixels; multiples of the model's patch size (VGGT: 14).",
+        panel=_WHAT,
+    ),
 ]
 Outputs: TypeAlias = Annotated[
     str | None,
-    _option("--outputs", metavar="LIST", help="Of camera,depth,points; the other heads leave the graph.", panel=_WHAT),
+    _option(
+        "--outputs",
+        metavar="LIST",
+        help="Heads to export, such as camera,depth; the others are removed. Default: all that the checkpoint has.",
+        panel=_WHAT,
+    ),
 ]
 CalibrationScenes: TypeAlias = Annotated[
     int | None, _option("--calibration-scenes", help="How many to calibrate on. Default: up to 16.", panel=_WHAT)

@@ -10,6 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import perf_counter
 
+from vggt_edge.calibration.metrics.output import Output
 from vggt_edge.calibration.observation.collect import calibrate
 from vggt_edge.calibration.observation.stats import CalibrationStats
 from vggt_edge.calibration.plan import PrecisionPlan
@@ -22,10 +23,9 @@ from vggt_edge.devices.profile import load_profile
 from vggt_edge.exporter.contest.measure import geometry
 from vggt_edge.exporter.graph import build_graph
 from vggt_edge.exporter.machine.progress import Progress, note_random
+from vggt_edge.exporter.models.architecture import Model
 from vggt_edge.exporter.models.checkpoint import build_model
-from vggt_edge.exporter.models.config import OUTPUTS, InputShape
 from vggt_edge.exporter.models.registry import open_model
-from vggt_edge.exporter.models.vggt import VGGT
 from vggt_edge.exporter.steps.context import MODEL
 from vggt_edge.exporter.steps.inputs import (
     BENCH_SEED,
@@ -48,17 +48,18 @@ GROUP_SIZE = 64  # recorded in plans without 4-bit groups; each scheme with grou
 class BenchRow:
     """One precision. file_bytes: of its QDQ ONNX with weights; latency_ms: median of one scene in torch on this CPU.
 
-    auc*: in points of 100. cross_head: median |points - unproject(depth, pose)| over the scene scale.
+    auc*: in points of 100. cross_head: median |points - unproject(depth, pose)| over the scene scale. None where the
+    model lacks the output.
     """
 
     precision: str
-    auc30: float
-    auc15: float
-    auc5: float
-    abs_rel: float
-    delta125: float
-    point_accuracy: float
-    cross_head: float
+    auc30: float | None
+    auc15: float | None
+    auc5: float | None
+    abs_rel: float | None
+    delta125: float | None
+    point_accuracy: float | None
+    cross_head: float | None
     latency_ms: float
     file_bytes: int
 
@@ -82,8 +83,8 @@ def bench(
     checkpoint = open_model(model)
     note_random(checkpoint.random, progress)
     side = checkpoint.config.native_resolution
-    shape = InputShape(frames or DEFAULT_FRAMES, side, side)
-    reference = build_model(checkpoint, shape, OUTPUTS)
+    shape = checkpoint.architecture.shape(frames or DEFAULT_FRAMES, side, side)
+    reference = build_model(checkpoint, shape, checkpoint.heads(None))
     with progress.step("render scenes"):
         scenes = synthetic(BENCH_SEED, scene_count, seed, shape.frames, side, side)
         calibration = synthetic(CALIBRATION_SEED, CALIBRATION_SCENES, seed, shape.frames, side, side)
@@ -101,11 +102,11 @@ def bench(
                 latency_ms.append(1e3 * (perf_counter() - start))
                 step.advance()
         size = _file_bytes(reference, plan, stats)
-        rows.append(_row(precision, scenes, outputs, statistics.median(latency_ms), size))
+        rows.append(_row(precision, reference.outputs, scenes, outputs, statistics.median(latency_ms), size))
     return BenchResult(model, scene_count, shape.frames, seed, tuple(rows), checkpoint.random)
 
 
-def _plan(model: VGGT, precision: str, stats: CalibrationStats) -> PrecisionPlan:
+def _plan(model: Model, precision: str, stats: CalibrationStats) -> PrecisionPlan:
     rest = "fp32" if precision == "fp32" else "fp16"
     group_size = scheme(precision).group_size or GROUP_SIZE
     context = PlanContext(stats.model_digest, stats.digest, PROFILE, group_size, rest_bytes(model, rest), rest)
@@ -113,7 +114,7 @@ def _plan(model: VGGT, precision: str, stats: CalibrationStats) -> PrecisionPlan
     return plan_uniform(blocks, precision, load_profile(PROFILE), context)
 
 
-def _file_bytes(model: VGGT, plan: PrecisionPlan, stats: CalibrationStats) -> int:
+def _file_bytes(model: Model, plan: PrecisionPlan, stats: CalibrationStats) -> int:
     with TemporaryDirectory() as folder:
         path = Path(folder) / MODEL
         build_graph(model, plan, stats, path)
@@ -121,19 +122,24 @@ def _file_bytes(model: VGGT, plan: PrecisionPlan, stats: CalibrationStats) -> in
 
 
 def _row(
-    precision: str, scenes: Sequence[Scene], outputs: Sequence[Outputs], latency_ms: float, file_bytes: int
+    precision: str,
+    declared: Sequence[Output],
+    scenes: Sequence[Scene],
+    outputs: Sequence[Outputs],
+    latency_ms: float,
+    file_bytes: int,
 ) -> BenchRow:
-    value = geometry(scenes, [_single(each, scene) for each, scene in zip(outputs, scenes, strict=True)])
+    value = geometry(declared, scenes, [_single(declared, *each) for each in zip(outputs, scenes, strict=True)])
     names = ("auc30", "auc15", "auc5", "abs_rel", "delta125", "cross_head")
     return BenchRow(
         precision=precision,
-        point_accuracy=value["accuracy"],
+        point_accuracy=value.get("accuracy"),
         latency_ms=latency_ms,
         file_bytes=file_bytes,
-        **{name: value[name] for name in names},
+        **{name: value.get(name) for name in names},
     )
 
 
-def _single(outputs: Outputs, scene: Scene) -> Outputs:
+def _single(declared: Sequence[Output], outputs: Outputs, scene: Scene) -> Outputs:
     frames, _, height, width = scene.images.shape
-    return without_batch(outputs, (frames, height, width), scene.name)
+    return without_batch(declared, outputs, (frames, height, width), scene.name)

@@ -22,10 +22,9 @@ from vggt_edge.exporter.contest.results import Figures, Results
 from vggt_edge.exporter.contest.sources import source_digest
 from vggt_edge.exporter.contest.verdict import Verdict, judge
 from vggt_edge.exporter.machine.progress import Progress, note_random
+from vggt_edge.exporter.models.architecture import Model
 from vggt_edge.exporter.models.checkpoint import build_model
-from vggt_edge.exporter.models.config import OUTPUTS, InputShape
 from vggt_edge.exporter.models.registry import MINI, open_model
-from vggt_edge.exporter.models.vggt import VGGT
 from vggt_edge.exporter.steps.inputs import (
     BENCH_SEED,
     CALIBRATION_SCENES,
@@ -112,8 +111,8 @@ class _Contest:
         self.random = checkpoint.random
         note_random(self.random, progress)
         side = checkpoint.config.native_resolution
-        self.shape = InputShape(request.frames or DEFAULT_FRAMES, side, side)
-        model = build_model(checkpoint, self.shape, OUTPUTS)
+        self.shape = checkpoint.architecture.shape(request.frames or DEFAULT_FRAMES, side, side)
+        model = build_model(checkpoint, self.shape, checkpoint.heads(None))
         self.model = planted(model) if request.planted else model
         self.digest = model_digest(self.model)
         self.calibration: dict[int, tuple[Scene, ...]] = {}
@@ -169,13 +168,13 @@ class _Contest:
         with self.progress.step(f"{self.done}/{self.total} {scheme}, {method.name}, seed {seed}"):
             scenes = self.calibration_scenes(seed)
             start = perf_counter()
-            quantized = cast(VGGT, method.quantize(self.model, scenes, scheme_of(scheme), seed))
+            quantized = cast(Model, method.quantize(self.model, scenes, scheme_of(scheme), seed))
             seconds = perf_counter() - start
             check_rules(method, quantized, self.model, self.digest)
             return self.held_out.figures(self.held_out.outputs(quantized)) | {"seconds": seconds}
 
 
-def planted(model: VGGT) -> VGGT:
+def planted(model: Model) -> Model:
     """The same network with outliers planted in some channels; FP32 outputs are the same."""
     from vggt_edge.calibration.transforms.plant import plant  # only the planted variant has use for it
 

@@ -11,11 +11,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from vggt_edge.calibration.metrics.output import Output
 from vggt_edge.calibration.observation.collect import images_of
 from vggt_edge.calibration.scenes.scene import Scene
 from vggt_edge.calibration.sensitivity.ablation import output_errors, weighted
 from vggt_edge.devices.errors import InputError
-from vggt_edge.exporter.models.vggt import VGGT
+from vggt_edge.exporter.models.architecture import Model
 from vggt_edge.exporter.validation import figures
 from vggt_edge.exporter.validation.outputs import Outputs, without_batch
 
@@ -26,7 +27,7 @@ _DRIFTING = {"pose_enc": "pose_sqnr_db", "points": "points_sqnr_db"}
 class HeldOut:
     """Scenes that no method has seen, and what FP32 makes of them (computed once, when first needed)."""
 
-    def __init__(self, model: VGGT, scenes: Sequence[Scene]) -> None:
+    def __init__(self, model: Model, scenes: Sequence[Scene]) -> None:
         self.model, self.scenes = model, tuple(scenes)
 
     @cached_property
@@ -41,22 +42,23 @@ class HeldOut:
                 values = cast(tuple[Tensor, ...], model(images_of(scene)))
             named = dict(zip(self.model.output_names, (value.numpy() for value in values), strict=True))
             frames, _, height, width = scene.images.shape
-            found.append(without_batch(named, (frames, height, width), scene.name))
+            found.append(without_batch(self.model.outputs, named, (frames, height, width), scene.name))
         return found
 
     def figures(self, outputs: Sequence[Outputs]) -> dict[str, float]:
         """By column key. A figure that cannot be had (an output is not finite) is not a number, never left out."""
-        values = geometry(self.scenes, outputs) | {"output_error": self._output_error(outputs)}
+        values = geometry(self.model.outputs, self.scenes, outputs) | {"output_error": self._output_error(outputs)}
         reference = [{name: each[name] for name in _DRIFTING} for each in self.reference]
-        drifts = figures.drifts(outputs, reference)
+        drifts = figures.drifts(self.model.outputs, outputs, reference)
         return values | {_DRIFTING[one.output]: _number(one) for one in drifts if one.metric == "sqnr_db"}
 
     def _output_error(self, outputs: Sequence[Outputs]) -> float:
-        pairs = zip(outputs, self.reference, strict=True)
-        return float(np.mean([weighted(output_errors(_tensors(ours), _tensors(fp32))) for ours, fp32 in pairs]))
+        pairs, declared = zip(outputs, self.reference, strict=True), self.model.outputs
+        errors = [output_errors(declared, _tensors(ours), _tensors(fp32)) for ours, fp32 in pairs]
+        return float(np.mean([weighted(declared, each) for each in errors]))
 
 
-def geometry(scenes: Sequence[Scene], outputs: Sequence[Outputs]) -> dict[str, float]:
+def geometry(declared: Sequence[Output], scenes: Sequence[Scene], outputs: Sequence[Outputs]) -> dict[str, float]:
     """By metric: figures against ground truth, and how far the heads disagree with each other.
 
     outputs: without a batch axis. ``InputError`` for scenes without ground truth.
@@ -64,7 +66,7 @@ def geometry(scenes: Sequence[Scene], outputs: Sequence[Outputs]) -> dict[str, f
     if any(scene.ground_truth is None for scene in scenes):
         raise InputError("a held-out scene has no ground truth", expected="synthetic rooms, or scenes with geometry")
     samples = [figures.Sample(scene, each, each) for scene, each in zip(scenes, outputs, strict=True)]
-    found = [*figures.against_ground_truth(samples), *figures.cross_head(samples)]
+    found = [*figures.against_ground_truth(declared, samples), *figures.cross_head(declared, samples)]
     return {one.metric: _number(one) for one in found}
 
 

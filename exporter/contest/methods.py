@@ -13,7 +13,7 @@ from vggt_edge.calibration.observation.collect import layers_of, model_digest
 from vggt_edge.calibration.scenes.scene import Scene
 from vggt_edge.calibration.scheme import Scheme
 from vggt_edge.devices.errors import UnknownNameError, VggtEdgeError
-from vggt_edge.exporter.models.vggt import VGGT
+from vggt_edge.exporter.models.architecture import Model
 
 PEERS = ("rtn", "smoothquant", "awq", "gptq", "quarot", "quantvggt", "qvggt")
 OURS = "ours"
@@ -21,7 +21,7 @@ METHODS = (*PEERS, OURS)
 # Imported by name and only when asked for: a contest of two methods has no use for the others' dependencies.
 _PEERS_PACKAGE, _OURS_MODULE = "vggt_edge.exporter.contest.peers", "vggt_edge.calibration.tuning.method"
 
-Quantize = Callable[[VGGT, Sequence[Scene], Scheme, int], nn.Module]
+Quantize = Callable[[Model, Sequence[Scene], Scheme, int], nn.Module]
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def _load(name: str, effort: str) -> Method:
 
 
 def _ours(name: str, quantize: Callable[..., nn.Module], effort: str) -> Method:
-    def with_effort(model: VGGT, scenes: Sequence[Scene], scheme: Scheme, seed: int) -> nn.Module:
+    def with_effort(model: Model, scenes: Sequence[Scene], scheme: Scheme, seed: int) -> nn.Module:
         return quantize(model, scenes, scheme, seed, effort)
 
     return Method(name, _OURS_MODULE, with_effort, effort)
@@ -86,7 +86,7 @@ def _module(path: str, method: str) -> ModuleType:
         ) from error
 
 
-def check_rules(method: Method, quantized: VGGT, model: VGGT, digest: str) -> None:
+def check_rules(method: Method, quantized: Model, model: Model, digest: str) -> None:
     """Rows compare only if every method quantizes every layer of the blocks and leaves to others what it was given.
 
     digest: of ``model`` before. Raises ``VggtEdgeError``: a method that breaks a rule is a defect, and gets no row.

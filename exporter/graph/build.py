@@ -34,7 +34,10 @@ Around = Callable[[Stage], AbstractContextManager[object]]
 
 
 class ExportableModel(StagedModel, Protocol):
-    """A staged model that knows the shape of its input."""
+    """A staged model that knows the shape of its input. about: what it is, in a line."""
+
+    @property
+    def about(self) -> str: ...
 
     def example_input(self) -> Tensor: ...
 
@@ -83,6 +86,8 @@ def annotated_graph(model: ExportableModel, plan: PrecisionPlan, stats: Calibrat
         output_names=tuple(model.output_names),
         blocks=tuple(model.blocks()),
         fp32_blocks=stats.fp32_blocks(),
+        outputs=tuple(model.outputs),
+        about=model.about,
     )
 
 

@@ -21,7 +21,7 @@ from vggt_edge.calibration.scheme import SCHEMES
 from vggt_edge.calibration.stages.journal import MEMORY_BYTES
 from vggt_edge.devices.errors import ResourceError
 from vggt_edge.exporter.machine.progress import format_duration
-from vggt_edge.exporter.models.config import InputShape
+from vggt_edge.exporter.models.shape import InputShape
 
 # Measured on two shared x86-64 cores with VGGT-1B (docs/benchmarks.md, "Full size"); they set the scale of an estimate.
 HASH_BYTES_PER_S = 0.5e9  # of a checkpoint: digested, and scanned for NaN
@@ -50,7 +50,6 @@ ARENA_SHARE = 2.7  # what ONNX Runtime reserves, of the memory that its largest 
 COMPILER_BYTES = 1_000_000_000  # of TensorRT for RTX, beside a copy of its plan; it is a process of its own
 # Walking forward: the tapped values, 4 x 2 of them, what the heads read of them (as much again), and the running one.
 _LIVE_VALUES = 17
-_OUTPUT_MAPS = 6  # depth, its confidence, points in three coordinates, their confidence
 _SPEED_SHAPES = ((1374, 1024, 1024), (1374, 1024, 4096))  # (rows, inner, columns)
 _MODEL_SHARE = 0.8  # of a plain product's speed: what a whole forward comes to
 _CONTROL_GROUP = Path("/sys/fs/cgroup")
@@ -60,12 +59,16 @@ _CONTROL_GROUP = Path("/sys/fs/cgroup")
 class Sizes:
     """What an export works on; all that an estimate needs to know.
 
-    rest_bytes: stored outside the blocks. calibration, validation: numbers of scenes; pool: that the former are chosen
-    from, 0 where there is no choice. probe_forwards: what sensitivity costs, in forwards of one scene. whole_forward:
-    whether sensitivity holds a whole forward (exact ablation) or one stage at a time. heads: of an attention. effort,
-    tuned_on: of calibration, and the scenes that tuning looks at. max_memory_bytes: the budget of a mix, None for none.
-    makes: the backend, some of which write a form of the graph of their own. executions: of each validation scene, by
-    ONNX Runtime and by what runs the artifact. companions: backends that give a second opinion.
+    - rest_bytes: stored outside the blocks.
+    - calibration, validation: numbers of scenes. pool: scenes that the former are chosen from, 0 without a choice.
+    - probe_forwards: what sensitivity costs, in forwards of one scene.
+    - whole_forward: whether sensitivity holds a whole forward (exact ablation) or one stage at a time.
+    - heads: of an attention. output_values: numbers in all outputs of one scene.
+    - effort, tuned_on: of calibration, and the scenes that tuning looks at.
+    - max_memory_bytes: the budget of a mix, None for none.
+    - makes: the backend, some of which write a form of the graph of their own.
+    - executions: of each validation scene, by ONNX Runtime and by what runs the artifact.
+    - companions: backends that give a second opinion.
     """
 
     blocks: tuple[BlockCost, ...]
@@ -74,6 +77,7 @@ class Sizes:
     shape: InputShape
     embed_dim: int
     heads: int
+    output_values: int
     calibration: int
     probe_forwards: float
     validation: int
@@ -111,7 +115,7 @@ class Sizes:
     @property
     def output_bytes(self) -> int:
         """Of the outputs of one scene."""
-        return 4 * _OUTPUT_MAPS * self.shape.frames * self.shape.height * self.shape.width
+        return 4 * self.output_values
 
     @property
     def image_bytes(self) -> int:

@@ -1,11 +1,9 @@
-"""Reading a checkpoint, from wherever it lies, into a VGGT of a fixed input shape; and writing one."""
+"""Reading a checkpoint, from wherever it lies, into a model of a fixed input shape; and writing one."""
 
 from __future__ import annotations
 
 import hashlib
 import re
-import zipfile
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,75 +14,140 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from vggt_edge.devices.errors import InputError, ResourceError
-from vggt_edge.exporter.models.config import InputShape, VGGTConfig, config_from_json, config_to_json
+from vggt_edge.exporter.models.architecture import Architecture, Model, ModelConfig
+from vggt_edge.exporter.models.architectures import architectures, recognise
 from vggt_edge.exporter.models.mapping import release_pages
-from vggt_edge.exporter.models.shards import a_few, check_whole, shard_files
-from vggt_edge.exporter.models.vggt import VGGT
+from vggt_edge.exporter.models.shape import InputShape
+from vggt_edge.exporter.models.shards import a_few, check_whole, refuse_pointer, shard_files, unreadable
+from vggt_edge.exporter.models.torch_file import read_torch
+from vggt_edge.exporter.models.unwrapping import FP8, StateDict, canonical, without_buffers
 
 CONFIG_KEY = "vggt_edge.config"
 RANDOM_KEY = "vggt_edge.random"
-# The track head is never exported; of the others, one that was not asked for is left out.
-_HEADS = ("track_head.", "camera_head.", "depth_head.", "point_head.")
 _CHUNK_BYTES = 1 << 20
 _RESIDENT_BYTES = 64 << 20  # how much of a mapped file is held while it is scanned
+_FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16, *FP8)
 _RANDOM = re.compile(r"seed -?\d{1,20}", re.ASCII)
-# What tells one width or depth from another, by any name: the groups of blocks that a checkpoint may have fewer of.
-_DEPTHS = {
-    "DINO blocks": re.compile(r"aggregator\.patch_embed\.blocks\.(\d+)\."),
-    "frame blocks": re.compile(r"aggregator\.frame_blocks\.(\d+)\."),
-    "global blocks": re.compile(r"aggregator\.global_blocks\.(\d+)\."),
-    "camera trunk blocks": re.compile(r"camera_head\.trunk\.(\d+)\."),
-}
-_WIDTH = re.compile(r"aggregator\..*\.norm1\.weight")
 
 OnProgress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
-class Checkpoint:
-    """A state dict as the file holds it, with what is known of it.
+class Weights:
+    """What the files of a checkpoint hold, before it is known what model it is.
 
-    The tensors are views of the mapped file, in its own dtype: nothing is read before it is used, and nothing is held
-    twice. ``digest`` is the sha256 of the file's bytes, of all shards in order of name. ``random`` is not empty where
-    the weights are random (``seed 0``): then no figure about accuracy means anything, and every report has to say so.
+    - source: where they come from, for messages.
+    - digest: sha256 of the files' bytes, of all shards in order of name.
+    - tensors: views of the mapped file, in its own dtype: nothing is read before it is used, or held twice.
+    - metadata: of safetensors.
+    - notes: what the user should know of how the tensors were found.
     """
 
     source: str
-    config: VGGTConfig
+    path: Path
+    digest: str
+    tensors: Mapping[str, Tensor]
+    metadata: Mapping[str, str]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def random(self) -> str:
+        """Shown in reports, so only what we ourselves write is taken from the file word for word."""
+        said = self.metadata.get(RANDOM_KEY, "")
+        return said if not said or _RANDOM.fullmatch(said) else "seed unknown"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A state dict as its files hold it, under the names of its architecture, with what is known of it.
+
+    - tensors: see ``Weights``.
+    - random: not empty where the weights are random (``seed 0``): then no figure about accuracy means anything, and
+      every report has to say so.
+    - notes: what the user should know about these weights.
+    """
+
+    source: str
+    architecture: Architecture
+    config: ModelConfig
     digest: str
     tensors: Mapping[str, Tensor]
     random: str = ""
+    notes: tuple[str, ...] = ()
+
+    def heads(self, asked: Sequence[str] | None) -> tuple[str, ...]:
+        """The heads to build: ``asked`` in declared order, or all that these weights have.
+
+        ``UnknownNameError`` for a head that the architecture does not have, ``InputError`` for one that these weights
+        lack.
+        """
+        present = self.architecture.heads_in(self.tensors)
+        if asked is None:
+            # With none at all, the missing tensors are named when the model is built.
+            return present or self.architecture.heads
+        wanted = self.architecture.checked_heads(asked)
+        lacking = [head for head in wanted if head not in present]
+        if lacking and present:
+            raise InputError(
+                f"the checkpoint has no head for {', '.join(lacking)}",
+                where=self.source,
+                expected="tensors of it, or --outputs without it",
+                remedy=f"export what it has: --outputs {','.join(present)}",
+            )
+        return wanted
 
 
 def read_checkpoint(path: Path, *, source: str | None = None, on_progress: OnProgress | None = None) -> Checkpoint:
+    """Read a checkpoint and recognise its architecture by the names of its tensors.
+
+    source: shown instead of the file's name. ``on_progress`` gets bytes digested and in all. ``InputError`` as
+    ``read_weights``, and for tensors that fit no architecture.
+    """
+    weights = read_weights(path, source=source, on_progress=on_progress)
+    found = canonical(StateDict(weights.tensors, weights.notes), str(path))
+    one = recognise(found.tensors, str(path))
+    own = CONFIG_KEY in weights.metadata
+    return Checkpoint(
+        weights.source,
+        one,
+        _config_of(one, weights),
+        weights.digest,
+        without_buffers(found.tensors, one, str(path)),
+        weights.random,
+        (*found.notes, *(() if own else one.notes(source or str(path)))),
+    )
+
+
+def read_weights(path: Path, *, source: str | None = None, on_progress: OnProgress | None = None) -> Weights:
     """Read ``.safetensors``, an index of its shards, or a PyTorch file (weights only, never pickled code).
 
-    Without our own metadata a checkpoint is taken to be VGGT-1B. ``on_progress`` gets bytes digested and in all.
     ``InputError`` for a missing, incomplete, corrupt or hostile file, and for shards that are not all there.
     """
     if not path.is_file():
         raise InputError(
             f"no checkpoint at {path}", expected="a .safetensors or .pt file", remedy="check the path given to --model"
         )
+    refuse_pointer(path)
     files, metadata = shard_files(path), dict[str, str]()
     if files[0].suffix == ".safetensors":
         tensors, metadata = _read_all(files)
+        found = StateDict(tensors)
     else:
-        tensors = _read_torch(path)
-    config = _config_of(metadata[CONFIG_KEY], path) if CONFIG_KEY in metadata else VGGTConfig()
+        found = read_torch(path)
     digest = file_digest(*files, on_progress=on_progress)
-    return Checkpoint(source or path.name, config, digest, tensors, _random_of(metadata))
+    return Weights(source or path.name, path, digest, found.tensors, metadata, found.notes)
 
 
-def build_model(checkpoint: Checkpoint, shape: InputShape, outputs: Sequence[str]) -> VGGT:
-    """A VGGT with the checkpoint's weights, constants fixed, in evaluation mode.
+def build_model(checkpoint: Checkpoint, shape: InputShape, heads: Sequence[str]) -> Model:
+    """A model with the checkpoint's weights and these heads, constants fixed, in evaluation mode.
 
     ``InputError`` names the missing, unexpected, misshapen, non-float or non-finite tensors.
     """
+    one = checkpoint.architecture
     with torch.device("meta"):
-        model = VGGT(checkpoint.config, shape, outputs)
+        model = one.build(checkpoint.config, shape, heads)
     expected = model.state_dict()
-    ignored = tuple(head for head in _HEADS if not any(name.startswith(head) for name in expected))
+    ignored = tuple(head for head in one.optional if not any(name.startswith(head) for name in expected))
     tensors = {name: tensor for name, tensor in checkpoint.tensors.items() if not name.startswith(ignored)}
     check_names(expected, tensors, checkpoint)
     check_values(tensors, checkpoint.source)
@@ -93,16 +156,19 @@ def build_model(checkpoint: Checkpoint, shape: InputShape, outputs: Sequence[str
     return model.fix_constants()
 
 
-def save_checkpoint(state: Mapping[str, Tensor], config: VGGTConfig, path: Path) -> None:
+def save_checkpoint(
+    state: Mapping[str, Tensor], config: ModelConfig, path: Path, of: Architecture | None = None
+) -> None:
     """Write safetensors with the sizes in its metadata, so that it can be read without being told what it is.
 
-    Written aside and renamed: a process that has the old file mapped keeps it. ``ResourceError`` for a full disk or a
-    read-only folder.
+    of: the architecture; found by the type of its sizes where it is not given. Written aside and renamed: a process
+    that has the old file mapped keeps it. ``ResourceError`` for a full disk or a read-only folder.
     """
     ordered = {name: state[name].detach().float().contiguous() for name in sorted(state)}
     scratch = path.with_name(path.name + ".partial")
+    one = of or next(each for each in architectures().values() if isinstance(config, each.config_type))
     try:
-        save_file(ordered, scratch, metadata={CONFIG_KEY: config_to_json(config)})
+        save_file(ordered, scratch, metadata={CONFIG_KEY: one.write_config(config)})
         scratch.chmod(0o644)  # safetensors writes for the owner alone
         scratch.replace(path)
     except (SafetensorError, OSError) as error:
@@ -137,7 +203,7 @@ def _read_all(files: Sequence[Path]) -> tuple[dict[str, Tensor], dict[str, str]]
     for file in files:
         found, said = _read_safetensors(file)
         if twice := tensors.keys() & found.keys():
-            raise _unreadable(file, ValueError(f"another shard holds {a_few(twice)} as well"))
+            raise unreadable(file, ValueError(f"another shard holds {a_few(twice)} as well"))
         tensors |= found
         metadata |= said
     return {name: tensors[name] for name in sorted(tensors)}, metadata
@@ -149,72 +215,36 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             tensors = {name: archive.get_tensor(name) for name in archive.keys()}  # noqa: SIM118  no mapping
             return tensors, archive.metadata() or {}
     except Exception as error:  # what the parser raises on damaged bytes is not documented
-        raise _unreadable(path, error) from error
+        raise unreadable(path, error) from error
 
 
-def _random_of(metadata: Mapping[str, str]) -> str:
-    """Shown in reports, so only what we ourselves write is taken from the file word for word."""
-    said = metadata.get(RANDOM_KEY, "")
-    return said if not said or _RANDOM.fullmatch(said) else "seed unknown"
-
-
-def _read_torch(path: Path) -> dict[str, Tensor]:
-    try:
-        loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=_mappable(path))
-    except Exception as error:  # damaged bytes raise anything from struct.error to AssertionError
-        raise _unreadable(path, error) from error
-    for wrapper in ("model", "state_dict"):
-        if isinstance(loaded, dict) and isinstance(loaded.get(wrapper), dict):
-            loaded = loaded[wrapper]
-    if not isinstance(loaded, dict) or not loaded or not all(map(_is_plain, loaded.values())):
+def _config_of(one: Architecture, weights: Weights) -> ModelConfig:
+    """``InputError`` for sizes that are not plausible, and where nothing says them."""
+    text = weights.metadata.get(CONFIG_KEY)
+    if text is None:
+        default = one.default_config()
+        if default is not None:
+            return default
         raise InputError(
-            f"{path.name} holds no state dict", where=str(path), expected="a mapping from tensor names to dense tensors"
+            f"{weights.path.name} does not say its sizes",
+            where=str(weights.path),
+            expected=f"metadata {CONFIG_KEY}",
+            remedy="write it with save_checkpoint",
         )
-    return {str(name): loaded[name] for name in sorted(loaded, key=str)}
-
-
-def _mappable(path: Path) -> bool:
-    """Whether ``path`` is a zip archive, whose tensors can be mapped. Mapping a compressed one would yield noise."""
-    if not zipfile.is_zipfile(path):
-        with path.open("rb") as stream:
-            if stream.read(4) == b"PK\x03\x04":  # its table of contents stands at the end
-                raise ValueError("the archive is incomplete, its end is missing")
-        return False  # the format before PyTorch 1.6
-    with zipfile.ZipFile(path) as archive:
-        if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
-            raise ValueError("the archive is compressed; write it with torch.save")
-    return True
-
-
-def _is_plain(value: object) -> bool:
-    dense = isinstance(value, Tensor) and value.layout == torch.strided and value.device.type == "cpu"
-    return dense and not value.is_quantized  # type: ignore[attr-defined]
-
-
-def _unreadable(path: Path, error: Exception) -> InputError:
-    reason = str(error).strip().splitlines() or [type(error).__name__]
-    return InputError(
-        f"cannot read the checkpoint {path.name}: {reason[0]}",
-        where=str(path),
-        expected="a complete .safetensors file, or a .pt state dict without pickled code",
-        remedy="download the checkpoint again and compare its size and checksum with the publisher's",
-    )
-
-
-def _config_of(text: str, path: Path) -> VGGTConfig:
     try:
-        return config_from_json(text)
+        return one.read_config(text)
     except ValueError as error:
         raise InputError(
-            f"the metadata of {path.name} describes no VGGT: {error}",
-            where=f"{path}, metadata {CONFIG_KEY}",
+            f"the metadata of {weights.path.name} describes no {one.name}: {error}",
+            where=f"{weights.path}, metadata {CONFIG_KEY}",
             expected="the sizes as vggt-edge writes them",
         ) from error
 
 
 def check_names(expected: Mapping[str, Tensor], got: Mapping[str, Tensor], checkpoint: Checkpoint) -> None:
     """``InputError`` unless ``got`` has exactly the expected names and shapes; another width or depth is said first."""
-    other_size = _other_size(_sizes(expected), _sizes(got))
+    sizes = checkpoint.architecture.sizes
+    other_size = _other_size(sizes(expected), sizes(got))
     problems = [other_size] if other_size else []
     misshapen = [
         f"{name} is {tuple(got[name].shape)}, expected {tuple(expected[name].shape)}"
@@ -235,18 +265,6 @@ def check_names(expected: Mapping[str, Tensor], got: Mapping[str, Tensor], check
         )
 
 
-def _sizes(tensors: Mapping[str, Tensor]) -> dict[str, int]:
-    """Embed dim and numbers of blocks, as far as names and shapes give them away."""
-    sizes = {}
-    widths = Counter(tensor.shape[0] for name, tensor in tensors.items() if _WIDTH.fullmatch(name) and tensor.ndim == 1)
-    if widths:
-        sizes["embed dim"] = widths.most_common(1)[0][0]
-    for label, pattern in _DEPTHS.items():
-        if indices := {match[1] for name in tensors if (match := pattern.match(name))}:
-            sizes[label] = len(indices)
-    return sizes
-
-
 def _other_size(expected: Mapping[str, int], got: Mapping[str, int]) -> str:
     """``it has embed dim 768 and 12 DINO blocks, expected 1024 and 24``; empty where all that can be told is equal."""
     differing = [label for label in expected if got.get(label, expected[label]) != expected[label]]
@@ -261,12 +279,12 @@ def check_values(tensors: Mapping[str, Tensor], source: str, on_progress: OnProg
 
     Whatever the size of the file, little of it is resident at a time.
     """
-    other = [f"{name} is {tensor.dtype}" for name, tensor in tensors.items() if not tensor.is_floating_point()]
+    other = [f"{name} is {tensor.dtype}" for name, tensor in tensors.items() if tensor.dtype not in _FLOATS]
     if other:
         raise InputError(
             f"{len(other)} tensors are no floating-point weights ({a_few(other)})",
             where=source,
-            expected="weights in float32, float16 or bfloat16",
+            expected="weights in float32, float16, bfloat16 or plain FP8",
         )
     damaged = _not_finite(tensors, on_progress)
     if damaged:
@@ -297,6 +315,8 @@ def _not_finite(tensors: Mapping[str, Tensor], on_progress: OnProgress | None) -
 
 def _is_finite(tensor: Tensor) -> bool:
     """A sum is NaN or infinite if any element is, and keeps no mask; one that only overflowed is taken again, wider."""
+    if tensor.dtype in FP8:
+        tensor = tensor.float()  # torch sums no FP8
     return bool(torch.isfinite(tensor.sum())) or bool(torch.isfinite(tensor.sum(dtype=torch.float64)))
 
 

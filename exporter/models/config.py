@@ -1,14 +1,13 @@
-"""The sizes that make one VGGT differ from another, and the fixed input that an export is made for."""
+"""The sizes that make one VGGT differ from another."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from vggt_edge.devices.errors import UnknownNameError, UsageError
+from vggt_edge.exporter.models.shape import InputShape as InputShape
 
 PATCH = 14
 OUTPUTS = ("camera", "depth", "points")
@@ -57,50 +56,6 @@ class VGGTConfig:
     @property
     def native_resolution(self) -> int:
         return self.position_grid * PATCH
-
-
-@dataclass(frozen=True)
-class InputShape:
-    """A fixed export input: images of shape (1, frames, 3, height, width)."""
-
-    frames: int
-    height: int
-    width: int
-
-    def __post_init__(self) -> None:
-        for side in (self.height, self.width):
-            if side < PATCH or side % PATCH:
-                raise UsageError(
-                    f"input of {self.height}x{self.width} pixels",
-                    expected=f"height and width that are multiples of {PATCH}, the patch size",
-                    remedy="give --resolution a multiple of 14",
-                )
-        if self.frames < 1:
-            raise UsageError(f"{self.frames} frames", expected="at least one frame", remedy="raise --frames")
-
-    @property
-    def grid(self) -> tuple[int, int]:
-        """Patches (rows, columns)."""
-        return self.height // PATCH, self.width // PATCH
-
-    @property
-    def patches(self) -> int:
-        return self.grid[0] * self.grid[1]
-
-    @property
-    def tokens(self) -> int:
-        """Tokens of one frame, the special ones included."""
-        return SPECIAL_TOKENS + self.patches
-
-
-def checked_outputs(outputs: Sequence[str]) -> tuple[str, ...]:
-    """The requested heads in canonical order; ``UnknownNameError`` for a head that does not exist."""
-    for name in outputs:
-        if name not in OUTPUTS:
-            raise UnknownNameError("output", name, OUTPUTS)
-    if not outputs:
-        raise UsageError("no outputs were requested", expected=f"some of {', '.join(OUTPUTS)}")
-    return tuple(name for name in OUTPUTS if name in outputs)
 
 
 def config_to_json(config: VGGTConfig) -> str:

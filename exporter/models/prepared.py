@@ -21,28 +21,28 @@ from vggt_edge.calibration.stages.walk import Stage
 from vggt_edge.calibration.transforms.prepare import prepared_shapes, prepared_tensors
 from vggt_edge.calibration.transforms.rewrite import take_form
 from vggt_edge.devices.errors import InputError
+from vggt_edge.exporter.models.architecture import Model
 from vggt_edge.exporter.models.checkpoint import Checkpoint
-from vggt_edge.exporter.models.config import InputShape, VGGTConfig
-from vggt_edge.exporter.models.vggt import VGGT
+from vggt_edge.exporter.models.shape import InputShape
 
 SHARD_BYTES = 256 << 20
 _TUNED_KEY = "vggt_edge.tuned"
 _GRID = "|"  # between a layer's name and what tuning found for it: no module has it in its name
 
 
-def write_prepared(model: VGGT, seed: int, folder: Path) -> None:
+def write_prepared(model: Model, seed: int, folder: Path) -> None:
     """The weights of the prepared ``model`` as shards of about ``SHARD_BYTES``; the model stays as it is."""
     for index, shard in enumerate(_shards(prepared_tensors(model, seed))):
         save_file(shard, folder / f"part-{index:03}.safetensors")
 
 
-def open_prepared(config: VGGTConfig, shape: InputShape, outputs: Sequence[str], folder: Path) -> VGGT:
+def open_prepared(checkpoint: Checkpoint, shape: InputShape, heads: Sequence[str], folder: Path) -> Model:
     """What ``write_prepared`` wrote, mapped. ``InputError`` for shards that are missing or damaged."""
     tensors: dict[str, Tensor] = {}
     for path in sorted(folder.glob("part-*.safetensors")):
         tensors |= _mapped(path)[0]
     with torch.device("meta"):
-        model = VGGT(config, shape, outputs)
+        model = checkpoint.architecture.build(checkpoint.config, shape, heads)
     take_form(model, tensors)
     try:
         model.load_state_dict(tensors, assign=True)
@@ -51,10 +51,10 @@ def open_prepared(config: VGGTConfig, shape: InputShape, outputs: Sequence[str],
     return model.fix_constants()
 
 
-def model_of_form(checkpoint: Checkpoint, shape: InputShape, outputs: Sequence[str]) -> VGGT:
+def model_of_form(checkpoint: Checkpoint, shape: InputShape, heads: Sequence[str]) -> Model:
     """A model of the prepared form for its shapes alone; its weights are not prepared."""
     with torch.device("meta"):
-        model = VGGT(checkpoint.config, shape, outputs)
+        model = checkpoint.architecture.build(checkpoint.config, shape, heads)
     names = model.state_dict().keys()
     tensors = {name: tensor for name, tensor in checkpoint.tensors.items() if name in names}
     model.load_state_dict(tensors, assign=True)
@@ -62,7 +62,7 @@ def model_of_form(checkpoint: Checkpoint, shape: InputShape, outputs: Sequence[s
     return model.fix_constants()
 
 
-def save_tuned(model: VGGT, stage: Stage, index: int, folder: Path) -> None:
+def save_tuned(model: Model, stage: Stage, index: int, folder: Path) -> None:
     """Write the blocks of one tuned stage, and map them back, so that their memory is the file's."""
     tensors: dict[str, Tensor] = {}
     found: dict[str, dict[str, object]] = {}
@@ -82,7 +82,7 @@ def save_tuned(model: VGGT, stage: Stage, index: int, folder: Path) -> None:
         _adopt(model.blocks(), shard)
 
 
-def adopt_tuned(model: VGGT, folder: Path, first: int = 0) -> None:
+def adopt_tuned(model: Model, folder: Path, first: int = 0) -> None:
     """Put what ``save_tuned`` wrote of the stages from ``first`` on into a prepared ``model``, in place.
 
     ``InputError`` for damaged shards.

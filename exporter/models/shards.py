@@ -14,10 +14,12 @@ from vggt_edge.devices.errors import InputError
 from vggt_edge.devices.units import format_bytes
 
 INDEX_SUFFIX = ".safetensors.index.json"
-_SHARD = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})(?P<suffix>\.\w+)", re.ASCII)
+SHARD = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})(?P<suffix>\.\w+)", re.ASCII)
 _LARGEST_HEADER = 100_000_000  # as in safetensors itself
 _LARGEST_FILE = 1 << 62
 _SHOWN_NAMES = 5
+_POINTER = b"version https://git-lfs.github.com/spec/"
+_ESCAPES = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")  # colours that libraries put into their messages
 
 
 def shard_files(path: Path) -> tuple[Path, ...]:
@@ -27,7 +29,7 @@ def shard_files(path: Path) -> tuple[Path, ...]:
     """
     if path.name.endswith(INDEX_SUFFIX):
         return _listed(path)
-    shard = _SHARD.fullmatch(path.name)
+    shard = SHARD.fullmatch(path.name)
     if shard is None:
         return (path,)
     index = path.with_name(shard["stem"] + INDEX_SUFFIX)
@@ -36,14 +38,9 @@ def shard_files(path: Path) -> tuple[Path, ...]:
     raise _lone_shard(path, shard, index)
 
 
-def first_shard(folder: Path) -> Path | None:
-    """What stands for the sharded checkpoint in ``folder``: its index, else its first shard."""
-    shards = (file for file in sorted(folder.iterdir()) if _SHARD.fullmatch(file.name))
-    return next(iter(sorted(folder.glob("*" + INDEX_SUFFIX))), None) or next(shards, None)
-
-
 def check_whole(path: Path) -> None:
     """``InputError`` with both sizes for a file that ends before the last tensor that its header lists."""
+    refuse_pointer(path)
     size, (declared, least) = path.stat().st_size, _declared_size(path)
     if size >= declared:
         return
@@ -53,6 +50,30 @@ def check_whole(path: Path) -> None:
         where=str(path),
         expected=f"{least}{declared} bytes as its header says, found {size}",
         remedy="the download or copy broke off: fetch the file again, then compare its size with the publisher's",
+    )
+
+
+def refuse_pointer(path: Path) -> None:
+    """``InputError`` for what Git LFS leaves in place of a file that was not fetched."""
+    with path.open("rb") as stream:
+        start = stream.read(len(_POINTER))
+    if start == _POINTER:
+        raise InputError(
+            f"{path.name} is a Git LFS pointer, not the file itself",
+            where=str(path),
+            expected="the weights, which Git LFS stores apart from the repository",
+            remedy="run `git lfs pull` in the repository that it lies in, or download the file itself",
+        )
+
+
+def unreadable(path: Path, error: Exception) -> InputError:
+    """What is wrong with a file that its reader gave up on, in one line."""
+    reason = _ESCAPES.sub("", str(error)).strip().splitlines() or [type(error).__name__]
+    return InputError(
+        f"cannot read the checkpoint {path.name}: {reason[0]}",
+        where=str(path),
+        expected="a complete .safetensors file, or a .pt state dict without pickled code",
+        remedy="download the checkpoint again and compare its size and checksum with the publisher's",
     )
 
 

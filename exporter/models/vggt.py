@@ -2,56 +2,96 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
+from types import MappingProxyType
+from typing import Self
 
-import torch
 from torch import Tensor, nn
 
-from vggt_edge.calibration.stages.walk import IMAGES, Stage, run_stages
+from vggt_edge.calibration.metrics.output import Output, of_heads
+from vggt_edge.calibration.metrics.quantities import Confidence, Depth, Points, PoseEncoding
+from vggt_edge.calibration.stages.walk import IMAGES, Stage
 from vggt_edge.calibration.transforms.wiring import Wiring
-from vggt_edge.exporter.models.aggregator import Aggregator
+from vggt_edge.exporter.models.aggregator import IMAGENET_MEAN, IMAGENET_STD, Aggregator
+from vggt_edge.exporter.models.architecture import Architecture, Model
 from vggt_edge.exporter.models.camera_head import CameraHead
-from vggt_edge.exporter.models.config import OUTPUTS, SPECIAL_TOKENS, InputShape, VGGTConfig, checked_outputs
+from vggt_edge.exporter.models.config import OUTPUTS, PATCH, SPECIAL_TOKENS, VGGTConfig, config_from_json
 from vggt_edge.exporter.models.dpt_head import DPTHead, activate_depth, activate_points
 from vggt_edge.exporter.models.layers import Block, RopeTables
-from vggt_edge.exporter.models.mapping import release_pages
+from vggt_edge.exporter.models.shape import InputShape
 from vggt_edge.exporter.models.wiring import wiring_of
 
 _ROPE = {kind: (f"{kind}_cos", f"{kind}_sin", "rope_turn") for kind in ("frame", "global")}
-TENSORS_OF_OUTPUT = {"camera": ("pose_enc",), "depth": ("depth", "depth_conf"), "points": ("points", "points_conf")}
+_ABOUT = "VGGT: cameras, depth and points from a few photographs (arXiv 2503.11651)"
+_KNOWN_ORIGINS = ("facebook/VGGT-1B", "facebook/VGGT-1B-Commercial")
+_AS_VGGT = "all outputs are computed as VGGT computes them"
+_HEAD_MODULES = {"camera": "camera_head", "depth": "depth_head", "points": "point_head"}
+_OUTPUTS = (
+    Output(
+        "pose_enc",
+        "camera",
+        PoseEncoding(),
+        title="pose",
+        description="per frame: translation 3, quaternion xyzw 4, vertical and horizontal field of view in radians; "
+        "world to camera",
+    ),
+    Output(
+        "depth",
+        "depth",
+        Depth(),
+        title="depth",
+        description="depth of every pixel, in units of the scene",
+        confidence="depth_conf",
+    ),
+    Output(
+        "depth_conf", "depth", Confidence(), title="depth confidence", description="confidence of the depth, from 1"
+    ),
+    Output(
+        "points",
+        "points",
+        Points(),
+        title="points",
+        description="x, y, z of every pixel in the first camera's coordinates",
+        confidence="points_conf",
+    ),
+    Output(
+        "points_conf", "points", Confidence(), title="point confidence", description="confidence of the points, from 1"
+    ),
+)
+# The groups of blocks that a checkpoint may have fewer of, and the width of a token.
+_DEPTHS = {
+    "DINO blocks": re.compile(r"aggregator\.patch_embed\.blocks\.(\d+)\."),
+    "frame blocks": re.compile(r"aggregator\.frame_blocks\.(\d+)\."),
+    "global blocks": re.compile(r"aggregator\.global_blocks\.(\d+)\."),
+    "camera trunk blocks": re.compile(r"camera_head\.trunk\.(\d+)\."),
+}
+_WIDTH = re.compile(r"aggregator\..*\.norm1\.weight")
 
 
-class VGGT(nn.Module):
+class VGGT(Model):
     """Images (B, S, 3, H, W) in [0, 1] to the tensors of the requested heads, in the order of ``output_names``.
 
-    ``pose_enc`` (B, S, 9): translation, quaternion xyzw, vertical and horizontal field of view in radians, world to
-    camera, the world being frame 0's camera. ``depth``, ``depth_conf``, ``points_conf`` (B, S, H, W); ``points``
-    (B, S, H, W, 3) in the world.
+    heads: their names, in the order of their outputs. The world is frame 0's camera.
     """
 
-    special_tokens = SPECIAL_TOKENS
+    about = _ABOUT
 
-    def __init__(self, config: VGGTConfig, shape: InputShape, outputs: Sequence[str] = OUTPUTS) -> None:
+    def __init__(self, config: VGGTConfig, shape: InputShape, heads: Sequence[str] = OUTPUTS) -> None:
         super().__init__()
         self.config = config
         self.shape = shape
-        self.outputs = checked_outputs(outputs)
+        self.heads = ARCHITECTURE.checked_heads(heads)
+        self.outputs = of_heads(_OUTPUTS, self.heads)
         self.aggregator = Aggregator(config, shape)
-        if "camera" in self.outputs:
+        if "camera" in self.heads:
             self.camera_head = CameraHead(config, shape.frames)
-        if "depth" in self.outputs:
+        if "depth" in self.heads:
             self.depth_head = DPTHead(config, shape, outputs=2)
-        if "points" in self.outputs:
+        if "points" in self.heads:
             self.point_head = DPTHead(config, shape, outputs=4)
-
-    @property
-    def output_names(self) -> tuple[str, ...]:
-        return tuple(tensor for output in self.outputs for tensor in TENSORS_OF_OUTPUT[output])
-
-    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        values = run_stages(self.stages(), {IMAGES: images, **self.constants()}, kept=self.output_names)
-        return tuple(values[name] for name in self.output_names)
 
     def stages(self) -> tuple[Stage, ...]:
         """The forward, step by step. Values: ``images``; ``dino.i`` and ``x.i``, what enters block i; ``local.i``, what
@@ -70,10 +110,6 @@ class VGGT(nn.Module):
         """The rotary tables, which all alternating blocks share."""
         aggregator = self.aggregator
         return {name: getattr(aggregator, name) for name in (*_ROPE["frame"], *_ROPE["global"])}
-
-    def release(self, stage: Stage) -> None:
-        """Give back the memory that the stage's weights take, where they are mapped from a file."""
-        release_pages(stage.module.parameters())
 
     def _dino_stage(self, index: int) -> Stage:
         name = f"patch_embed.blocks.{index}"
@@ -99,14 +135,15 @@ class VGGT(nn.Module):
     def _head_stages(self) -> Iterator[Stage]:
         patches = tuple(f"patches.{tap}" for tap in self.config.taps)
         trunk = tuple(f"camera_head.trunk.{index}" for index in range(self.config.camera_trunk_depth))
-        for output, attribute, reads, run, blocks in (
-            ("camera", "camera_head", ("camera_tokens",), _camera, trunk),
-            ("depth", "depth_head", patches, _depth, ("depth_head",)),
-            ("points", "point_head", patches, _points, ("point_head",)),
+        for head, reads, run, blocks in (
+            ("camera", ("camera_tokens",), _camera, trunk),
+            ("depth", patches, _depth, ("depth_head",)),
+            ("points", patches, _points, ("point_head",)),
         ):
-            if output in self.outputs:
-                module = getattr(self, attribute)
-                yield Stage(attribute, attribute, reads, TENSORS_OF_OUTPUT[output], module, run, blocks)
+            if head in self.heads:
+                name = _HEAD_MODULES[head]
+                writes = tuple(output.name for output in of_heads(_OUTPUTS, (head,)))
+                yield Stage(name, name, reads, writes, getattr(self, name), run, blocks)
 
     def blocks(self) -> dict[str, nn.Module]:
         """The units of precision assignment, in the order in which the model runs them."""
@@ -117,7 +154,7 @@ class VGGT(nn.Module):
         for index, (frame, every) in enumerate(zip(aggregator.frame_blocks, aggregator.global_blocks, strict=True)):
             named[f"frame_blocks.{index}"] = frame
             named[f"global_blocks.{index}"] = every
-        if "camera" in self.outputs:
+        if "camera" in self.heads:
             for index, block in enumerate(self.camera_head.trunk):
                 named[f"camera_head.trunk.{index}"] = block
         for name in ("depth_head", "point_head"):
@@ -127,16 +164,73 @@ class VGGT(nn.Module):
 
     def wiring(self) -> Wiring:
         """What the exact transforms need to know."""
-        return wiring_of(self.config, self.outputs)
+        return wiring_of(self.config, self.heads)
 
-    def example_input(self) -> Tensor:
-        """Zeros of the input shape, for tracing only."""
-        return torch.zeros(1, self.shape.frames, 3, self.shape.height, self.shape.width)
-
-    def fix_constants(self) -> VGGT:
-        """After loading: make everything that depends only on weights and the input size a constant. Returns self."""
+    def fix_constants(self) -> Self:
         self.aggregator.patch_embed.fix_constants()
-        return self.eval().requires_grad_(False)
+        return super().fix_constants()
+
+
+class VGGTArchitecture(Architecture):
+    """VGGT and its fine-tuned forms: the names of facebook/VGGT-1B's state dict, in any size."""
+
+    about = _ABOUT
+    keys = (
+        "aggregator.camera_token",
+        "aggregator.register_token",
+        "aggregator.patch_embed.pos_embed",
+        "aggregator.frame_blocks.0.attn.qkv.weight",
+        "aggregator.global_blocks.0.attn.qkv.weight",
+    )
+    outputs = _OUTPUTS
+    config_type = VGGTConfig
+    components = MappingProxyType(
+        {
+            "patch_embed": "Patch embedding (DINOv2)",
+            "frame_blocks": "Frame attention",
+            "global_blocks": "Global attention",
+            "camera_head": "Camera trunk",
+            "depth_head": "Depth head",
+            "point_head": "Point head",
+        }
+    )
+    patch = PATCH
+    special_tokens = SPECIAL_TOKENS
+    # The track head is never exported; of the others, one that was not asked for is left out.
+    optional = ("track_head.", *(f"{module}." for module in _HEAD_MODULES.values()))
+    head_prefixes = MappingProxyType({head: f"{module}." for head, module in _HEAD_MODULES.items()})
+    buffers = MappingProxyType({"aggregator._resnet_mean": IMAGENET_MEAN, "aggregator._resnet_std": IMAGENET_STD})
+
+    def build(self, config: VGGTConfig, shape: InputShape, heads: Sequence[str]) -> VGGT:
+        return VGGT(config, shape, heads)
+
+    def default_config(self) -> VGGTConfig:
+        """VGGT-1B."""
+        return VGGTConfig()
+
+    def notes(self, origin: str) -> tuple[str, ...]:
+        """StreamVGGT has the same 1403 names and shapes, but its attention over frames is causal."""
+        if origin in _KNOWN_ORIGINS:
+            return ()
+        if "stream" in origin.lower():
+            return (f"{origin} looks like StreamVGGT, whose causal attention is not supported: {_AS_VGGT} and wrong",)
+        return (f"the weights are taken for VGGT's: {_AS_VGGT}, and wrong if they are StreamVGGT's, which look alike",)
+
+    def read_config(self, text: str) -> VGGTConfig:
+        return config_from_json(text)
+
+    def sizes(self, tensors: Mapping[str, Tensor]) -> dict[str, int]:
+        found = {}
+        widths = [tensor.shape[0] for name, tensor in tensors.items() if _WIDTH.fullmatch(name) and tensor.ndim == 1]
+        if widths:
+            found["embed dim"] = Counter(widths).most_common(1)[0][0]
+        for label, pattern in _DEPTHS.items():
+            if indices := {match[1] for name in tensors if (match := pattern.match(name))}:
+                found[label] = len(indices)
+        return found
+
+
+ARCHITECTURE = VGGTArchitecture()
 
 
 def _embed(aggregator: Aggregator, images: Tensor) -> tuple[Tensor]:

@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from vggt_edge.calibration.metrics.geometry import decode_pose, invert_pose, unproject
+from vggt_edge.calibration.metrics.geometry import invert_pose, unproject
+from vggt_edge.calibration.metrics.output import first_of
+from vggt_edge.calibration.metrics.quantities import Camera, Depth, Points
 from vggt_edge.calibration.plan import PrecisionPlan
 from vggt_edge.calibration.sensitivity.ablation import Sensitivity
 from vggt_edge.devices.errors import InputError
@@ -123,16 +125,17 @@ def _cloud(points: Array, colors: list[str], limits: tuple[Array, Array]) -> Cha
 
 
 def _points(outputs: Outputs, view: SceneView) -> tuple[Array, Array] | None:
-    """Points (N, 3) and their confidence (N,): the point head's, or depth carried into the world by the pose."""
-    if "points" in outputs:
-        points = np.asarray(outputs["points"], np.float64)[0]
-        confidence = outputs.get("points_conf")
+    """Points (N, 3) and their confidence (N,): given by the model, or depth carried into the world by the pose."""
+    direct, depth = first_of(view.declared, Points), first_of(view.declared, Depth)
+    cameras = _cameras(outputs, view) if direct is None else None
+    if direct is not None:
+        points = np.asarray(outputs[direct.name], np.float64)[0]
+        confidence = outputs.get(direct.confidence)
+    elif depth is not None and cameras is not None:
+        points = unproject(np.asarray(outputs[depth.name][0]), cameras[1], cameras[0])
+        confidence = outputs.get(depth.confidence)
     else:
-        cameras = _cameras(outputs, view)
-        if cameras is None or "depth" not in outputs:
-            return None
-        points = unproject(np.asarray(outputs["depth"][0]), cameras[1], cameras[0])
-        confidence = outputs.get("depth_conf")
+        return None
     weights = np.ones(points.shape[:-1]) if confidence is None else np.asarray(confidence, np.float64)[0]
     return points.reshape(-1, 3), weights.reshape(-1)
 
@@ -150,10 +153,12 @@ def _worth_drawing(points: Array, confidence: Array, other: Array) -> npt.NDArra
 
 def _cameras(outputs: Outputs, view: SceneView) -> tuple[Array, Array] | None:
     """Extrinsics (S, 3, 4) and intrinsics (S, 3, 3)."""
-    if "pose_enc" not in outputs:
+    output = first_of(view.declared, Camera)
+    if output is None:
         return None
+    assert isinstance(output.quantity, Camera)
     try:
-        return decode_pose(outputs["pose_enc"][0], (view.images.shape[2], view.images.shape[3]))
+        return output.quantity.cameras(outputs[output.name][0], (view.images.shape[2], view.images.shape[3]))
     except InputError:  # the validation section says that these poses are broken
         return None
 

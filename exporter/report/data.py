@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from vggt_edge.calibration.metrics.output import Output
 from vggt_edge.calibration.plan import PrecisionPlan
 from vggt_edge.calibration.sensitivity.ablation import Sensitivity
 from vggt_edge.exporter.validation import ValidationReport
@@ -40,12 +41,17 @@ class Budget:
 
 @dataclass(frozen=True)
 class SceneView:
-    """One held-out scene to look at. images: (S, 3, H, W) in [0, 1]. Outputs by name, with their batch axis of 1."""
+    """One held-out scene to look at.
+
+    images: (S, 3, H, W) in [0, 1]. fp32, quantized: outputs by name, with their batch axis of 1. declared: what the
+    model says of them.
+    """
 
     name: str
     images: npt.NDArray[np.float32]
     fp32: Outputs
     quantized: Outputs
+    declared: tuple[Output, ...]
 
 
 @dataclass(frozen=True)
@@ -54,7 +60,8 @@ class ReportData:
     subject of the validation, what computed its numbers.
 
     random_weights: how random weights were drawn; empty for a trained model. calibration: on how many scenes, and with
-    what effort. notes: of how the scenes were read.
+    what effort. notes: of how the scenes were read. components, output_titles: titles of groups of blocks and of
+    outputs, by name.
     """
 
     model: str
@@ -76,6 +83,8 @@ class ReportData:
     random_weights: str = ""
     calibration: str = ""
     notes: tuple[str, ...] = ()
+    components: Mapping[str, str] = field(default_factory=dict)
+    output_titles: Mapping[str, str] = field(default_factory=dict)
 
 
 def component_of(block: str) -> str:

@@ -13,6 +13,8 @@ import numpy.typing as npt
 from PIL import Image
 from plotly.colors import sequential
 
+from vggt_edge.calibration.metrics.output import first_of
+from vggt_edge.calibration.metrics.quantities import Depth
 from vggt_edge.exporter.report.data import SceneView
 
 DEPTH_COLORS, ERROR_COLORS = "Viridis", "Inferno"
@@ -51,11 +53,12 @@ def depth_sheet(view: SceneView) -> DepthSheet:
     shown = min(len(view.images), MAX_FRAMES)
     left_out = len(view.images) - shown
     images = [_encoded(_to_bytes(np.moveaxis(view.images[index], 0, -1))) for index in range(shown)]
-    if "depth" not in view.fp32 or "depth" not in view.quantized:
+    depth = first_of(view.declared, Depth)
+    if depth is None or not all(depth.name in outputs for outputs in (view.fp32, view.quantized)):
         return DepthSheet(
             tuple(FramePictures(f"Frame {index}", image) for index, image in enumerate(images)), left_out=left_out
         )
-    fp32, quantized = (np.asarray(each["depth"], np.float64)[0, :shown] for each in (view.fp32, view.quantized))
+    fp32, quantized = (np.asarray(each[depth.name], np.float64)[0, :shown] for each in (view.fp32, view.quantized))
     low, high = _range(fp32)
     with np.errstate(invalid="ignore"):
         difference = np.abs(quantized - fp32) / np.maximum(np.abs(fp32), 1e-9)

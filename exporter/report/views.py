@@ -6,23 +6,16 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from vggt_edge.calibration.plan import Assignment, PrecisionPlan
 from vggt_edge.devices.units import format_bytes
 from vggt_edge.exporter.report.charts import SCHEME_COLORS
 from vggt_edge.exporter.report.data import FP16_BYTES, FP32_BYTES, Budget, ComponentSize, ReportData, component_of
 from vggt_edge.exporter.validation import Row, Status, ValidationReport
-from vggt_edge.exporter.validation.rows import FP32
+from vggt_edge.exporter.validation.rows import ALL, FP32
 from vggt_edge.runtimes.base import Lowered, Realised
 
-TITLES = {
-    "patch_embed": "Patch embedding (DINOv2)",
-    "frame_blocks": "Frame attention",
-    "global_blocks": "Global attention",
-    "camera_head": "Camera trunk",
-    "depth_head": "Depth head",
-    "point_head": "Point head",
-}
 METRIC_TITLES = {
     "auc30": "AUC@30",
     "auc15": "AUC@15",
@@ -45,18 +38,14 @@ METRIC_TITLES = {
     "p99_abs": "p99 |error|",
     "max_rel": "max relative",
     "p99_rel": "p99 relative",
+    "scale_error": "scale error",
+    "focal_error": "focal length error",
     "finite_share": "finite values",
     "relative_spread": "relative spread",
 }
 DRIFT_METRICS = ("cosine", "sqnr_db", "max_abs", "p99_abs", "max_rel", "p99_rel")
-OUTPUT_TITLES = {
-    "pose_enc": "pose",
-    "depth": "depth",
-    "points": "points",
-    "depth_conf": "depth confidence",
-    "points_conf": "point confidence",
-    "all": "all outputs",
-}
+ALL_OUTPUTS = "all outputs"
+NO_TITLES: Mapping[str, str] = MappingProxyType({})
 AGAINST_TITLES = {"ground_truth": "ground truth", "fp32": "FP32", "simulation": "simulation", "": "itself"}
 AGAINST_TITLES |= {"coreml-fp16": "Core ML package, FP16", "coreml-fp32": "Core ML package, FP32"}
 SUBJECT_TITLES = {
@@ -161,6 +150,9 @@ def verdict(report: ValidationReport | None) -> Verdict:
     """The sentence at the top of the report, from the status and its failures."""
     status = report.status if report else Status.NOT_RUN
     title, text = _HEADLINES[status]
+    if report is not None and status is not Status.FAILED and report.ungated:
+        pairs = "; ".join(f"{output} of {subject_title(subject)}" for subject, output in report.ungated)
+        text = f"No accuracy gate has judged {pairs}: see the table of gates for the reason."
     subjects = []
     for name in report.subjects if report else ():
         assert report is not None
@@ -195,7 +187,7 @@ def _accuracy_cards(report: ValidationReport, executors: Iterable[str]) -> list[
         return []
     own = [name for name in executors if name in judged and name != "onnxruntime"]
     nearest = own[0] if own else judged[-1]
-    rows = {(row.subject, row.metric, row.against): row.value for row in report.rows if row.output != "all"}
+    rows = {(row.subject, row.metric, row.against): row.value for row in report.rows if row.output != ALL}
     found = []
     for metric in ("auc30", "abs_rel"):
         for against in ("ground_truth", "fp32"):
@@ -210,15 +202,17 @@ def _accuracy_cards(report: ValidationReport, executors: Iterable[str]) -> list[
     return found
 
 
-def plan_map(plan: PrecisionPlan, lowered: Iterable[Lowered]) -> tuple[MapRow, ...]:
-    """One row per component; the two heads share one."""
+def plan_map(
+    plan: PrecisionPlan, lowered: Iterable[Lowered], titles: Mapping[str, str] = NO_TITLES
+) -> tuple[MapRow, ...]:
+    """One row per component; those that are a single block share one. titles: of components."""
     departed = {each.block: each for backend in lowered for each in backend.realised if each.asked != each.realised}
     rows: dict[str, list[Cell]] = {}
     for assignment in plan.assignments:
         component = component_of(assignment.block)
-        is_head = component in ("depth_head", "point_head")
-        title = "DPT heads" if is_head else TITLES.get(component, component)
-        label = component.split("_")[0] if is_head else assignment.block.rsplit(".", 1)[-1]
+        is_single = component == assignment.block
+        title = "Heads" if is_single else titles.get(component, component)
+        label = component.split("_")[0] if is_single else assignment.block.rsplit(".", 1)[-1]
         rows.setdefault(title, []).append(_cell(assignment, label, departed.get(assignment.block)))
     return tuple(MapRow(title, tuple(cells)) for title, cells in rows.items())
 
@@ -255,13 +249,14 @@ def size_rows(data: ReportData) -> tuple[SizeRow, ...]:
     )
     if data.plan:
         errors["total"] = sum(errors.values())
-    return tuple(_size_row(size, total, errors.get(size.component)) for size in (*data.sizes, total))
+    titles = data.components
+    return tuple(_size_row(size, total, errors.get(size.component), titles) for size in (*data.sizes, total))
 
 
-def _size_row(size: ComponentSize, total: ComponentSize, error: float | None) -> SizeRow:
+def _size_row(size: ComponentSize, total: ComponentSize, error: float | None, titles: Mapping[str, str]) -> SizeRow:
     fp32 = size.parameters * FP32_BYTES
     return SizeRow(
-        title=TITLES.get(size.component, size.component.capitalize()),
+        title=titles.get(size.component, size.component.capitalize()),
         parameters=f"{size.parameters:,}",
         fp32=format_bytes(fp32),
         fp16=format_bytes(size.parameters * FP16_BYTES),
@@ -295,18 +290,23 @@ def executor_lines(executors: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
     return tuple((subject_title(name), how) for name, how in executors.items())
 
 
-def gates(report: ValidationReport) -> Table:
-    """Every row that was judged or that failed, failures first."""
+def gates(report: ValidationReport, titles: Mapping[str, str] = NO_TITLES) -> Table:
+    """Every gate, those that did not apply with the reason, and whatever else failed; failures first.
+
+    titles: of outputs.
+    """
     rows = [row for row in report.rows if row.status is not Status.INFO]
     rows.sort(key=lambda row: (row.status is not Status.FAILED, row.status is Status.NOT_RUN))
     return Table(
         ("Subject", "Output", "Metric", "Against", "Value", "Tolerance", "Status", "Why"),
-        tuple((*_names(row), number(row.value), _tolerance(row), status_title(row), row.reason) for row in rows),
+        tuple(
+            (*_names(row, titles), number(row.value), _tolerance(row), status_title(row), row.reason) for row in rows
+        ),
         tuple(str(row.status) for row in rows),
     )
 
 
-def comparison(report: ValidationReport) -> Table:
+def comparison(report: ValidationReport, titles: Mapping[str, str] = NO_TITLES) -> Table:
     """Geometry side by side: one row per figure, one column per subject, FP32 always among them."""
     subjects = [name for name in report.subjects if len(report.of(name)) > 1]
     rows: dict[tuple[str, str, str], dict[str, float | None]] = {}
@@ -315,13 +315,13 @@ def comparison(report: ValidationReport) -> Table:
             "_" in row.metric
             and (row.metric.startswith(("max_", "p99_")) or row.metric.endswith(("_drop", "_increase")))
         )
-        if not drift_or_check and row.output != "all":
+        if not drift_or_check and row.output != ALL:
             rows.setdefault((row.output, row.metric, row.against), {})[row.subject] = row.value
     return Table(
         ("Output", "Metric", "Against", *map(subject_title, subjects)),
         tuple(
             (
-                OUTPUT_TITLES.get(output, output),
+                _output_title(output, titles),
                 METRIC_TITLES.get(metric, metric),
                 AGAINST_TITLES.get(against, against),
                 *(number(values.get(name)) for name in subjects),
@@ -331,13 +331,7 @@ def comparison(report: ValidationReport) -> Table:
     )
 
 
-def _is_geometry(row: Row) -> bool:
-    """Not a drift, a baseline check, or the difference of two figures that stand in the same table."""
-    other = row.metric in (*DRIFT_METRICS, "finite_share", "relative_spread", "outputs")
-    return not other and not row.metric.endswith(("_drop", "_increase"))
-
-
-def drift_table(report: ValidationReport) -> Table:
+def drift_table(report: ValidationReport, titles: Mapping[str, str] = NO_TITLES) -> Table:
     """Distance from FP32 per output, one column per subject."""
     rows: dict[tuple[str, str, str], dict[str, float | None]] = {}
     for row in report.rows:
@@ -349,7 +343,7 @@ def drift_table(report: ValidationReport) -> Table:
             (
                 subject_title(subject),
                 AGAINST_TITLES.get(against, against),
-                OUTPUT_TITLES.get(output, output),
+                _output_title(output, titles),
                 *(number(values.get(metric)) for metric in DRIFT_METRICS),
             )
             for (subject, against, output), values in rows.items()
@@ -425,10 +419,14 @@ def _figure(value: float | int | str) -> str:
     return number(value) if isinstance(value, float) else str(value)
 
 
-def _names(row: Row) -> tuple[str, str, str, str]:
+def _output_title(output: str, titles: Mapping[str, str]) -> str:
+    return ALL_OUTPUTS if output == ALL else titles.get(output, output)
+
+
+def _names(row: Row, titles: Mapping[str, str]) -> tuple[str, str, str, str]:
     return (
         subject_title(row.subject),
-        OUTPUT_TITLES.get(row.output, row.output),
+        _output_title(row.output, titles),
         METRIC_TITLES.get(row.metric, row.metric),
         AGAINST_TITLES.get(row.against, row.against),
     )

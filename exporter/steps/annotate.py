@@ -8,11 +8,11 @@ from vggt_edge.calibration.observation.stats import CalibrationStats
 from vggt_edge.calibration.plan import PrecisionPlan
 from vggt_edge.calibration.stages.walk import StageTime
 from vggt_edge.exporter.graph import build_graph
-from vggt_edge.exporter.models.vggt import VGGT
+from vggt_edge.exporter.models.architecture import Model
 from vggt_edge.exporter.steps.context import MODEL, Job
 
 
-def annotate_step(job: Job, model: VGGT, stats: CalibrationStats, plan: PrecisionPlan) -> Path:
+def annotate_step(job: Job, model: Model, stats: CalibrationStats, plan: PrecisionPlan) -> Path:
     """The folder with the QDQ ONNX and its weights."""
     key = job.tuned_identity(stats, plan) | {"tools": job.tools}
 

@@ -55,7 +55,7 @@ def report_data(
     judged: Judged,
 ) -> ReportData:
     """What the report shows; its scene is the first of the validation."""
-    shape, request = job.scenes.shape, job.request
+    shape, request = job.shape, job.request
     inputs = manifest_inputs(job, stats, plan)
     parameters = {name: _count(block) for name, block in job.model.blocks().items()}
     rest = _count(job.model) - sum(parameters.values())
@@ -66,7 +66,7 @@ def report_data(
         target=job.profile.name,
         device_title=job.profile.title,
         input_shape=(shape.frames, shape.height, shape.width),
-        outputs=request.outputs,
+        outputs=job.heads,
         plan=plan,
         validation=judged.report,
         sensitivity=sensitivities,
@@ -74,13 +74,15 @@ def report_data(
         budget=Budget(request.max_memory_bytes, request.max_latency_ms, request.max_accuracy_drop),
         lowered=tuple(one.lowered for one in artifacts.made),
         executors=described_executors(job, artifacts),
-        scenes=(SceneView(name, images, judged.group("fp32"), judged.group("simulation")),),
+        scenes=(SceneView(name, images, judged.group("fp32"), judged.group("simulation"), job.model.outputs),),
         digests=inputs.digests,
         tools=inputs.tools,
         command=inputs.command,
         random_weights=job.checkpoint.random,
         calibration=calibration_words(job),
         notes=job.scenes.notes,
+        components=job.checkpoint.architecture.components,
+        output_titles={output.name: output.title for output in job.model.outputs},
     )
 
 

@@ -6,11 +6,11 @@ from pathlib import Path
 
 from vggt_edge.calibration.observation.collect import calibrate
 from vggt_edge.calibration.observation.stats import CalibrationStats
-from vggt_edge.exporter.models.vggt import VGGT
+from vggt_edge.exporter.models.architecture import Model
 from vggt_edge.exporter.steps.context import Job
 
 
-def calibrate_step(job: Job, model: VGGT) -> CalibrationStats:
+def calibrate_step(job: Job, model: Model) -> CalibrationStats:
     """Observe the prepared model over the calibration scenes."""
 
     def make(folder: Path) -> None:

@@ -25,9 +25,10 @@ from vggt_edge.devices.profile import DeviceProfile
 from vggt_edge.exporter.bundle import tool_versions
 from vggt_edge.exporter.machine.progress import Progress
 from vggt_edge.exporter.machine.usage import Timing
+from vggt_edge.exporter.models.architecture import Model
 from vggt_edge.exporter.models.checkpoint import Checkpoint, build_model
 from vggt_edge.exporter.models.prepared import model_of_form
-from vggt_edge.exporter.models.vggt import VGGT
+from vggt_edge.exporter.models.shape import InputShape
 from vggt_edge.exporter.request import ExportRequest
 from vggt_edge.exporter.steps.cache import StepCache
 from vggt_edge.exporter.steps.inputs import SceneSets
@@ -68,10 +69,29 @@ class Job:
         vars(other)["scenes"] = scenes  # the class is frozen, and replace() would forget the model
         return other
 
+    @property
+    def shape(self) -> InputShape:
+        """Of the input; ``UsageError`` for scenes that this architecture cannot cut into patches."""
+        return self.checkpoint.architecture.shape(*self.scenes.size)
+
+    @property
+    def heads(self) -> tuple[str, ...]:
+        """Those that were asked for, by default all that the checkpoint has."""
+        return self.checkpoint.heads(self.request.outputs)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the user should know about the weights before they are worked on."""
+        missing = [head for head in self.checkpoint.architecture.heads if head not in self.heads]
+        if self.request.outputs is not None or not missing:
+            return self.checkpoint.notes
+        lacks = f"the checkpoint has no head for {', '.join(missing)}: exporting {', '.join(self.heads)}"
+        return (*self.checkpoint.notes, lacks)
+
     @cached_property
-    def model(self) -> VGGT:
+    def model(self) -> Model:
         """The FP32 reference."""
-        return build_model(self.checkpoint, self.scenes.shape, self.request.outputs)
+        return build_model(self.checkpoint, self.shape, self.heads)
 
     @property
     def transforms(self) -> bool:
@@ -86,12 +106,12 @@ class Job:
         return len(self.scenes.calibration[: EFFORTS[self.request.effort].scenes])
 
     @cached_property
-    def form(self) -> VGGT:
+    def form(self) -> Model:
         """A model with the shapes of what is quantized; of its weights nothing is said."""
         if not self.transforms:
             return self.model
         _ = self.model  # a checkpoint that does not fit ends there, with a word about why
-        return model_of_form(self.checkpoint, self.scenes.shape, self.request.outputs)
+        return model_of_form(self.checkpoint, self.shape, self.heads)
 
     @cached_property
     def all_blocks(self) -> tuple[BlockCost, ...]:
@@ -157,7 +177,7 @@ class Job:
             "vggt_edge": version("vggt-edge"),
             "torch": version("torch"),
             "model": self.checkpoint.digest,
-            "outputs": self.request.outputs,
+            "outputs": self.heads,
             "calibration": [scene.digest for scene in self.scenes.calibration],
         }
 

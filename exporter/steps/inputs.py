@@ -18,7 +18,8 @@ from vggt_edge.calibration.scenes.scene import Scene
 from vggt_edge.calibration.scenes.synthetic import render_scene
 from vggt_edge.calibration.stages.walk import StagedModel
 from vggt_edge.devices.errors import UsageError
-from vggt_edge.exporter.models.config import InputShape, VGGTConfig
+from vggt_edge.exporter.models.checkpoint import Checkpoint
+from vggt_edge.exporter.models.shape import InputShape
 from vggt_edge.exporter.request import ExportRequest
 
 Outputs: TypeAlias = Mapping[str, npt.NDArray[np.float32]]
@@ -55,17 +56,18 @@ class SceneSets:
         return replace(self, calibration=chosen, probes=chosen[:PROBE_SCENES], pool=(), sampling=sampling)
 
     @property
-    def shape(self) -> InputShape:
+    def size(self) -> tuple[int, int, int]:
+        """Frames, height and width of every scene."""
         frames, _, height, width = self.calibration[0].images.shape
-        return InputShape(frames, height, width)
+        return frames, height, width
 
 
-def choose_scenes(request: ExportRequest, config: VGGTConfig, *, read: bool = True) -> SceneSets:
+def choose_scenes(request: ExportRequest, checkpoint: Checkpoint, *, read: bool = True) -> SceneSets:
     """The scenes to work on; with ``image_input`` as 8 bits per channel hold them: that is what the model gets.
 
     Without ``read`` the scenes of files are only counted and named; their images are black.
     """
-    chosen = _chosen(request, config, read)
+    chosen = _chosen(request, checkpoint, read)
     if not request.image_input or not read:
         return chosen
     calibration, probes, validation, pool = (
@@ -88,20 +90,23 @@ def in_8_bits(scene: Scene) -> Scene:
     return replace(scene, images=levels / np.float32(255))
 
 
-def _chosen(request: ExportRequest, config: VGGTConfig, read: bool) -> SceneSets:
+def _chosen(request: ExportRequest, checkpoint: Checkpoint, read: bool) -> SceneSets:
     """Size: the request's, else the model's native long side. Without ``--scenes``: synthetic rooms, seeded."""
     wanted = request.calibration_scenes or CALIBRATION_SCENES
     judging = request.validation_scenes or VALIDATION_SCENES
+    size, patch = request.resolution or checkpoint.config.native_resolution, checkpoint.architecture.patch
+    _check_size(size, patch)
     if request.scenes is None:
-        chosen = _synthetic(request, config, wanted, judging)
+        chosen = _synthetic(request, size, wanted, judging)
     else:
-        size = request.resolution or config.native_resolution
-        chosen = _given(request, request.scenes, size, wanted, judging, read)
-    return chosen if request.validate_on is None else _judged_on(chosen, request, request.validate_on, read)
+        chosen = _given(request, request.scenes, size, patch, wanted, judging, read)
+    if request.validate_on is None:
+        return chosen
+    return _judged_on(chosen, request, request.validate_on, InputShape(*chosen.size, patch), read)
 
 
-def _synthetic(request: ExportRequest, config: VGGTConfig, wanted: int, judging: int) -> SceneSets:
-    height, width = _synthetic_size(request, config)
+def _synthetic(request: ExportRequest, size: int | tuple[int, int], wanted: int, judging: int) -> SceneSets:
+    height, width = (size, size) if isinstance(size, int) else size
     frames = request.frames or DEFAULT_FRAMES
     return SceneSets(
         calibration := synthetic(CALIBRATION_SEED, wanted, request.seed, frames, height, width),
@@ -111,9 +116,9 @@ def _synthetic(request: ExportRequest, config: VGGTConfig, wanted: int, judging:
     )
 
 
-def _judged_on(chosen: SceneSets, request: ExportRequest, path: Path, read: bool) -> SceneSets:
+def _judged_on(chosen: SceneSets, request: ExportRequest, path: Path, shape: InputShape, read: bool) -> SceneSets:
     """With the scenes of ``--validate-on``. ``UsageError`` where one of them is among those to calibrate on."""
-    scenes, notes = _to_judge(request, path, chosen.shape, read)
+    scenes, notes = _to_judge(request, path, shape, read)
     known = {scene.digest for scene in chosen.pool or chosen.calibration} if read else set()
     if shared := [scene.name for scene in scenes if scene.digest in known]:
         raise UsageError(
@@ -134,6 +139,7 @@ def _to_judge(
         path,
         frames=shape.frames,
         shape=(shape.height, shape.width),
+        patch=shape.patch,
         max_scenes=request.validation_scenes or VALIDATION_SCENES,
         note=notes.append,
         read=read,
@@ -149,7 +155,13 @@ def _to_judge(
 
 
 def _given(
-    request: ExportRequest, path: Path, size: int | tuple[int, int], wanted: int, judging: int, read: bool
+    request: ExportRequest,
+    path: Path,
+    size: int | tuple[int, int],
+    patch: int,
+    wanted: int,
+    judging: int,
+    read: bool,
 ) -> SceneSets:
     """Scenes of ``path``; the last ones are held out for validation, unless others are there to judge on.
 
@@ -166,6 +178,7 @@ def _given(
         frames=frames,
         long_side=size if isinstance(size, int) else None,
         shape=size if isinstance(size, tuple) else None,
+        patch=patch,
         max_scenes=max(wanted, min(POOL_PER_SCENE * wanted, POOL_SCENES))
         + ((request.validation_scenes or most) if holds_out else 0),
         note=notes.append,
@@ -199,9 +212,17 @@ def synthetic(first: int, count: int, seed: int, frames: int, height: int, width
     return tuple(render_scene(start + index, frames, height, width) for index in range(count))
 
 
-def _synthetic_size(request: ExportRequest, config: VGGTConfig) -> tuple[int, int]:
-    size = request.resolution or config.native_resolution
-    return (size, size) if isinstance(size, int) else size
+def _check_size(size: int | tuple[int, int], patch: int) -> None:
+    """``UsageError`` for a side that cannot be cut into patches of this size."""
+    for side in (size,) if isinstance(size, int) else size:
+        if side % patch:
+            nearest = max(patch, round(side / patch) * patch)
+            raise UsageError(
+                f"{side} pixels cannot be cut into patches of {patch}",
+                where="--resolution",
+                expected=f"a multiple of {patch}",
+                remedy=f"try {nearest}",
+            )
 
 
 def run_model(model: StagedModel, scene: Scene) -> dict[str, npt.NDArray[np.float32]]:

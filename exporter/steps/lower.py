@@ -12,7 +12,7 @@ from vggt_edge.calibration.observation.stats import CalibrationStats
 from vggt_edge.calibration.plan import PrecisionPlan
 from vggt_edge.devices.errors import VggtEdgeError
 from vggt_edge.exporter.graph import annotated_graph
-from vggt_edge.exporter.models.vggt import VGGT
+from vggt_edge.exporter.models.architecture import Model
 from vggt_edge.exporter.steps.context import MODEL, Job
 from vggt_edge.runtimes.base import DEFAULT_OPTIONS, AnnotatedGraph, Backend, Lowered
 
@@ -39,7 +39,7 @@ class Artifacts:
     absent: Mapping[str, str]
 
 
-def lower_step(job: Job, model: VGGT, stats: CalibrationStats, plan: PrecisionPlan, graph: Path) -> Artifacts:
+def lower_step(job: Job, model: Model, stats: CalibrationStats, plan: PrecisionPlan, graph: Path) -> Artifacts:
     """Hand the annotated graph to the target's backend and to its companions.
 
     A companion is a second opinion: where it refuses or its toolchain fails, the export goes on and its report says so.

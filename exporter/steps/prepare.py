@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from vggt_edge.exporter.models.architecture import Model
 from vggt_edge.exporter.models.prepared import open_prepared, write_prepared
-from vggt_edge.exporter.models.vggt import VGGT
 from vggt_edge.exporter.steps.context import Job
 
 
-def prepare_step(job: Job) -> VGGT:
+def prepare_step(job: Job) -> Model:
     """The model that is calibrated and quantized: after its exact transforms, unless the effort is ``none``."""
     if not job.transforms:
         return job.model
@@ -24,5 +24,5 @@ def _prepared_folder(job: Job) -> Path:
     return job.cache.run("prepare", job.prepared_identity, make)
 
 
-def _open_prepared(job: Job, folder: Path) -> VGGT:
-    return open_prepared(job.checkpoint.config, job.scenes.shape, job.request.outputs, folder)
+def _open_prepared(job: Job, folder: Path) -> Model:
+    return open_prepared(job.checkpoint, job.shape, job.heads, folder)

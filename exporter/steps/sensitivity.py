@@ -10,14 +10,14 @@ from vggt_edge.calibration.observation.stats import CalibrationStats
 from vggt_edge.calibration.sensitivity.ablation import Sensitivity, measure
 from vggt_edge.calibration.sensitivity.probes import estimate
 from vggt_edge.calibration.stages.walk import StageTime
-from vggt_edge.exporter.models.vggt import VGGT
+from vggt_edge.exporter.models.architecture import Model
 from vggt_edge.exporter.steps.context import SENSITIVITY, Job
 
 PROBED_SCENES = 1
 _SENSITIVITIES = TypeAdapter(tuple[Sensitivity, ...])
 
 
-def sensitivity_step(job: Job, model: VGGT, stats: CalibrationStats) -> tuple[Sensitivity, ...]:
+def sensitivity_step(job: Job, model: Model, stats: CalibrationStats) -> tuple[Sensitivity, ...]:
     """The output error of every block under every scheme that it may get: by exact ablation, or from probes."""
     candidates = {block.name: job.schemes_of(block) for block in job.blocks}
     key = job.prepared_identity | {

@@ -7,13 +7,13 @@ from pathlib import Path
 from vggt_edge.calibration.observation.stats import CalibrationStats
 from vggt_edge.calibration.plan import PrecisionPlan
 from vggt_edge.calibration.tuning.tune import EFFORTS, tune, tuned_from
+from vggt_edge.exporter.models.architecture import Model
 from vggt_edge.exporter.models.prepared import adopt_tuned, save_tuned
-from vggt_edge.exporter.models.vggt import VGGT
 from vggt_edge.exporter.steps.context import Job
 from vggt_edge.exporter.steps.prepare import _open_prepared, _prepared_folder
 
 
-def tune_step(job: Job, model: VGGT, stats: CalibrationStats, plan: PrecisionPlan) -> VGGT:
+def tune_step(job: Job, model: Model, stats: CalibrationStats, plan: PrecisionPlan) -> Model:
     """The model with the weights that the plan's grids can hold; ``model`` stays as it is."""
     if not job.transforms:
         return model

@@ -18,8 +18,7 @@ from vggt_edge.calibration.plan import PrecisionPlan
 from vggt_edge.calibration.scenes.scene import Scene
 from vggt_edge.calibration.stages.walk import StageTime
 from vggt_edge.devices.errors import InputError, VggtEdgeError
-from vggt_edge.exporter.models.config import InputShape
-from vggt_edge.exporter.models.vggt import VGGT
+from vggt_edge.exporter.models.architecture import Model
 from vggt_edge.exporter.steps.context import MODEL, Job
 from vggt_edge.exporter.steps.lower import Artifacts, reason_of
 from vggt_edge.exporter.validation import SIMULATION, ValidationReport, validate
@@ -66,7 +65,7 @@ class Judged:
         return {key.removeprefix(prefix): self.golden[key] for key in self.golden if key.startswith(prefix)}
 
 
-def validate_step(job: Job, model: VGGT, stats: CalibrationStats, plan: PrecisionPlan, artifacts: Artifacts) -> Judged:
+def validate_step(job: Job, model: Model, stats: CalibrationStats, plan: PrecisionPlan, artifacts: Artifacts) -> Judged:
     """Judge over the held-out scenes."""
     key = job.tuned_identity(stats, plan) | {
         "profile": job.profile.to_dict(),
@@ -87,7 +86,7 @@ def validate_step(job: Job, model: VGGT, stats: CalibrationStats, plan: Precisio
 
 
 def judge(
-    job: Job, model: VGGT | None, stats: CalibrationStats, plan: PrecisionPlan, places: Places, state: Path
+    job: Job, model: Model | None, stats: CalibrationStats, plan: PrecisionPlan, places: Places, state: Path
 ) -> Judged:
     """Run FP32, the simulation, the QDQ ONNX and what runs here of the artifacts, and compare their outputs.
 
@@ -117,7 +116,13 @@ def judge(
                 missing[executor.subject] = reason_of(error)
     subjects = {name: outputs for name, outputs in ran.items() if name != "fp32"}
     report = validate(
-        scenes, ran["fp32"], subjects, job.profile.tolerances, not_run=missing, peers=companion_peers(job)
+        scenes,
+        ran["fp32"],
+        subjects,
+        job.profile.tolerances,
+        declared=job.model.outputs,
+        not_run=missing,
+        peers=companion_peers(job),
     )
     golden = {f"input/{INPUT}": scenes[0].images[None]}
     ours = [name for name in ("fp32", SIMULATION) if name in ran]
@@ -126,8 +131,8 @@ def judge(
     return Judged(report, {key: np.ascontiguousarray(golden[key]) for key in sorted(golden)})
 
 
-def golden_shape(bundle: Path) -> InputShape:
-    """The input of a bundle's model, as its golden tensors have it."""
+def golden_size(bundle: Path) -> tuple[int, int, int]:
+    """Frames, height and width of the input of a bundle's model, as its golden tensors have it."""
     path = bundle / GOLDEN
     try:
         with safe_open(path, framework="numpy") as tensors:
@@ -139,7 +144,7 @@ def golden_shape(bundle: Path) -> InputShape:
             expected=f"a tensor input/{INPUT} of shape (1, frames, 3, height, width)",
             remedy="export again",
         ) from error
-    return InputShape(frames, height, width)
+    return frames, height, width
 
 
 def executors(job: Job, made: Container[str]) -> Iterator[tuple[str, Executor]]:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from vggt_edge.calibration.metrics.output import Output
 from vggt_edge.exporter.validation import figures
 from vggt_edge.exporter.validation.outputs import Outputs
 from vggt_edge.exporter.validation.rows import FP32, Row, Status
@@ -18,16 +19,17 @@ _HEADS_DISAGREE = (
 )
 
 
-def check_baseline(samples: figures.Samples) -> list[Row]:
+def check_baseline(declared: Sequence[Output], samples: figures.Samples) -> list[Row]:
     """FP32 outputs are finite and not constant (gates), and agree across heads (a warning)."""
     reference = [sample.reference for sample in samples]
     rows = []
-    for output in reference[0]:
-        rows.append(_finite(output, reference))
-        # One frame's pose, or confidences of an easy scene, may be constant; a depth or point map may not.
-        if output in ("depth", "points"):
-            rows.append(_varied(output, reference))
-    return rows + _heads_agree(samples)
+    for output in declared:
+        if output.name in reference[0]:
+            rows.append(_finite(output.name, reference))
+            # One frame's pose, or confidences of an easy scene, may be constant; a depth or point map may not.
+            if output.quantity.varies:
+                rows.append(_varied(output.name, reference))
+    return rows + _heads_agree(declared, samples)
 
 
 def _finite(output: str, reference: Sequence[Outputs]) -> Row:
@@ -52,9 +54,9 @@ def _spread(frame: np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> float:
     return float(values.reshape(-1, values.shape[-1] if values.ndim == 3 else 1).std(axis=0).max()) / max(size, 1e-12)
 
 
-def _heads_agree(samples: figures.Samples) -> list[Row]:
+def _heads_agree(declared: Sequence[Output], samples: figures.Samples) -> list[Row]:
     rows = []
-    for figure in figures.cross_head(samples):
+    for figure in figures.cross_head(declared, samples):
         suspect = figure.value is not None and figure.value > SUSPECT_CROSS_HEAD
         reason = _HEADS_DISAGREE if suspect else figure.fault or figure.missing
         rows.append(Row(FP32, figure.output, figure.metric, "", Status.INFO, figure.value, reason=reason))

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 from vggt_edge.calibration.metrics.geometry import AnyArray
+from vggt_edge.calibration.metrics.output import Output
 from vggt_edge.calibration.scenes.scene import Scene
 from vggt_edge.devices.errors import InputError
 from vggt_edge.devices.profile import Tolerances
@@ -14,21 +15,10 @@ from vggt_edge.exporter.validation import figures
 from vggt_edge.exporter.validation.baseline import check_baseline
 from vggt_edge.exporter.validation.figures import GROUND_TRUTH, Figure, Sample
 from vggt_edge.exporter.validation.outputs import Outputs, without_batch
-from vggt_edge.exporter.validation.rows import FP32, Row, Status, ValidationReport
+from vggt_edge.exporter.validation.rows import ALL, FP32, Row, Status, ValidationReport
 
 SIMULATION = "simulation"
 _NONE: Mapping[str, str] = MappingProxyType({})
-# (output, metric) of a figure -> the tolerance that gates it. The two tables are one for each kind of reference.
-_DROP_KEYS = {
-    ("pose_enc", "auc30"): "auc30_drop_points_max",
-    ("depth", "abs_rel"): "abs_rel_increase_max",
-    ("depth", "delta125"): "delta125_drop_max",
-}
-_FP32_KEYS = {
-    ("pose_enc", "auc30"): "pose_auc30_vs_fp32_min",
-    ("depth", "abs_rel"): "depth_abs_rel_vs_fp32_max",
-    ("points", "relative_error"): "points_rel_vs_fp32_max",
-}
 _BACKEND_KEY = "backend_sqnr_db_min"
 
 
@@ -37,133 +27,140 @@ def validate(
     reference: Sequence[Outputs],
     subjects: Mapping[str, Sequence[Outputs]],
     tolerances: Tolerances,
+    *,
+    declared: Sequence[Output],
     not_run: Mapping[str, str] = _NONE,
     peers: Mapping[str, str] = _NONE,
 ) -> ValidationReport:
-    """Judge every subject's outputs.
+    """Judge every subject's outputs by the gates that the quantities of the declared outputs name.
 
-    scenes: held-out scenes. reference: per scene the FP32 outputs by name, shapes ``(1, S, ...)``. subjects: the same
-    by subject; ``simulation`` is the torch simulation, every other name a backend, which is compared with the
-    simulation as well. not_run: by backend, why it gave no outputs. peers: by subject, another one that it is compared
-    with, too; figures without a gate.
+    - scenes: held-out scenes.
+    - reference: per scene the FP32 outputs by name, shapes ``(1, S, ...)``.
+    - subjects: the same by subject; ``simulation`` is the torch simulation, every other name a backend, which is
+      compared with the simulation as well.
+    - declared: what the model says of its outputs.
+    - not_run: by backend, why it gave no outputs.
+    - peers: by subject, another one that it is compared with, too; figures without a gate.
 
-    Gates: against ground truth, the drop from FP32, where scenes have it; against FP32 on the scenes without. Raises
-    ``InputError`` when the reference's own shapes or counts do not fit the scenes; a subject that does not fit fails.
+    Every output is judged against FP32 on all scenes. Where scenes have ground truth, the drop from FP32 is judged in
+    addition. A gate that cannot be applied has a row that says why. Raises ``InputError`` when the reference's own
+    shapes or counts do not fit the scenes; a subject that does not fit fails.
     """
     if not scenes:
         raise InputError("validation without scenes", where="scenes", expected="at least one held-out scene")
-    base = [_checked(scene, outputs, FP32) for scene, outputs in zip(scenes, reference, strict=True)]
+    judge = _Judge(tuple(declared), tolerances)
+    base = [judge.checked(scene, outputs, FP32) for scene, outputs in zip(scenes, reference, strict=True)]
     fp32 = [Sample(scene, ours, ours) for scene, ours in zip(scenes, base, strict=True)]
-    rows = check_baseline(fp32)
+    rows = check_baseline(declared, fp32)
     if any(row.status is Status.FAILED for row in rows):
         broken = "the FP32 reference is not usable"
         rows += [_not_run(name, broken) for name in subjects]
     else:
-        truth = _geometry(fp32)
-        rows += [_plain_row(FP32, figure, GROUND_TRUTH) for figure in truth]
+        if any(scene.ground_truth is not None for scene in scenes):
+            rows += [_plain_row(FP32, figure, GROUND_TRUTH) for figure in judge.truth(fp32)]
         for name, outputs in subjects.items():
-            rows += _judge_subject(name, fp32, outputs, subjects.get(SIMULATION), truth, tolerances)
+            rows += judge.subject(name, fp32, outputs, subjects.get(SIMULATION))
             if (peer := peers.get(name)) in subjects:
-                rows += _peer_rows(name, fp32, outputs, str(peer), subjects[str(peer)])
+                rows += judge.peer(name, fp32, outputs, str(peer), subjects[str(peer)])
     rows += [_not_run(name, reason) for name, reason in not_run.items()]
     with_truth = tuple(scene.name for scene in scenes if scene.ground_truth is not None)
     return ValidationReport(tuple(scene.name for scene in scenes), with_truth, tuple(rows))
 
 
-def _judge_subject(
-    name: str,
-    fp32: Sequence[Sample],
-    outputs: Sequence[Outputs],
-    simulation: Sequence[Outputs] | None,
-    truth: Sequence[Figure],
-    tolerances: Tolerances,
-) -> list[Row]:
-    try:
-        ours = [_checked(sample.scene, each, name) for sample, each in zip(fp32, outputs, strict=True)]
-    except (InputError, ValueError) as error:
-        return [Row(name, "all", "outputs", FP32, Status.FAILED, reason=str(error).replace("\n", ";"))]
-    samples = [replace(sample, ours=each) for sample, each in zip(fp32, ours, strict=True)]
-    rows = _ground_truth_rows(name, samples, truth, tolerances)
-    rows += _fp32_rows(name, samples, tolerances)
-    rows += [_plain_row(name, figure, "") for figure in figures.cross_head(samples)]
-    base = [sample.reference for sample in samples]
-    rows += [_plain_row(name, figure, FP32) for figure in figures.drifts(ours, base)]
-    if name != SIMULATION and simulation is not None:
-        rows += _backend_rows(name, samples, simulation, tolerances)
-    return rows
+@dataclass(frozen=True)
+class _Judge:
+    """What is judged, and by which limits."""
+
+    declared: tuple[Output, ...]
+    tolerances: Tolerances
+
+    def subject(
+        self, name: str, fp32: Sequence[Sample], outputs: Sequence[Outputs], simulation: Sequence[Outputs] | None
+    ) -> list[Row]:
+        try:
+            ours = [self.checked(sample.scene, each, name) for sample, each in zip(fp32, outputs, strict=True)]
+        except (InputError, ValueError) as error:
+            return [Row(name, ALL, "outputs", FP32, Status.FAILED, reason=str(error).replace("\n", ";"))]
+        samples = [replace(sample, ours=each) for sample, each in zip(fp32, ours, strict=True)]
+        rows = self._against_truth(name, samples, fp32)
+        rows += [self._row(name, figure, FP32) for figure in figures.against_fp32(self.declared, samples)]
+        rows += [_plain_row(name, figure, "") for figure in figures.cross_head(self.declared, samples)]
+        base = [sample.reference for sample in samples]
+        rows += [_plain_row(name, figure, FP32) for figure in figures.drifts(self.declared, ours, base)]
+        if name != SIMULATION and simulation is not None:
+            rows += self._backend_rows(name, samples, simulation)
+        return rows
+
+    def truth(self, samples: Sequence[Sample]) -> list[Figure]:
+        return figures.against_ground_truth(self.declared, samples)
+
+    def _against_truth(self, name: str, samples: Sequence[Sample], fp32: Sequence[Sample]) -> list[Row]:
+        """The figures themselves, and for the gated ones how much worse than FP32 they are.
+
+        Without any ground truth only the gates are listed, each with the reason why it does not apply.
+        """
+        rows = []
+        for ours, base in zip(self.truth(samples), self.truth(fp32), strict=True):
+            if any(sample.truth is not None for sample in samples):
+                rows.append(_plain_row(name, ours, GROUND_TRUTH))
+            if ours.gate:
+                rows.append(self._row(name, _loss(ours, base), GROUND_TRUTH))
+        return rows
+
+    def _backend_rows(self, name: str, samples: Sequence[Sample], simulation: Sequence[Outputs]) -> list[Row]:
+        try:
+            simulated = [self.checked(one.scene, it, SIMULATION) for one, it in zip(samples, simulation, strict=True)]
+        except (InputError, ValueError) as error:
+            return [Row(name, ALL, "outputs", SIMULATION, Status.NOT_RUN, reason=f"no simulation: {error}")]
+        drifts = figures.drifts(self.declared, [sample.ours for sample in samples], simulated)
+        gated = [replace(one, gate=_BACKEND_KEY) if one.metric == "sqnr_db" else one for one in drifts]
+        return [self._row(name, figure, SIMULATION) for figure in gated]
+
+    def peer(
+        self, name: str, fp32: Sequence[Sample], outputs: Sequence[Outputs], peer: str, theirs: Sequence[Outputs]
+    ) -> list[Row]:
+        """Drift from another artifact of the same plan; nothing where one does not fit, which its own rows say."""
+        try:
+            ours = [self.checked(sample.scene, each, name) for sample, each in zip(fp32, outputs, strict=True)]
+            base = [self.checked(sample.scene, each, peer) for sample, each in zip(fp32, theirs, strict=True)]
+        except (InputError, ValueError):
+            return []
+        return [_plain_row(name, figure, peer) for figure in figures.drifts(self.declared, ours, base)]
+
+    def checked(self, scene: Scene, outputs: Outputs, subject: str) -> dict[str, AnyArray]:
+        frames, _, height, width = scene.images.shape
+        where = f"{subject} on scene {scene.name}"
+        checked = without_batch(self.declared, outputs, (frames, height, width), where)
+        if not checked:
+            known = ", ".join(output.name for output in self.declared)
+            raise InputError("no known outputs", where=where, expected=f"some of: {known}")
+        return checked
+
+    def _row(self, subject: str, figure: Figure, against: str) -> Row:
+        """A figure, judged where it has a gate."""
+        row = replace(_plain_row(subject, figure, against), tolerance_key=figure.gate)
+        if not figure.gate:
+            return row
+        limit: float | None = getattr(self.tolerances, figure.gate)
+        if figure.value is None:
+            return replace(row, tolerance=limit)
+        if limit is None:
+            return replace(row, status=Status.NOT_RUN, reason="the device profile sets no tolerance")
+        ok = figure.value >= limit if figure.gate.endswith("_min") else figure.value <= limit
+        return replace(row, tolerance=limit, status=Status.PASSED if ok else Status.FAILED)
 
 
-def _geometry(samples: Sequence[Sample]) -> list[Figure]:
-    with_truth = [sample for sample in samples if sample.scene.ground_truth is not None]
-    return figures.against_ground_truth(with_truth) if with_truth else []
-
-
-def _ground_truth_rows(
-    name: str, samples: Sequence[Sample], truth: Sequence[Figure], tolerances: Tolerances
-) -> list[Row]:
-    """The figures themselves, and for the gated ones how much worse than FP32 they are."""
-    rows = []
-    for ours, base in zip(_geometry(samples), truth, strict=True):
-        rows.append(_plain_row(name, ours, GROUND_TRUTH))
-        key = _DROP_KEYS.get((ours.output, ours.metric))
-        if key is None:
-            continue
-        word = "increase" if key.endswith("increase_max") else "drop"
-        worse = None
-        if ours.value is not None and base.value is not None:
-            worse = ours.value - base.value if word == "increase" else base.value - ours.value
-        # Where FP32 has no figure either, the subject cannot have lost it.
-        missing = ours.missing or (f"FP32 has no such figure: {base.fault}" if base.fault else "")
-        change = Figure(ours.output, f"{ours.metric}_{word}", worse, "" if missing else ours.fault, missing)
-        rows.append(_gated(name, change, GROUND_TRUTH, key, tolerances))
-    return rows
-
-
-def _fp32_rows(name: str, samples: Sequence[Sample], tolerances: Tolerances) -> list[Row]:
-    """Gated on the scenes without ground truth; figures only where every scene has it."""
-    without = [sample for sample in samples if sample.scene.ground_truth is None]
-    if not without:
-        return [_plain_row(name, figure, FP32) for figure in figures.against_fp32(samples)]
-    return [
-        _gated(name, figure, FP32, _FP32_KEYS[figure.output, figure.metric], tolerances)
-        for figure in figures.against_fp32(without)
-    ]
-
-
-def _backend_rows(
-    name: str, samples: Sequence[Sample], simulation: Sequence[Outputs], tolerances: Tolerances
-) -> list[Row]:
-    try:
-        simulated = [_checked(each.scene, it, SIMULATION) for each, it in zip(samples, simulation, strict=True)]
-    except (InputError, ValueError) as error:
-        return [Row(name, "all", "outputs", SIMULATION, Status.NOT_RUN, reason=f"no simulation: {error}")]
-    rows = []
-    for figure in figures.drifts([sample.ours for sample in samples], simulated):
-        if figure.metric == "sqnr_db":
-            rows.append(_gated(name, figure, SIMULATION, _BACKEND_KEY, tolerances))
-        else:
-            rows.append(_plain_row(name, figure, SIMULATION))
-    return rows
-
-
-def _peer_rows(
-    name: str, fp32: Sequence[Sample], outputs: Sequence[Outputs], peer: str, theirs: Sequence[Outputs]
-) -> list[Row]:
-    """Drift from another artifact of the same plan; nothing where one of them does not fit, which its own rows say."""
-    try:
-        ours = [_checked(sample.scene, each, name) for sample, each in zip(fp32, outputs, strict=True)]
-        base = [_checked(sample.scene, each, peer) for sample, each in zip(fp32, theirs, strict=True)]
-    except (InputError, ValueError):
-        return []
-    return [_plain_row(name, figure, peer) for figure in figures.drifts(ours, base)]
-
-
-def _checked(scene: Scene, outputs: Outputs, subject: str) -> dict[str, AnyArray]:
-    frames, _, height, width = scene.images.shape
-    checked = without_batch(outputs, (frames, height, width), f"{subject} on scene {scene.name}")
-    if not checked:
-        raise InputError("no known outputs", where=f"{subject} on scene {scene.name}", expected="pose_enc, depth, ..")
-    return checked
+def _loss(ours: Figure, base: Figure) -> Figure:
+    """How much worse than FP32 a figure against ground truth is, by what its gate limits: an increase or a drop."""
+    word = "increase" if ours.gate.endswith("increase_max") else "drop"
+    worse = None
+    if ours.value is not None and base.value is not None:
+        worse = ours.value - base.value if word == "increase" else base.value - ours.value
+    # Where FP32 has no figure either, the subject cannot have lost it.
+    missing = ours.missing or (f"FP32 has no such figure: {base.fault}" if base.fault else "")
+    return replace(
+        ours, metric=f"{ours.metric}_{word}", value=worse, fault="" if missing else ours.fault, missing=missing
+    )
 
 
 def _plain_row(subject: str, figure: Figure, against: str) -> Row:
@@ -173,16 +170,5 @@ def _plain_row(subject: str, figure: Figure, against: str) -> Row:
     return Row(subject, figure.output, figure.metric, against, status, figure.value, reason=reason)
 
 
-def _gated(subject: str, figure: Figure, against: str, key: str, tolerances: Tolerances) -> Row:
-    row = replace(_plain_row(subject, figure, against), tolerance_key=key)
-    limit: float | None = getattr(tolerances, key)
-    if figure.value is None:
-        return replace(row, tolerance=limit)
-    if limit is None:
-        return replace(row, reason="the device profile sets no tolerance")
-    ok = figure.value >= limit if key.endswith("_min") else figure.value <= limit
-    return replace(row, tolerance=limit, status=Status.PASSED if ok else Status.FAILED)
-
-
 def _not_run(subject: str, reason: str) -> Row:
-    return Row(subject, "all", "outputs", FP32, Status.NOT_RUN, reason=reason)
+    return Row(subject, ALL, "outputs", FP32, Status.NOT_RUN, reason=reason)

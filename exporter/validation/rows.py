@@ -11,6 +11,7 @@ from vggt_edge.devices.errors import InputError
 
 SCHEMA_VERSION = 1
 FP32 = "fp32"
+ALL = "all"  # in the place of an output: the subject as a whole
 
 
 class Status(StrEnum):
@@ -41,6 +42,11 @@ class Row:
     tolerance_key: str = ""
     reason: str = ""
 
+    @property
+    def is_of_an_output(self) -> bool:
+        """Whether it is about one output of something other than FP32."""
+        return self.subject != FP32 and self.output != ALL
+
 
 @dataclass(frozen=True)
 class ValidationReport:
@@ -61,13 +67,22 @@ class ValidationReport:
 
     @property
     def status(self) -> Status:
-        """``failed`` if any row failed; ``passed`` if a gate of a subject other than FP32 held; else ``not_run``.
+        """``failed`` if any row failed; ``passed`` if a gate held for every output of every subject but FP32.
 
-        That FP32 is sound says nothing about what was exported.
+        Else ``not_run``: that FP32 is sound, or that another output holds, says nothing about an output without a gate.
         """
         if self.failures:
             return Status.FAILED
+        if self.ungated:
+            return Status.NOT_RUN
         return overall(tuple(row for row in self.rows if row.subject != FP32))
+
+    @property
+    def ungated(self) -> tuple[tuple[str, str], ...]:
+        """(subject, output) of every output that was computed and that no gate has judged."""
+        seen = dict.fromkeys((row.subject, row.output) for row in self.rows if row.is_of_an_output)
+        judged = {(row.subject, row.output) for row in self.rows if row.status in (Status.PASSED, Status.FAILED)}
+        return tuple(pair for pair in seen if pair not in judged)
 
     def status_of(self, subject: str) -> Status:
         return overall(self.of(subject))

@@ -9,7 +9,7 @@ import subprocess
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,9 @@ from safetensors.numpy import save
 from vggt_edge.calibration.scenes.resize import check_shape
 from vggt_edge.devices.errors import InputError
 from vggt_edge.runtimes.base import Arrays, Check
+
+if TYPE_CHECKING:
+    from vggt_edge.calibration.metrics.output import Output
 
 KIT_FILE, GOLDEN_FILE = "kit.json", "golden.safetensors"
 BUILD_TIMEOUT_S = 1800.0
@@ -29,10 +32,11 @@ _LEVEL_TOLERANCE = 1e-3
 
 @dataclass(frozen=True)
 class KitOutput:
-    """``shape``: with the batch of 1, as the model declares it."""
+    """``shape``: with the batch of 1. ``kind``: of its quantity, by which it is known how to decode it."""
 
     name: str
     shape: tuple[int, ...]
+    kind: str
 
 
 @dataclass(frozen=True)
@@ -86,8 +90,8 @@ def sha256(path: Path) -> str:
 
 
 def check_input(frames: int, height: int, width: int, where: str) -> None:
-    """``UsageError`` for a size that is not made of whole patches, ``InputError`` for a senseless number of frames."""
-    check_shape(height, width)
+    """``UsageError`` for a size without pixels, ``InputError`` for a senseless number of frames."""
+    check_shape(height, width, patch=1)
     if not 1 <= frames <= _MAX_FRAMES:
         raise InputError(f"{frames} frames", where=where, expected=f"1 to {_MAX_FRAMES}")
 
@@ -98,25 +102,31 @@ def check_plain_name(what: str, name: str, where: str) -> None:
         raise InputError(f"{what} {name!r}", where=where, expected="a plain name without folders")
 
 
+def kit_outputs(shapes: Mapping[str, tuple[int, ...]], declared: Sequence[Output]) -> tuple[KitOutput, ...]:
+    """The outputs of an artifact, whose shapes these are, with what the model declares of them.
+
+    ``InputError`` for an output that the model does not declare.
+    """
+    kinds = {output.name: output.quantity.kind for output in declared}
+    for name in shapes:
+        if name not in kinds:
+            raise InputError(f"output {name!r} is not declared", where="device kit", expected=f"one of: {list(kinds)}")
+    return tuple(KitOutput(name, shape, kinds[name]) for name, shape in shapes.items())
+
+
 def check_outputs(outputs: Iterable[KitOutput], frames: int, height: int, width: int, where: str) -> None:
-    """``InputError`` for an output that no kit knows, or that has another shape."""
-    expected = known_outputs(frames, height, width)
+    """``InputError`` for an output that the apps cannot decode, or that has another shape than its kind."""
+    from vggt_edge.calibration.metrics.quantities import KINDS  # brings torch, which no list of backends needs
+
+    expected = {kind: (1, *quantity.shape(frames, height, width)) for kind, quantity in KINDS.items()}
     for output in outputs:
-        if output.shape != expected.get(output.name):
+        if output.shape != expected.get(output.kind):
             raise InputError(
-                f"output {output.name!r} of shape {output.shape}", where=where, expected=f"one of: {expected}"
+                f"output {output.name!r} is a {output.kind} of shape {output.shape}",
+                where=where,
+                expected=f"a kind and shape that the apps decode, one of: {expected}",
+                remedy="leave this output out with --outputs",
             )
-
-
-def known_outputs(frames: int, height: int, width: int) -> dict[str, tuple[int, ...]]:
-    pixels = (1, frames, height, width)
-    return {
-        "pose_enc": (1, frames, 9),
-        "depth": pixels,
-        "depth_conf": pixels,
-        "points": (*pixels, 3),
-        "points_conf": pixels,
-    }
 
 
 def read_kit(path: Path, version: int) -> dict[str, Any]:

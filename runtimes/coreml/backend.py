@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -26,6 +26,7 @@ from vggt_edge.runtimes.base import (
     Options,
 )
 from vggt_edge.runtimes.common.audit import load_onnx
+from vggt_edge.runtimes.common.kit import kit_outputs
 from vggt_edge.runtimes.common.packages import installed
 from vggt_edge.runtimes.common.typed import fp32_names, type_graph
 from vggt_edge.runtimes.coreml import ane, kit_files
@@ -36,6 +37,7 @@ from vggt_edge.runtimes.coreml.save import save_package
 from vggt_edge.runtimes.coreml.translate import ImageInput, to_mil
 
 if TYPE_CHECKING:  # torch is loaded when a package is run, not when the backends are listed
+    from vggt_edge.calibration.metrics.output import Output
     from vggt_edge.runtimes.coreml.interpreter import MilSession
 
 FOLDER, PACKAGE = "coreml", "vggt.mlpackage"
@@ -43,15 +45,7 @@ SCHEMES = ("fp32", "fp16", "w8a16", "p6a16", "w4a16", "p4a16", "w8a8")
 IMAGES = "images"
 _COMPUTE_UNITS = {"neural_engine": "cpuAndNeuralEngine", "gpu": "cpuAndGPU", "cpu": "cpuOnly", None: "all"}
 REMEDY = "pip install 'vggt-edge[apple]'"
-DESCRIPTIONS = {
-    IMAGES: "frames, RGB in [0, 1], (1, frames, 3, height, width); the first one is the reference",
-    "pose_enc": "per frame: translation 3, quaternion xyzw 4, vertical and horizontal field of view in radians; "
-    "world to camera",
-    "depth": "depth of every pixel, in units of the scene",
-    "depth_conf": "confidence of the depth, from 1",
-    "points": "x, y, z of every pixel in the first camera's coordinates",
-    "points_conf": "confidence of the points, from 1",
-}
+IMAGES_DESCRIPTION = "frames, RGB in [0, 1], (1, frames, 3, height, width); the first one is the reference"
 
 
 class CoreML:
@@ -90,8 +84,8 @@ class CoreML:
         images = _asked_images(frames) if options.image_input else None
         metadata = {kit_files.PLAN_DIGEST_KEY: plan.digest, "vggt_edge.target": profile.name}
         save_package(
-            to_mil(model, ios, images), package, ios=ios, metadata=metadata, descriptions=_descriptions(images),
-            images=images,
+            to_mil(model, ios, images), package, ios=ios, metadata=metadata, about=graph.about,
+            descriptions=_descriptions(graph, images), images=images,
         )  # fmt: skip
         program = load_program(package)
         realised = audit_program(program, plan)
@@ -100,7 +94,7 @@ class CoreML:
             ane.enforce(findings)
         checks = [_package_check(program, ios, len(islands)), ane.as_check(findings, profile)]
         if frames is not None:
-            kit_files.write_kit(package.parent, _kit(program, plan, profile, frames, ios))
+            kit_files.write_kit(package.parent, _kit(program, graph.outputs, plan, profile, frames, ios))
             checks.append(kit_files.compile_check())
         return Lowered(self.name, _files(out_dir), realised, tuple(checks), findings)
 
@@ -124,7 +118,12 @@ class CoreML:
 
 
 def _kit(
-    program: MilProgram, plan: PrecisionPlan, profile: DeviceProfile, size: ImageInput, ios: int
+    program: MilProgram,
+    declared: Sequence[Output],
+    plan: PrecisionPlan,
+    profile: DeviceProfile,
+    size: ImageInput,
+    ios: int,
 ) -> kit_files.KitDescription:
     types = program.value_types()
     return kit_files.KitDescription(
@@ -135,7 +134,7 @@ def _kit(
         frames=size.frames,
         height=size.height,
         width=size.width,
-        outputs=tuple(kit_files.KitOutput(name, types[name].shape) for name in program.outputs),
+        outputs=kit_outputs({name: types[name].shape for name in program.outputs}, declared),
         compute_units=_COMPUTE_UNITS[profile.compute_units],
         minimum_ios=ios,
         blocks=tuple(kit_files.KitBlock(one.block, one.scheme) for one in plan.assignments),
@@ -181,9 +180,11 @@ def _asked_images(frames: ImageInput | None) -> ImageInput:
     return frames
 
 
-def _descriptions(images: ImageInput | None) -> dict[str, str]:
+def _descriptions(graph: AnnotatedGraph, images: ImageInput | None) -> dict[str, str]:
+    """By name of an input or output, what it is."""
     frames = images.names if images is not None else ()
-    return DESCRIPTIONS | {name: f"frame {index}, RGB" for index, name in enumerate(frames)}
+    described = {output.name: output.description for output in graph.outputs}
+    return {IMAGES: IMAGES_DESCRIPTION, **described, **{name: f"frame {i}, RGB" for i, name in enumerate(frames)}}
 
 
 def _package_check(program: MilProgram, ios: int, fp32_nodes: int) -> Check:

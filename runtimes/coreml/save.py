@@ -29,16 +29,17 @@ def save_package(
     ios: int,
     metadata: Mapping[str, str],
     descriptions: Mapping[str, str],
+    about: str = "",
     images: ImageInput | None = None,
 ) -> None:
     """Write ``program`` to the folder ``target``, which must not exist.
 
-    metadata: the free key-value part. descriptions: what each input and output is, by name. ``LoweringError`` where
-    coremltools refuses the program.
+    metadata: the free key-value part. descriptions: what each input and output is, by name. about: the model, in a
+    line. ``LoweringError`` where coremltools refuses the program.
     """
     model = _convert(program, ios, images)
     specification = model.get_spec()
-    _describe(specification, metadata, descriptions)
+    _describe(specification, metadata, descriptions, about)
     folder = target / "Data" / _AUTHOR
     folder.mkdir(parents=True)
     if model.weights_dir is not None:
@@ -75,16 +76,16 @@ def _convert(program: Any, ios: int, images: ImageInput | None) -> Any:
         ) from error
 
 
-def _describe(specification: Any, metadata: Mapping[str, str], descriptions: Mapping[str, str]) -> None:
-    about = specification.description
-    for feature in (*about.input, *about.output):
+def _describe(specification: Any, metadata: Mapping[str, str], descriptions: Mapping[str, str], about: str) -> None:
+    described = specification.description
+    for feature in (*described.input, *described.output):
         feature.shortDescription = descriptions.get(feature.name, "")
-    user = about.metadata.userDefined
+    user = described.metadata.userDefined
     user.pop(_DATED, None)
     for key, value in metadata.items():
         user[key] = value
-    about.metadata.shortDescription = "VGGT: cameras, depth and points from a few photographs (arXiv 2503.11651)"
-    about.metadata.author = "vggt-edge"
+    described.metadata.shortDescription = about
+    described.metadata.author = "vggt-edge"
 
 
 def _manifest() -> dict[str, Any]:

@@ -29,6 +29,7 @@ from vggt_edge.runtimes.base import (
     Options,
     Realised,
 )
+from vggt_edge.runtimes.common.kit import kit_outputs
 from vggt_edge.runtimes.executorch import kit_files
 from vggt_edge.runtimes.executorch.files import FOLDER, MODEL_FILE, PROGRAM, WEIGHTS
 from vggt_edge.runtimes.executorch.model_file import Border, write_model_file
@@ -38,6 +39,7 @@ from vggt_edge.runtimes.executorch.session import ExecuTorchSession
 if TYPE_CHECKING:  # listing the backends must not cost the import of torch
     from torch.export import ExportedProgram
 
+    from vggt_edge.calibration.metrics.output import Output
     from vggt_edge.runtimes.executorch.assemble import Assembled
     from vggt_edge.runtimes.executorch.pieces import Pieces
     from vggt_edge.runtimes.executorch.xnnpack import LoweredPiece
@@ -86,7 +88,7 @@ class ExecuTorch:
             made.lowering,
             _run_check(folder),
             made.block_errors,
-            *_kit_checks(folder, made.borders, plan, profile, made.planned_bytes),
+            *_kit_checks(folder, made.borders, graph.outputs, plan, profile, made.planned_bytes),
         )
         return Lowered(self.name, _files(out_dir), made.realised, checks, made.findings)
 
@@ -235,6 +237,7 @@ def _run_check(folder: Path) -> Check:
 def _kit_checks(
     folder: Path,
     borders: tuple[tuple[Border, ...], tuple[Border, ...]],
+    declared: Sequence[Output],
     plan: PrecisionPlan,
     profile: DeviceProfile,
     planned_bytes: int,
@@ -253,7 +256,7 @@ def _kit_checks(
         frames=images.shape[1],
         height=images.shape[3],
         width=images.shape[4],
-        outputs=tuple(kit_files.KitOutput(one.name, one.shape) for one in outputs),
+        outputs=kit_outputs({one.name: one.shape for one in outputs}, declared),
         blocks=tuple(kit_files.KitBlock(one.block, one.scheme) for one in plan.assignments),
         backend_sqnr_db_min=profile.tolerances.backend_sqnr_db_min,
     )

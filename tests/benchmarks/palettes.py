@@ -22,6 +22,7 @@ from vggt_edge.calibration.quantization import apply, palette
 from vggt_edge.exporter.models.checkpoint import build_model
 from vggt_edge.exporter.models.config import OUTPUTS, InputShape
 from vggt_edge.exporter.models.registry import open_model
+from vggt_edge.exporter.models.vggt import ARCHITECTURE
 from vggt_edge.exporter.steps.inputs import BENCH_SEED, CALIBRATION_SEED, Outputs, run_model, synthetic
 from vggt_edge.exporter.validation import figures
 from vggt_edge.exporter.validation.figures import Sample
@@ -69,9 +70,9 @@ def varied(variant: Variant) -> Iterator[None]:
 
 
 def row(name: str, samples: list[Sample]) -> str:
-    truth = {(one.output, one.metric): one.value for one in figures.against_ground_truth(samples)}
-    (cross,) = (one.value for one in figures.cross_head(samples) if one.metric == "cross_head")
-    drifts = figures.drifts([one.ours for one in samples], [one.reference for one in samples])
+    truth = {(one.output, one.metric): one.value for one in figures.against_ground_truth(ARCHITECTURE.outputs, samples)}
+    (cross,) = (one.value for one in figures.cross_head(ARCHITECTURE.outputs, samples) if one.metric == "cross_head")
+    drifts = figures.drifts(ARCHITECTURE.outputs, [one.ours for one in samples], [one.reference for one in samples])
     points = next(one.value for one in drifts if (one.output, one.metric) == ("points", "sqnr_db"))
     cells = (truth["pose_enc", "auc30"], truth["pose_enc", "auc5"], truth["depth", "abs_rel"], cross, points)
     return f"| {name} | " + " | ".join(f"{cell:.3g}" for cell in cells) + " |"
@@ -88,7 +89,7 @@ def main() -> None:
     scenes = synthetic(BENCH_SEED, arguments.scene_count, 0, *shown)
 
     def outputs(model: torch.nn.Module) -> list[Outputs]:
-        return [without_batch(run_model(model, scene), shown, scene.name) for scene in scenes]  # type: ignore[arg-type]
+        return [without_batch(ARCHITECTURE.outputs, run_model(model, scene), shown, scene.name) for scene in scenes]  # type: ignore[arg-type]
 
     fp32 = outputs(reference)
     print("| | AUC@30 | AUC@5 | AbsRel | cross-head | points against FP32, dB |\n|---|---|---|---|---|---|")

@@ -127,7 +127,7 @@ class Judge:
         block = self.block_of[name]
         replaced = {name.removeprefix(f"{block}."): layer}
         with swapped(self.blocks[block], replaced), self.memo.replaying(computed=block):
-            return float(task_loss(self._outputs(), self.reference))
+            return float(task_loss(self.model.outputs, self._outputs(), self.reference))
 
 
 def searched_stages(model: StagedModel, scenes: Sequence[Scene], seed: int) -> Iterator[dict[str, Tensor]]:

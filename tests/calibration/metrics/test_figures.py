@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
 from vggt_edge.calibration.metrics import figures as metrics
-from vggt_edge.calibration.metrics.geometry import Array, compose_poses, encode_pose, unproject
+from vggt_edge.calibration.metrics.geometry import Array, compose_poses, unproject
+from vggt_edge.calibration.metrics.scale import scene_scale
 from vggt_edge.devices.errors import InputError
 
 SEEDS = st.integers(0, 10_000)
@@ -183,19 +184,19 @@ class TestPoints:
 class TestCrossHead:
     def test_consistent_heads_agree_and_a_shift_is_its_share_of_the_scene(self) -> None:
         depth, poses, points = wavy(0)
-        encoding = encode_pose(poses, np.tile(INTRINSICS, (2, 1, 1)), (12, 16))
-        assert metrics.cross_head_error(encoding, depth, points) < 1e-9
+        cameras = poses, np.tile(INTRINSICS, (2, 1, 1))
+        assert metrics.cross_head_error(cameras, depth, points) < 1e-9
         shifted = points + np.array([0.3, 0, 0])
-        expected = 0.3 / metrics.scene_scale(shifted)
-        assert metrics.cross_head_error(encoding, depth, shifted) == pytest.approx(expected)
+        expected = 0.3 / scene_scale(np.linalg.norm(shifted, axis=-1))
+        assert metrics.cross_head_error(cameras, depth, shifted) == pytest.approx(expected)
 
     def test_only_confident_pixels_count(self) -> None:
         depth, poses, points = wavy(0)
-        encoding = encode_pose(poses, np.tile(INTRINSICS, (2, 1, 1)), (12, 16))
+        cameras = poses, np.tile(INTRINSICS, (2, 1, 1))
         confidence = np.where(np.arange(12)[:, None] < 6, 5.0, 1.0) * np.ones(depth.shape)
         points[:, 6:] += 10
-        assert metrics.cross_head_error(encoding, depth, points, (confidence,)) < 1e-9
-        assert metrics.cross_head_error(encoding, depth, points) > 0.1
+        assert metrics.cross_head_error(cameras, depth, points, (confidence,)) < 1e-9
+        assert metrics.cross_head_error(cameras, depth, points) > 0.1
 
     @given(SEEDS)
     def test_at_least_half_of_the_pixels_are_confident(self, seed: int) -> None:

@@ -14,8 +14,9 @@ from vggt_edge.calibration.scenes.scene import Scene
 from vggt_edge.calibration.scheme import scheme
 from vggt_edge.calibration.sensitivity.ablation import HUBER_DELTA, Sensitivity, measure, output_errors, weighted
 from vggt_edge.devices.errors import InputError, UnknownNameError
-from vggt_edge.exporter.models.vggt import VGGT
+from vggt_edge.exporter.models.vggt import ARCHITECTURE, VGGT
 
+DECLARED = ARCHITECTURE.outputs
 CANDIDATES = {
     "patch_embed.blocks.0": ("w4a16",),
     "global_blocks.2": ("w8a8", "fp16"),
@@ -43,10 +44,10 @@ def test_replayed_blocks_change_nothing(
             for scene in scenes[:2]:
                 reference = dict(zip(model.output_names, model(images_of(scene)), strict=True))
                 outputs = dict(zip(model.output_names, ablated(images_of(scene)), strict=True))
-                for name, error in output_errors(outputs, reference).items():
+                for name, error in output_errors(model.outputs, outputs, reference).items():
                     expected[name] += error / 2
         assert dict(entry.per_output) == expected
-        assert entry.error == weighted(expected)
+        assert entry.error == weighted(model.outputs, expected)
 
 
 def test_order_is_that_of_the_candidates(measured: tuple[Sensitivity, ...]) -> None:
@@ -92,22 +93,24 @@ def test_opposite_quaternions_are_the_same_rotation() -> None:
     pose = torch.randn(1, 3, 9, generator=torch.Generator().manual_seed(0))
     flipped = pose.clone()
     flipped[..., 3:7] *= -1
-    assert output_errors({"pose_enc": flipped}, {"pose_enc": pose}) == {"pose_enc": 0.0}
+    assert output_errors(DECLARED, {"pose_enc": flipped}, {"pose_enc": pose}) == {"pose_enc": 0.0}
 
 
 def test_errors_do_not_depend_on_the_unit_of_length() -> None:
     generator = torch.Generator().manual_seed(0)
     points = torch.randn(1, 2, 4, 4, 3, generator=generator)
     moved = points + 0.01 * torch.randn(points.shape, generator=generator)
-    (one,) = output_errors({"points": moved}, {"points": points}).values()
-    (ten,) = output_errors({"points": 10 * moved}, {"points": 10 * points}).values()
+    (one,) = output_errors(DECLARED, {"points": moved}, {"points": points}).values()
+    (ten,) = output_errors(DECLARED, {"points": 10 * moved}, {"points": 10 * points}).values()
     assert one == pytest.approx(ten, rel=1e-4)
 
 
 def test_formula_of_a_known_error() -> None:
     depth = torch.full((1, 1, 2, 2), 4.0)
-    assert output_errors({"depth": depth * 1.02}, {"depth": depth})["depth"] == pytest.approx(0.02**2 / 2, rel=1e-4)
-    far = output_errors({"depth": depth * 2}, {"depth": depth})["depth"]
+    assert output_errors(DECLARED, {"depth": depth * 1.02}, {"depth": depth})["depth"] == pytest.approx(
+        0.02**2 / 2, rel=1e-4
+    )
+    far = output_errors(DECLARED, {"depth": depth * 2}, {"depth": depth})["depth"]
     assert far == pytest.approx(HUBER_DELTA * (1 - HUBER_DELTA / 2))
 
 

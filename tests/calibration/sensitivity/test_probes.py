@@ -12,6 +12,8 @@ import torch
 from scipy.stats import spearmanr
 from torch import Tensor, nn
 
+from vggt_edge.calibration.metrics.output import Output
+from vggt_edge.calibration.metrics.quantities import Depth
 from vggt_edge.calibration.observation.collect import images_of
 from vggt_edge.calibration.observation.stats import CalibrationStats
 from vggt_edge.calibration.quantization.apply import replacement
@@ -19,13 +21,13 @@ from vggt_edge.calibration.quantization.linear import DYNAMIC, fake_quantize_inp
 from vggt_edge.calibration.scenes.scene import Scene
 from vggt_edge.calibration.scheme import scheme
 from vggt_edge.calibration.sensitivity import probe_layers, probes
-from vggt_edge.calibration.sensitivity.ablation import Sensitivity, measure, output_errors, weighted
+from vggt_edge.calibration.sensitivity.ablation import Sensitivity, measure, output_errors, tensor_scale, weighted
 from vggt_edge.calibration.sensitivity.probe_layers import layer_errors, quantized_forms, sampled, weight_gradient
 from vggt_edge.calibration.sensitivity.probes import cotangent, estimate
 from vggt_edge.calibration.stages.journal import MemoryJournal
 from vggt_edge.calibration.stages.walk import IMAGES, Stage, StageTime, run_stages, walk
 from vggt_edge.devices.errors import InputError, UnknownNameError, UsageError
-from vggt_edge.exporter.models.vggt import VGGT
+from vggt_edge.exporter.models.vggt import ARCHITECTURE, VGGT
 
 ROWS, WIDTH = 24, 32
 
@@ -34,6 +36,7 @@ class Chain(nn.Module):
     """Two linears in two stages and nothing else: the error of either is known in closed form."""
 
     special_tokens = 0
+    outputs = (Output("depth", "depth", Depth(), "depth"),)
     output_names = ("depth",)
     shape = SimpleNamespace(tokens=ROWS)
 
@@ -320,8 +323,12 @@ def test_a_cotangent_measures_the_error_of_its_output(name: str) -> None:
         "points": torch.randn(1, 2, 5, 5, 3, generator=generator),
     }
     difference = 1e-3 * torch.randn(reference[name].shape, generator=generator)
-    error = weighted(output_errors(reference | {name: reference[name] + difference}, reference))
-    samples = [float((cotangent(name, reference, f"{n}") * difference).sum()) ** 2 / 2 for n in range(4000)]
+    declared = ARCHITECTURE.outputs
+    (output,) = (each for each in declared if each.name == name)
+    error = weighted(declared, output_errors(declared, reference | {name: reference[name] + difference}, reference))
+    scale = tensor_scale(declared, reference)
+    pulled = (cotangent(output, reference[name], scale, f"{n}") for n in range(4000))
+    samples = [float((each * difference).sum()) ** 2 / 2 for each in pulled]
     assert np.mean(samples) == pytest.approx(error, rel=0.1)
 
 

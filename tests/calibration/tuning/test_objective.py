@@ -10,10 +10,12 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from vggt_edge.calibration.metrics import geometry
-from vggt_edge.calibration.sensitivity.ablation import WEIGHTS, output_errors, weighted
-from vggt_edge.calibration.tuning.objective import GEOMETRY, TASK_WEIGHTS, task_loss, task_losses, unproject
-from vggt_edge.devices.errors import InputError, UnknownNameError
+from vggt_edge.calibration.sensitivity.ablation import output_errors, weighted
+from vggt_edge.calibration.tuning.objective import GEOMETRY, task_loss, task_losses, unproject
+from vggt_edge.devices.errors import InputError
+from vggt_edge.exporter.models.vggt import ARCHITECTURE
 
+DECLARED = ARCHITECTURE.outputs
 SEEDS = st.integers(0, 10_000)
 FRAMES, HEIGHT, WIDTH = 3, 4, 6
 
@@ -37,8 +39,8 @@ def moved(outputs: dict[str, Tensor], seed: int, by: float = 0.01) -> dict[str, 
 def test_fp32_outputs_cost_nothing(seed: int) -> None:
     """Every part is exactly zero for equal outputs."""
     outputs = outputs_of(seed)
-    losses = task_losses(outputs, outputs)
-    assert set(losses) == set(TASK_WEIGHTS)
+    losses = task_losses(DECLARED, outputs, outputs)
+    assert set(losses) == {"pose_enc", "depth", "points", GEOMETRY}
     assert all(float(loss) == 0 for loss in losses.values())
 
 
@@ -49,8 +51,8 @@ def test_the_sign_of_a_quaternion_means_nothing(seed: int) -> None:
     outputs = moved(reference, seed + 1)
     pose = outputs["pose_enc"].clone()
     pose[..., 3:7] *= -1
-    flipped = task_losses({**outputs, "pose_enc": pose}, reference)
-    for name, loss in task_losses(outputs, reference).items():
+    flipped = task_losses(DECLARED, {**outputs, "pose_enc": pose}, reference)
+    for name, loss in task_losses(DECLARED, outputs, reference).items():
         torch.testing.assert_close(flipped[name], loss, rtol=1e-4, atol=1e-9)
 
 
@@ -59,8 +61,8 @@ def test_without_geometry_it_is_the_error_of_the_sensitivity(seed: int) -> None:
     """Same residuals, same weights: the plan and the search minimise one thing."""
     reference = outputs_of(seed)
     outputs = moved(reference, seed + 1)
-    loss = task_loss(outputs, reference, WEIGHTS)
-    assert float(loss) == pytest.approx(weighted(output_errors(outputs, reference)), rel=1e-5)
+    loss = task_loss(DECLARED, outputs, reference, geometry=0.0)
+    assert float(loss) == pytest.approx(weighted(DECLARED, output_errors(DECLARED, outputs, reference)), rel=1e-5)
 
 
 @given(SEEDS)
@@ -80,8 +82,8 @@ def test_gradients_are_finite(by: float) -> None:
     reference = outputs_of(0)
     reference["pose_enc"][0, 1, 7:] = 0
     outputs = {name: value.requires_grad_() for name, value in moved(reference, 1, by).items()}
-    task_loss(outputs, reference).backward()  # type: ignore[no-untyped-call]
-    for name in WEIGHTS:
+    task_loss(DECLARED, outputs, reference).backward()  # type: ignore[no-untyped-call]
+    for name in ("pose_enc", "depth", "points"):
         assert bool(torch.isfinite(outputs[name].grad).all()), name  # type: ignore[arg-type]
     assert outputs["depth_conf"].grad is None
 
@@ -92,7 +94,7 @@ def test_gradients_are_those_of_finite_differences() -> None:
     ours = {name: value.requires_grad_() for name, value in moved(reference, 4, 0.02).items()}
 
     def loss(pose: Tensor, depth: Tensor) -> Tensor:
-        return task_losses({"pose_enc": pose, "depth": depth}, reference)[GEOMETRY]
+        return task_losses(DECLARED, {"pose_enc": pose, "depth": depth}, reference)[GEOMETRY]
 
     assert torch.autograd.gradcheck(loss, (ours["pose_enc"], ours["depth"]))
 
@@ -105,25 +107,23 @@ def test_errors_that_cancel_where_they_meet_do_not_count_twice() -> None:
     for sign, wanted in ((1.0, 0.0), (-1.0, (2 * 0.01) ** 2 / 2)):
         shifted = pose.clone()
         shifted[..., 2] += sign * 0.05
-        losses = task_losses({"pose_enc": shifted, "depth": reference["depth"] + 0.05}, reference)
+        losses = task_losses(DECLARED, {"pose_enc": shifted, "depth": reference["depth"] + 0.05}, reference)
         assert float(losses[GEOMETRY]) == pytest.approx(wanted, abs=1e-7)
 
 
 def test_missing_heads_are_left_out() -> None:
     """A single head has its own part, and no geometry."""
     reference = outputs_of(0)
-    assert set(task_losses({"depth": reference["depth"]}, reference)) == {"depth"}
-    assert set(task_losses({"points": reference["points"]}, reference)) == {"points"}
+    assert set(task_losses(DECLARED, {"depth": reference["depth"]}, reference)) == {"depth"}
+    assert set(task_losses(DECLARED, {"points": reference["points"]}, reference)) == {"points"}
 
 
 def test_what_has_no_meaning_is_refused() -> None:
-    """No head at all, no reference, another shape, an unknown part."""
+    """No head at all, no reference, another shape."""
     reference = outputs_of(0)
     with pytest.raises(InputError, match="none of the outputs"):
-        task_losses({"depth_conf": reference["depth_conf"]}, reference)
+        task_losses(DECLARED, {"depth_conf": reference["depth_conf"]}, reference)
     with pytest.raises(InputError, match="depth has no FP32 reference"):
-        task_losses({"depth": reference["depth"]}, {"points": reference["points"]})
+        task_losses(DECLARED, {"depth": reference["depth"]}, {"points": reference["points"]})
     with pytest.raises(InputError, match="points has no FP32 reference"):
-        task_losses({"points": reference["points"][:, :2]}, reference)
-    with pytest.raises(UnknownNameError, match="normals"):
-        task_loss(reference, reference, {"normals": 1.0})
+        task_losses(DECLARED, {"points": reference["points"][:, :2]}, reference)

@@ -36,7 +36,7 @@ def error(model: nn.Module, reference: VGGT, scenes: Sequence[Scene]) -> float:
             ours, wanted = (
                 dict(zip(reference.output_names, one(images_of(scene)), strict=True)) for one in (model, reference)
             )
-            total += weighted(output_errors(ours, wanted))
+            total += weighted(reference.outputs, output_errors(reference.outputs, ours, wanted))
     return total
 
 

@@ -15,6 +15,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from vggt_edge.calibration.metrics.output import Output
+from vggt_edge.calibration.metrics.quantities import Confidence
 from vggt_edge.calibration.observation.collect import calibrate
 from vggt_edge.calibration.observation.stats import CalibrationStats
 from vggt_edge.calibration.plan import Assignment, PrecisionPlan
@@ -101,12 +103,14 @@ class StagesOf(nn.Module):
     """A staged model of given stages, for graphs of a layer or two; it reads one input and has no constants."""
 
     special_tokens = 0
+    about = "stages for a test"
     shape = InputShape(FRAMES, SIDE, SIDE)
 
     def __init__(self, example: Tensor, outputs: Sequence[str], stages: Sequence[Stage]) -> None:
         super().__init__()
         self.example = example
         self.output_names = tuple(outputs)
+        self.outputs = tuple(Output(name, name, Confidence(), title=name) for name in outputs)
         self._stages = tuple(stages)
         self._blocks = {stage.name: stage.module for stage in stages if stage.blocks}
         for stage in stages:

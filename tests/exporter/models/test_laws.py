@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from vggt_edge.devices.errors import UnknownNameError, UsageError
-from vggt_edge.exporter.models.config import InputShape, checked_outputs
-from vggt_edge.exporter.models.vggt import VGGT
+from vggt_edge.exporter.models.config import InputShape
+from vggt_edge.exporter.models.vggt import ARCHITECTURE, VGGT
 
 Build = Callable[..., VGGT]
 Draw = Callable[..., Tensor]
@@ -93,15 +93,15 @@ def test_graph_of_a_subset_holds_no_other_head(build_tiny: Build) -> None:
 
 
 def test_outputs_are_put_in_canonical_order() -> None:
-    assert checked_outputs(("points", "camera", "depth", "camera")) == ("camera", "depth", "points")
+    assert ARCHITECTURE.checked_heads(("points", "camera", "depth", "camera")) == ("camera", "depth", "points")
 
 
 def test_wrong_outputs_are_refused() -> None:
     with pytest.raises(UnknownNameError, match="tracks") as raised:
-        checked_outputs(("depth", "tracks"))
+        ARCHITECTURE.checked_heads(("depth", "tracks"))
     assert "camera, depth, points" in raised.value.expected
     with pytest.raises(UsageError, match="no outputs"):
-        checked_outputs(())
+        ARCHITECTURE.checked_heads(())
 
 
 @pytest.mark.parametrize(("frames", "height", "width"), [(1, 15, 14), (1, 14, 0), (0, 14, 14), (2, -14, 14)])

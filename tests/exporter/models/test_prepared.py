@@ -116,4 +116,4 @@ def test_a_model_of_the_form_has_the_shapes_of_the_prepared_one(folder: Path) ->
 
 
 def opened(folder: Path) -> VGGT:
-    return prepared.open_prepared(open_model(MINI).config, SHAPE, OUTPUTS, folder)
+    return prepared.open_prepared(open_model(MINI), SHAPE, OUTPUTS, folder)

@@ -14,6 +14,7 @@ from vggt_edge.calibration.scenes.scene import Scene
 from vggt_edge.calibration.scenes.synthetic import render_scene
 from vggt_edge.calibration.sensitivity.ablation import Sensitivity
 from vggt_edge.devices.profile import Tolerances
+from vggt_edge.exporter.models.vggt import ARCHITECTURE
 from vggt_edge.exporter.report import Budget, ReportData, SceneView, component_sizes
 from vggt_edge.exporter.validation import ValidationReport, validate
 from vggt_edge.runtimes.base import Check, Lowered, Realised
@@ -53,7 +54,8 @@ def full_report(scenes: int = 1, size: tuple[int, int] = (28, 42), noise: float 
         budget=Budget(max_memory_bytes=12_000_000, max_accuracy_drop=3.0),
         lowered=(sample_lowered(),),
         scenes=tuple(
-            SceneView(scene.name, scene.images, *pair) for scene, *pair in zip(rendered, fp32, quantized, strict=True)
+            SceneView(scene.name, scene.images, *pair, declared=ARCHITECTURE.outputs)
+            for scene, *pair in zip(rendered, fp32, quantized, strict=True)
         ),
         digests={"model": "3f" * 32, "scenes": "a0" * 32, "stats": "77" * 32},
         tools={"torch": "2.13.0", "onnx": "1.23.0"},
@@ -105,7 +107,8 @@ def sample_validation(scenes: list[Scene], fp32: list[Outputs], quantized: list[
         fp32,
         {"simulation": quantized, "onnxruntime": quantized},
         tolerances,
-        {"tensorrt": "no NVIDIA GPU on this machine: run build_and_verify.py on the device"},
+        declared=ARCHITECTURE.outputs,
+        not_run={"tensorrt": "no NVIDIA GPU on this machine: run build_and_verify.py on the device"},
     )
 
 

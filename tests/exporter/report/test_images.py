@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from vggt_edge.exporter.models.vggt import ARCHITECTURE
 from vggt_edge.exporter.report import SceneView, images
 
 
@@ -20,7 +21,7 @@ def view() -> SceneView:
     quantized = depth * np.where(np.arange(10) < 5, 1.0, 1.1)[:, None]
     pictures = np.zeros((2, 3, 10, 101), np.float32)
     pictures[:, 0] = 1
-    return SceneView("ramp", pictures, {"depth": depth}, {"depth": quantized})
+    return SceneView("ramp", pictures, {"depth": depth}, {"depth": quantized}, ARCHITECTURE.outputs)
 
 
 def pixels(uri: str | None) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:

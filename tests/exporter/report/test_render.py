@@ -175,9 +175,9 @@ def test_any_part_may_be_missing(full: ReportData, part: str) -> None:
 )
 def test_scenes_show_the_outputs_that_were_exported(full: ReportData, kept: tuple[str, ...], charts: set[str]) -> None:
     (view,) = full.scenes
-    subset = SceneView(
-        view.name, view.images, *({name: each[name] for name in kept} for each in (view.fp32, view.quantized))
-    )
+    fp32, quantized = ({name: each[name] for name in kept} for each in (view.fp32, view.quantized))
+    declared = tuple(output for output in view.declared if output.name in kept)
+    subset = SceneView(view.name, view.images, fp32, quantized, declared)
     page = Page(render_report(replace(full, scenes=(subset,), sensitivity=())))
     assert set(page.charts) == charts
     assert ("no depth output" in page.text) == ("depth" not in kept)
@@ -185,7 +185,7 @@ def test_scenes_show_the_outputs_that_were_exported(full: ReportData, kept: tupl
 
 def test_broken_outputs_still_make_a_report(full: ReportData) -> None:
     (view,) = full.scenes
-    broken = SceneView(view.name, view.images, view.fp32, {name: it * np.nan for name, it in view.quantized.items()})
+    broken = replace(view, quantized={name: it * np.nan for name, it in view.quantized.items()})
     page = Page(render_report(replace(full, scenes=(broken,))))
     assert set(page.charts) == {"sensitivity-bars"}
 

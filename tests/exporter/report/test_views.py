@@ -40,7 +40,7 @@ def test_size_table_ends_with_the_total(full: ReportData) -> None:
 def test_map_holds_every_block_once_with_its_reason(full: ReportData) -> None:
     assert full.plan is not None
     rows = views.plan_map(full.plan, full.lowered)
-    assert [row.title for row in rows][-1] == "DPT heads"
+    assert [row.title for row in rows][-1] == "Heads"
     cells = [cell for row in rows for cell in row.cells]
     assert sorted(cell.tip[0] for cell in cells) == sorted(each.block for each in full.plan.assignments)
     assert all(full.plan.assignments[0].reason in cell.tip for cell in cells)

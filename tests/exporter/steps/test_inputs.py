@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 
 from vggt_edge.devices.errors import InputError, UsageError
-from vggt_edge.exporter.models.config import InputShape, VGGTConfig
+from vggt_edge.exporter.models.config import InputShape
+from vggt_edge.exporter.models.registry import MINI, open_model
 from vggt_edge.exporter.request import ExportRequest, resolve_request
 from vggt_edge.exporter.steps.inputs import (
     CALIBRATION_SCENES,
@@ -33,7 +34,7 @@ def names(sets: SceneSets) -> set[str]:
 
 
 def choose(**settings: object) -> SceneSets:
-    return choose_scenes(resolve_request({"frames": 1, "resolution": "14", **settings}), VGGTConfig())
+    return choose_scenes(resolve_request({"frames": 1, "resolution": "14", **settings}), open_model(MINI))
 
 
 @pytest.fixture
@@ -171,9 +172,9 @@ def test_a_count_reads_no_pictures(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cut short"):
         choose(scenes=mine, resolution="42")
     request = resolve_request({"frames": 1, "resolution": "42", "scenes": mine})
-    sets = choose_scenes(request, VGGTConfig(), read=False)
+    sets = choose_scenes(request, open_model(MINI), read=False)
     assert counts(sets) == (6, 2, 2)
-    assert (sets.shape.height, sets.shape.width) == (28, 42)
+    assert sets.size == (1, 28, 42)
 
 
 def test_scenes_to_judge_are_fitted_to_the_model(tmp_path: Path) -> None:

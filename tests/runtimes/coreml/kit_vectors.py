@@ -19,8 +19,8 @@ from safetensors.numpy import save
 
 from vggt_edge.calibration.metrics.figures import confident_pixels, drift
 from vggt_edge.calibration.metrics.geometry import decode_pose, invert_pose, unproject
+from vggt_edge.calibration.metrics.quantities import PoseEncoding
 from vggt_edge.calibration.scenes.resize import fit_shape, resize_frame, resize_intrinsics
-from vggt_edge.exporter.validation.outputs import with_quaternion_sign_of
 from vggt_edge.runtimes.coreml import kit_files
 from vggt_edge.runtimes.coreml.kit_files import KitBlock, KitDescription, KitOutput
 from vggt_edge.runtimes.tensorrt.engine import kit_module
@@ -107,7 +107,7 @@ def _quaternion_signs() -> list[dict[str, Any]]:
     random = _random(2)
     reference, values = _encoding(random, 4), _encoding(random, 4)
     values[0, 3:7] = -reference[0, 3:7]
-    aligned = with_quaternion_sign_of(values, reference)
+    aligned = PoseEncoding().aligned(values, reference)
     return [{"values": _floats(values), "reference": _floats(reference), "aligned": _floats(aligned)}]
 
 
@@ -303,7 +303,11 @@ def _raw(header: Any) -> bytes:
 def description(**changes: Any) -> KitDescription:
     """A small kit, as ``write_kit`` takes it."""
     pixels = (1, FRAMES, HEIGHT, WIDTH)
-    outputs = (KitOutput("pose_enc", (1, FRAMES, 9)), KitOutput("depth", pixels), KitOutput("depth_conf", pixels))
+    outputs = (
+        KitOutput("pose_enc", (1, FRAMES, 9), "pose_encoding"),
+        KitOutput("depth", pixels, "depth"),
+        KitOutput("depth_conf", pixels, "confidence"),
+    )
     fields: dict[str, Any] = {
         "target": "ios-ar",
         "plan_digest": "5" * 64,

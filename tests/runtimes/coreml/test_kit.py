@@ -413,8 +413,8 @@ def test_files_are_not_written_over(folder: Path, tmp_path: Path) -> None:
         {"package": "../vggt.mlpackage"},
         {"package": ".."},
         {"package": "missing.mlpackage"},
-        {"outputs": (KitOutput("depth", (1, 2, 14, 14)),)},
-        {"outputs": (KitOutput("tracks", (1,)),)},
+        {"outputs": (KitOutput("depth", (1, 2, 14, 14), "depth"),)},
+        {"outputs": (KitOutput("tracks", (1,), "tracks"),)},
     ],
     ids=str,
 )

@@ -90,7 +90,11 @@ def _photos() -> list[dict[str, Any]]:
 def description(**changes: Any) -> KitDescription:
     """A small kit, as ``write_kit`` takes it."""
     pixels = (1, FRAMES, HEIGHT, WIDTH)
-    outputs = (KitOutput("pose_enc", (1, FRAMES, 9)), KitOutput("depth", pixels), KitOutput("depth_conf", pixels))
+    outputs = (
+        KitOutput("pose_enc", (1, FRAMES, 9), "pose_encoding"),
+        KitOutput("depth", pixels, "depth"),
+        KitOutput("depth_conf", pixels, "confidence"),
+    )
     fields: dict[str, Any] = {
         "target": "android-8-elite",
         "plan_digest": "5" * 64,

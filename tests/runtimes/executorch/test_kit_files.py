@@ -125,9 +125,9 @@ def test_files_are_not_written_over(folder: Path, kit_vectors: ModuleType, tmp_p
         {"pose_degrees_max": 181.0},
         {"memory": {"planned_bytes": -1}},
         {"outputs": ()},
-        {"outputs": (KitOutput("depth", (1, 2, 14, 28)), KitOutput("depth", (1, 2, 14, 28)))},
-        {"outputs": (KitOutput("depth", (1, 2, 14, 14)),)},
-        {"outputs": (KitOutput("tracks", (1,)),)},
+        {"outputs": (KitOutput("depth", (1, 2, 14, 28), "depth"), KitOutput("depth", (1, 2, 14, 28), "depth"))},
+        {"outputs": (KitOutput("depth", (1, 2, 14, 14), "depth"),)},
+        {"outputs": (KitOutput("tracks", (1,), "tracks"),)},
     ],
     ids=str,
 )

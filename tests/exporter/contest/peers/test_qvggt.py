@@ -82,7 +82,7 @@ def test_the_judge_says_what_a_whole_forward_says(small: VGGT, scenes: tuple[Sce
         with torch.no_grad():
             got = dict(zip(broken.output_names, broken(images_of(scenes[0])), strict=True))
             wanted = dict(zip(small.output_names, small(images_of(scenes[0])), strict=True))
-        expected = float(task_loss(got, wanted))
+        expected = float(task_loss(small.outputs, got, wanted))
         assert expected > 0
         assert judge.error(name, silent) == pytest.approx(expected, rel=1e-4)
 

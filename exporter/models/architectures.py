@@ -1,0 +1,49 @@
+"""Finds the architectures by file name, and tells from the names of its tensors which one a checkpoint is of."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Collection, Mapping
+from types import MappingProxyType
+
+from vggt_edge.devices.errors import InputError
+from vggt_edge.exporter import models
+from vggt_edge.exporter.models.architecture import Architecture
+from vggt_edge.exporter.models.shards import a_few
+
+
+def architectures() -> Mapping[str, Architecture]:
+    """Every architecture by the name of its file: the modules of this folder that define ``ARCHITECTURE``."""
+    names = sorted(module.name for module in pkgutil.iter_modules(models.__path__))
+    modules = {name: importlib.import_module(f"{models.__name__}.{name}") for name in names}
+    return MappingProxyType(
+        {name: module.ARCHITECTURE for name, module in modules.items() if hasattr(module, "ARCHITECTURE")}
+    )
+
+
+def recognise(names: Collection[str], where: str) -> Architecture:
+    """The architecture whose keys are all among ``names``.
+
+    ``InputError`` where none fits, with what the nearest lacks, and where several do.
+    """
+    known = architectures()
+    found = [one for one in known.values() if set(one.keys) <= set(names)]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise InputError(
+            f"the tensors fit {len(found)} architectures: {', '.join(one.name for one in found)}",
+            where=where,
+            expected="names that fit one architecture",
+            remedy="leave out what belongs to the other model",
+        )
+    nearest = max(known.values(), key=lambda one: len(set(one.keys) & set(names)) / len(one.keys))
+    lacking = sorted(set(nearest.keys) - set(names))
+    present = f"it lacks {len(lacking)} of {len(nearest.keys)} tensors that every {nearest.name} has: {a_few(lacking)}"
+    raise InputError(
+        f"the {len(names)} tensors fit no architecture; the nearest is {nearest.name}, but {present}",
+        where=where,
+        expected=f"a checkpoint of one of: {', '.join(known)}; found tensors such as {a_few(names)}",
+        remedy="give a checkpoint of a known architecture; docs/how-to/add-a-model.md adds one",
+    )
