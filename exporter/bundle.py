@@ -238,7 +238,7 @@ def content_problems(bundle: Path, manifest: Manifest) -> list[str]:
 def tool_versions(distributions: Iterable[str]) -> dict[str, str]:
     """Installed version by distribution name; those that are not installed are left out."""
     versions = {}
-    for name in sorted(distributions):
+    for name in sorted(set(distributions)):
         with contextlib.suppress(metadata.PackageNotFoundError):
             versions[name] = metadata.version(name)
     return versions

@@ -173,9 +173,9 @@ def needed_by(job: Job, verb: str) -> Estimate:
             effort=job.request.effort,
             tuned_on=job.tuned_on,
             max_memory_bytes=job.request.max_memory_bytes,
-            makes=job.backend.name,
+            lowering=tuple(one.rates for one in job.backends),
+            writes_form=job.backend.writes_form,
             executions=1 + len(job.backend.executors()),
-            companions=len(job.companions),
         )
     ).up_to(LAST_STEP[verb])
 

@@ -1,16 +1,19 @@
-"""The protocol that every backend implements, and the frozen types that pass through it."""
+"""The base class of every backend, of every session that runs an artifact, and the frozen types that pass through."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from types import MappingProxyType
+from typing import TYPE_CHECKING, ClassVar, TypeAlias, final
 
 import numpy as np
 import numpy.typing as npt
 
 from vggt_edge.calibration.plan import PrecisionPlan
+from vggt_edge.devices.errors import InputError
 from vggt_edge.devices.profile import DeviceProfile
 
 if TYPE_CHECKING:  # listing the backends must not cost the import of torch
@@ -123,17 +126,55 @@ class Lowered:
     findings: tuple[Finding, ...] = ()
 
 
-class Session(Protocol):
+class Session(ABC):
+    """A loaded artifact, ready to run. ``run`` checks its inputs before native code sees them."""
+
+    @property
+    @abstractmethod
+    def where(self) -> str:
+        """The artifact's path, for error messages."""
+
+    @property
+    @abstractmethod
+    def input_shapes(self) -> Mapping[str, tuple[int, ...]]:
+        """Shape of each input by name; every input is float32."""
+
+    @abstractmethod
+    def _run(self, inputs: Arrays) -> dict[str, npt.NDArray[np.float32]]:
+        """Run once on inputs that were checked."""
+
+    @final
     def run(self, inputs: Arrays) -> dict[str, npt.NDArray[np.float32]]:
-        """Run the artifact once. Raises ``InputError`` for a wrong name, shape or dtype."""
-        ...
+        """Run the artifact once: float32 outputs by name.
+
+        ``InputError`` for wrong input names, shapes or types, and for NaN or Inf. ``ToolchainError`` for a crash of the
+        runtime. ``ResourceError`` where time or memory did not suffice.
+        """
+        self.check(inputs)
+        return self._run(inputs)
+
+    def check(self, inputs: Arrays) -> None:
+        """``InputError`` unless the inputs have exactly the declared names, shapes and types, and are finite."""
+        shapes = self.input_shapes
+        if set(inputs) != set(shapes):
+            given, known = ", ".join(sorted(inputs)) or "none", ", ".join(sorted(shapes))
+            raise InputError(f"wrong inputs: {given}", where=self.where, expected=f"exactly: {known}")
+        for name, shape in shapes.items():
+            array = inputs[name]
+            if array.dtype != np.float32 or array.shape != shape:
+                what = f"input {name} is {array.dtype} {array.shape}"
+                raise InputError(what, where=self.where, expected=f"{name}: float32 {shape}")
+            if not bool(np.isfinite(array).all()):
+                raise InputError(f"input {name} holds NaN or Inf", where=self.where, expected="finite numbers")
 
 
 @dataclass(frozen=True)
 class Executor:
     """Something on this machine that runs the artifact of a backend.
 
-    subject: its name in reports. how: what computes, for readers. open: of a folder that ``lower`` filled.
+    subject: its name in ``validation.json``, one of the backend's ``subjects``.
+    how: what computes, for readers.
+    open: opens the folder that ``lower`` filled.
     """
 
     subject: str
@@ -141,16 +182,62 @@ class Executor:
     open: Callable[[Path], Session]
 
 
-class Backend(Protocol):
-    """One per file or folder of ``runtimes``; SDK imports stay inside its methods."""
+@dataclass(frozen=True)
+class Rates:
+    """What lowering costs, measured on two shared x86-64 cores; an estimate needs no more than the order of magnitude.
 
-    name: str
-    options: frozenset[str]
+    seconds: for a graph without weights.
+    bytes_per_s: stored weights that are lowered in a second.
+    copies: of the stored weights, held in memory at once.
+    memory_bytes: held besides, whatever the size of the weights.
+    forwards: forward passes of the model, made as a check.
+    scene_seconds: to run one validation scene, beyond the arithmetic of a forward.
 
-    def availability(self) -> Availability: ...
+    The defaults are the slowest that was measured of any backend.
+    """
 
-    def schemes(self, profile: DeviceProfile) -> tuple[str, ...]: ...
+    seconds: float = 80.0
+    bytes_per_s: float = 0.008e9
+    copies: int = 1
+    memory_bytes: int = 0
+    forwards: float = 0.0
+    scene_seconds: float = 4.0
 
+
+class Backend(ABC):
+    """One per file or folder of ``runtimes``, which declares all that the exporter knows of it.
+
+    SDK imports stay inside the methods. Attributes of the class:
+
+    - name: that of the file or folder.
+    - title: for people.
+    - distributions: the packages whose versions decide what ``lower`` and the executors do. Manifest and step cache
+      record them. Packages that are not installed are left out.
+    - supported: names of the schemes that an artifact can hold.
+    - options: names of the fields of ``Options`` that ``lower`` understands; the exporter refuses others.
+    - rates: what lowering costs.
+    - writes_form: whether ``lower`` stores the weights once more, in a form of its own.
+    - subjects: titles of what a validation report may name, by subject; the backend itself is one of them.
+    """
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    distributions: ClassVar[tuple[str, ...]]
+    supported: ClassVar[tuple[str, ...]]
+    options: ClassVar[frozenset[str]] = frozenset()
+    rates: ClassVar[Rates] = Rates()
+    writes_form: ClassVar[bool] = True
+    subjects: ClassVar[Mapping[str, str]] = MappingProxyType({})
+
+    @abstractmethod
+    def availability(self) -> Availability:
+        """Whether this machine can lower. Imports no SDK and never raises."""
+
+    def schemes(self, profile: DeviceProfile) -> tuple[str, ...]:
+        """What both the profile lists and the backend supports, in the profile's order, those on request last."""
+        return tuple(name for name in profile.runnable if name in self.supported)
+
+    @abstractmethod
     def lower(
         self,
         graph: AnnotatedGraph,
@@ -158,14 +245,22 @@ class Backend(Protocol):
         profile: DeviceProfile,
         out_dir: Path,
         options: Options = DEFAULT_OPTIONS,
-    ) -> Lowered: ...
+    ) -> Lowered:
+        """Write ``<out_dir>/<name>/`` and say what precision each block has there, as read back from the artifact."""
 
     def executors(self) -> tuple[Executor, ...]:
         """What can run its artifacts here, beside ONNX Runtime, which runs the graph that they were made from."""
-        ...
+        return ()
 
-    def open(self, bundle: Path) -> Session: ...
+    @abstractmethod
+    def open(self, bundle: Path) -> Session:
+        """The artifact of a bundle; ``ToolchainError`` where this machine cannot run it."""
 
-    def write_golden(self, bundle: Path, inputs: Arrays, simulation: Arrays, fp32: Arrays) -> None:
-        """Put what the device kit replays and compares with beside it; nothing for a backend without a kit."""
-        ...
+    def write_golden(  # noqa: B027  a kit is optional
+        self, bundle: Path, inputs: Arrays, simulation: Arrays, fp32: Arrays
+    ) -> None:
+        """Put what the device kit replays and compares with beside it; a backend without a kit writes nothing."""
+
+    def on_device(self, profile: DeviceProfile) -> str:
+        """Why the device's own row in a report is ``not_run``, and how to get it; empty where there is no such row."""
+        return f"runs on the device only: use the kit in {self.name}/ on the {profile.title}"

@@ -6,7 +6,9 @@ The QDQ ONNX is the artifact, so lowering checks it and writes nothing.
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -20,10 +22,12 @@ from vggt_edge.runtimes.base import (
     AnnotatedGraph,
     Arrays,
     Availability,
+    Backend,
     Check,
-    Executor,
     Lowered,
     Options,
+    Rates,
+    Session,
 )
 from vggt_edge.runtimes.common.audit import audit_onnx, load_onnx
 
@@ -31,11 +35,10 @@ __all__ = ["BACKEND", "Mode", "OnnxRuntime", "OrtSession", "audit_onnx", "open_o
 
 Mode: TypeAlias = Literal["oracle", "fast"]
 MODEL_FILE = "model.onnx"
-SCHEMES = ("fp32", "fp16", "w8a16", "p6a16", "w4a16", "p4a16", "w8a8", "w8a8d", "w4a8d")
 _REMEDY = "pip install 'onnxruntime>=1.31,<1.32'"
 
 
-class OrtSession:
+class OrtSession(Session):
     """One loaded model. ``run`` gives the same bits for the same number of threads."""
 
     def __init__(self, session: Any, where: str) -> None:
@@ -45,28 +48,16 @@ class OrtSession:
         self.output_names: tuple[str, ...] = tuple(node.name for node in session.get_outputs())
 
     @property
-    def input_shapes(self) -> dict[str, tuple[int, ...]]:
-        return dict(self._inputs)
+    def where(self) -> str:
+        return self._where
 
-    def run(self, inputs: Arrays) -> dict[str, npt.NDArray[np.float32]]:
-        """Run once. ``InputError`` for a wrong set of names, a wrong shape or anything but float32."""
-        if set(inputs) != set(self._inputs):
-            raise InputError(
-                f"wrong inputs: {', '.join(sorted(inputs)) or 'none'}",
-                where=self._where,
-                expected=f"exactly: {', '.join(sorted(self._inputs))}",
-            )
-        for name, shape in self._inputs.items():
-            _check_array(name, inputs[name], shape, self._where)
+    @property
+    def input_shapes(self) -> Mapping[str, tuple[int, ...]]:
+        return MappingProxyType(self._inputs)
+
+    def _run(self, inputs: Arrays) -> dict[str, npt.NDArray[np.float32]]:
         values = self._session.run(list(self.output_names), dict(inputs))
         return dict(zip(self.output_names, values, strict=True))
-
-
-def _check_array(name: str, array: npt.NDArray[np.float32], shape: tuple[int, ...], where: str) -> None:
-    if array.dtype != np.float32 or array.shape != shape:
-        raise InputError(
-            f"input {name} is {array.dtype} {array.shape}", where=where, expected=f"{name}: float32 {shape}"
-        )
 
 
 def usable_cores() -> int:
@@ -152,11 +143,16 @@ def _library() -> Any:
     return ort
 
 
-class OnnxRuntime:
+class OnnxRuntime(Backend):
     """The backend; see the module."""
 
     name = "onnxruntime"
-    options: frozenset[str] = frozenset()
+    title = "ONNX Runtime"
+    distributions = ("onnxruntime",)
+    supported = ("fp32", "fp16", "w8a16", "p6a16", "w4a16", "p4a16", "w8a8", "w8a8d", "w4a8d")
+    # The graph is run twice as a check.
+    rates = Rates(seconds=0.0, bytes_per_s=float("inf"), copies=0, forwards=2.0, scene_seconds=0.0)
+    writes_form = False
 
     def availability(self) -> Availability:
         try:
@@ -164,10 +160,6 @@ class OnnxRuntime:
         except ToolchainError as error:
             return Availability(False, error.what, error.remedy)
         return Availability(True)
-
-    def schemes(self, profile: DeviceProfile) -> tuple[str, ...]:
-        """What both the profile lists and this backend can run, in the profile's order."""
-        return tuple(name for name in profile.runnable if name in SCHEMES)
 
     def lower(
         self,
@@ -188,16 +180,13 @@ class OnnxRuntime:
         files = (path.name, *(data.name for data in [path.with_name(path.name + ".data")] if data.is_file()))
         return Lowered(self.name, files, realised, checks)
 
-    def executors(self) -> tuple[Executor, ...]:
-        """None: its artifact is the graph itself, which every validation runs."""
-        return ()
-
     def open(self, bundle: Path, mode: Mode = "oracle", threads: int | None = None) -> OrtSession:
         """``bundle``: the folder of a bundle, or an ONNX file."""
         return open_onnx(bundle / MODEL_FILE if bundle.is_dir() else bundle, mode, threads)
 
-    def write_golden(self, bundle: Path, inputs: Arrays, simulation: Arrays, fp32: Arrays) -> None:
-        """Nothing: there is no device to replay anything on."""
+    def on_device(self, profile: DeviceProfile) -> str:
+        """Empty: this machine is the device, and every validation runs the graph, which is the artifact."""
+        return ""
 
 
 def _check_onnx(path: Path) -> None:

@@ -22,6 +22,7 @@ from vggt_edge.calibration.stages.journal import MEMORY_BYTES
 from vggt_edge.devices.errors import ResourceError
 from vggt_edge.exporter.machine.progress import format_duration
 from vggt_edge.exporter.models.shape import InputShape
+from vggt_edge.runtimes.base import Rates
 
 # Measured on two shared x86-64 cores with VGGT-1B (docs/benchmarks.md, "Full size"); they set the scale of an estimate.
 HASH_BYTES_PER_S = 0.5e9  # of a checkpoint: digested, and scanned for NaN
@@ -35,19 +36,9 @@ LEARN_FORWARDS = 900.0  # of one scene, all steps of block reconstruction togeth
 QUANTIZE_BYTES_PER_S = 0.5e9  # of FP32 weights, quantized and written, or put in place for a simulation
 TRANSLATE_S = 0.7  # tracing and translating one stage of each kind
 PALETTE_BYTES_PER_S = 0.05e9  # of FP32 weights, clustered into palettes instead
-# Of stored weights: prepared, audited, compiled once as a check; converted, read back and audited; serialized for
-# XNNPACK, packed and run (tests/benchmarks/android.py).
-LOWER_BYTES_PER_S = {"tensorrt": 0.02e9, "coreml": 0.04e9, "executorch": 0.008e9}
-# Whatever the size of the weights: each kind of block once; for Vulkan all operations of vggt-mini.
-LOWER_S = {"tensorrt": 0.0, "coreml": 0.0, "executorch": 40.0, "vulkan": 80.0}
-LOWER_COPIES = {"executorch": 13}  # of the stored weights, those of the process that runs them once among them
-# For a backend that nobody has measured.
-SLOWEST_LOWER_BYTES_PER_S, SLOWEST_LOWER_S = min(LOWER_BYTES_PER_S.values()), max(LOWER_S.values())
-COMPANION_S, COMPANION_SCENE_S = 20.0, 4.0  # Core AI with vggt-mini: a conversion, and a process for each scene
 BUNDLE_S = 3.0  # the report
 BASE_BYTES = 450_000_000  # the interpreter and its libraries
 ARENA_SHARE = 2.7  # what ONNX Runtime reserves, of the memory that its largest tensors need
-COMPILER_BYTES = 1_000_000_000  # of TensorRT for RTX, beside a copy of its plan; it is a process of its own
 # Walking forward: the tapped values, 4 x 2 of them, what the heads read of them (as much again), and the running one.
 _LIVE_VALUES = 17
 _SPEED_SHAPES = ((1374, 1024, 1024), (1374, 1024, 4096))  # (rows, inner, columns)
@@ -66,9 +57,9 @@ class Sizes:
     - heads: of an attention. output_values: numbers in all outputs of one scene.
     - effort, tuned_on: of calibration, and the scenes that tuning looks at.
     - max_memory_bytes: the budget of a mix, None for none.
-    - makes: the backend, some of which write a form of the graph of their own.
+    - lowering: rates of the target's backend, then of its companions, the backends that give a second opinion.
+    - writes_form: whether the target's backend stores the weights once more; ONNX Runtime runs the graph as it is.
     - executions: of each validation scene, by ONNX Runtime and by what runs the artifact.
-    - companions: backends that give a second opinion.
     """
 
     blocks: tuple[BlockCost, ...]
@@ -87,19 +78,14 @@ class Sizes:
     tuned_on: int = 0
     pool: int = 0
     max_memory_bytes: int | None = None
-    makes: str = "tensorrt"
+    lowering: tuple[Rates, ...] = (Rates(),)
+    writes_form: bool = True
     executions: int = 1
-    companions: int = 0
 
     @property
     def tunes(self) -> bool:
         """Whether a prepared and a tuned copy of the weights lie on the disk."""
         return self.effort != "none"
-
-    @property
-    def writes_a_form(self) -> bool:
-        """Whether the backend stores the weights once more; ONNX Runtime runs the graph as it is."""
-        return self.makes != "onnxruntime"
 
     @property
     def quantize_s(self) -> float:
@@ -284,16 +270,15 @@ def _annotating(sizes: Sizes) -> StepEstimate:
 
 
 def _lowering(sizes: Sizes, forward_s: float) -> StepEstimate:
-    """The backend's own form of the graph and a plan compiled from it as a check, or two runs of the graph itself."""
-    held, stored = BASE_BYTES + sizes.image_bytes, sizes.stored_bytes
-    if sizes.writes_a_form:
-        compiler = COMPILER_BYTES if sizes.makes == "tensorrt" else LOWER_COPIES.get(sizes.makes, 1) * stored
-        memory = held + compiler + stored
-        bytes_per_s = LOWER_BYTES_PER_S.get(sizes.makes, SLOWEST_LOWER_BYTES_PER_S)
-        kinds_s = LOWER_S.get(sizes.makes, SLOWEST_LOWER_S)
-        seconds = kinds_s + stored / bytes_per_s + sizes.companions * COMPANION_S
-        return StepEstimate("lower", seconds, 0.0, memory, 3 * stored)
-    return StepEstimate("lower", 2 * forward_s, 0.0, held + stored + _session_bytes(sizes), stored)
+    """By the rates that each backend declares, one backend after the other."""
+    stored = sizes.stored_bytes
+    seconds = sum(one.seconds + stored / one.bytes_per_s + one.forwards * forward_s for one in sizes.lowering)
+    working = max(
+        one.memory_bytes + one.copies * stored + (_session_bytes(sizes) if one.forwards else 0)
+        for one in sizes.lowering
+    )
+    memory = BASE_BYTES + sizes.image_bytes + stored + working
+    return StepEstimate("lower", seconds, 0.0, memory, (3 if sizes.writes_form else 1) * stored)
 
 
 def _validation(sizes: Sizes, forward_s: float) -> StepEstimate:
@@ -301,10 +286,10 @@ def _validation(sizes: Sizes, forward_s: float) -> StepEstimate:
     walk = _cached(sizes, sizes.validation) + 2 * sizes.stage_bytes + peak_activation_bytes(sizes.blocks, 4)
     outputs = (2 + sizes.executions) * sizes.validation * sizes.output_bytes
     forwards_s = (2 + sizes.executions) * sizes.validation * forward_s
-    companions_s = sizes.companions * sizes.validation * COMPANION_SCENE_S
+    starts_s = sizes.validation * sum(one.scene_seconds for one in sizes.lowering)
     return StepEstimate(
         "validate",
-        forwards_s + sizes.quantize_s + companions_s,
+        forwards_s + sizes.quantize_s + starts_s,
         forwards_s,
         BASE_BYTES + sizes.image_bytes + outputs + max(walk, _session_bytes(sizes)),
         _lowered_bytes(sizes) + sizes.validation * (sizes.walk_bytes + sizes.output_bytes),
@@ -320,7 +305,7 @@ def _session_bytes(sizes: Sizes) -> int:
 
 def _lowered_bytes(sizes: Sizes) -> int:
     """Of the graph, and of the backend's own form where it makes one."""
-    return (2 if sizes.writes_a_form else 1) * sizes.stored_bytes
+    return (2 if sizes.writes_form else 1) * sizes.stored_bytes
 
 
 def _bundling(sizes: Sizes) -> StepEstimate:

@@ -15,6 +15,7 @@ from vggt_edge.exporter.report.data import FP16_BYTES, FP32_BYTES, Budget, Compo
 from vggt_edge.exporter.validation import Row, Status, ValidationReport
 from vggt_edge.exporter.validation.rows import ALL, FP32
 from vggt_edge.runtimes.base import Lowered, Realised
+from vggt_edge.runtimes.registry import backend, subject_titles
 
 METRIC_TITLES = {
     "auc30": "AUC@30",
@@ -47,21 +48,7 @@ DRIFT_METRICS = ("cosine", "sqnr_db", "max_abs", "p99_abs", "max_rel", "p99_rel"
 ALL_OUTPUTS = "all outputs"
 NO_TITLES: Mapping[str, str] = MappingProxyType({})
 AGAINST_TITLES = {"ground_truth": "ground truth", "fp32": "FP32", "simulation": "simulation", "": "itself"}
-AGAINST_TITLES |= {"coreml-fp16": "Core ML package, FP16", "coreml-fp32": "Core ML package, FP32"}
-SUBJECT_TITLES = {
-    FP32: "FP32",
-    "simulation": "Simulation",
-    "onnxruntime": "ONNX Runtime",
-    "tensorrt": "TensorRT",
-    "coreml": "Core ML",
-    "coreml-fp16": "Core ML package, FP16",
-    "coreml-fp32": "Core ML package, FP32",
-    "coreai": "Core AI",
-    "executorch": "ExecuTorch (XNNPACK) on this CPU",
-    "vulkan": "ExecuTorch (Vulkan)",
-}
-# Where an artifact has another name than what its execution here is called.
-BACKEND_TITLES = {"executorch": "ExecuTorch (XNNPACK)"}
+SUBJECT_TITLES = {FP32: "FP32", "simulation": "Simulation"}
 STATUS_TITLES = {"passed": "passed", "failed": "failed", "not_run": "not run", "info": "info"}
 _HEADLINES = {
     Status.PASSED: ("Passed", "Every accuracy gate that could run here holds."),
@@ -323,7 +310,7 @@ def comparison(report: ValidationReport, titles: Mapping[str, str] = NO_TITLES) 
             (
                 _output_title(output, titles),
                 METRIC_TITLES.get(metric, metric),
-                AGAINST_TITLES.get(against, against),
+                against_title(against),
                 *(number(values.get(name)) for name in subjects),
             )
             for (output, metric, against), values in rows.items()
@@ -342,7 +329,7 @@ def drift_table(report: ValidationReport, titles: Mapping[str, str] = NO_TITLES)
         tuple(
             (
                 subject_title(subject),
-                AGAINST_TITLES.get(against, against),
+                against_title(against),
                 _output_title(output, titles),
                 *(number(values.get(metric)) for metric in DRIFT_METRICS),
             )
@@ -361,7 +348,7 @@ def backend_view(lowered: Lowered) -> BackendView:
         else f"All {count} blocks hold the precision that the plan asks for"
     )
     return BackendView(
-        title=BACKEND_TITLES.get(lowered.backend, subject_title(lowered.backend)),
+        title=backend(lowered.backend).title,
         headline=headline,
         ok=not departed and all(check.status != "failed" for check in lowered.checks),
         checks=Table(
@@ -400,7 +387,12 @@ def _counted(counts: Counter[str]) -> str:
 
 def subject_title(name: str) -> str:
     """A subject's name for readers."""
-    return SUBJECT_TITLES.get(name, name)
+    return SUBJECT_TITLES.get(name) or subject_titles().get(name, name)
+
+
+def against_title(name: str) -> str:
+    """For readers, what a figure compares with: a reference, or another subject."""
+    return AGAINST_TITLES.get(name) or subject_titles().get(name, name)
 
 
 def status_title(row: Row) -> str:
@@ -428,7 +420,7 @@ def _names(row: Row, titles: Mapping[str, str]) -> tuple[str, str, str, str]:
         subject_title(row.subject),
         _output_title(row.output, titles),
         METRIC_TITLES.get(row.metric, row.metric),
-        AGAINST_TITLES.get(row.against, row.against),
+        against_title(row.against),
     )
 
 

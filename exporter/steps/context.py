@@ -35,13 +35,8 @@ from vggt_edge.exporter.steps.inputs import SceneSets
 from vggt_edge.runtimes.base import Backend, Options
 
 MODEL, SAMPLING, SENSITIVITY = "model.onnx", "sampling.json", "sensitivity.json"
+# Of every export; each backend declares its own besides.
 TOOLS = ("vggt-edge", "torch", "torchao", "onnx", "onnx-ir", "onnxruntime", "numpy", "scipy")
-TOOLS_OF_BACKEND = {
-    "coreml": ("coremltools",),
-    "coreai": ("coreai-core", "coreai-torch"),
-    "executorch": ("executorch",),
-    "vulkan": ("executorch",),
-}
 EXACT_UP_TO_BYTES = 200_000_000  # of FP32 weights, for sensitivities by exact ablation
 
 
@@ -138,7 +133,7 @@ class Job:
     @property
     def tools(self) -> dict[str, str]:
         """The versions that a result depends on."""
-        return tool_versions((*TOOLS, *(tool for one in self.backends for tool in TOOLS_OF_BACKEND.get(one.name, ()))))
+        return tool_versions((*TOOLS, *(name for one in self.backends for name in one.distributions)))
 
     @cached_property
     def stage_count(self) -> int:

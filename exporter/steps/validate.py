@@ -24,11 +24,11 @@ from vggt_edge.exporter.steps.lower import Artifacts, reason_of
 from vggt_edge.exporter.validation import SIMULATION, ValidationReport, validate
 from vggt_edge.exporter.validation.simulate import run_stagewise, simulated
 from vggt_edge.runtimes.base import Arrays, Executor, Session
-from vggt_edge.runtimes.onnxruntime import open_onnx
+from vggt_edge.runtimes.onnxruntime import OnnxRuntime, open_onnx
 
 VALIDATION, GOLDEN = "validation.json", "golden.safetensors"
 INPUT = "images"
-ORT = "onnxruntime"
+ORT = OnnxRuntime.name
 ORT_HOW = "the QDQ ONNX on this CPU, nothing fused"
 
 
@@ -176,7 +176,5 @@ def run_session(session: Session, scenes: Sequence[Scene], on_stage: Callable[[S
 
 def not_run(job: Job) -> dict[str, str]:
     """The device itself is never here: its row says so, and how to get it."""
-    if job.backend.name == ORT:
-        return {}
-    device = f"runs on the device only: use the kit in {job.backend.name}/ on the {job.profile.title}"
-    return {job.backend.name: device}
+    reason = job.backend.on_device(job.profile)
+    return {job.backend.name: reason} if reason else {}

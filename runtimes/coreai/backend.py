@@ -18,13 +18,13 @@ from vggt_edge.devices.profile import DeviceProfile
 from vggt_edge.runtimes.base import (
     DEFAULT_OPTIONS,
     AnnotatedGraph,
-    Arrays,
     Availability,
+    Backend,
     Check,
     Executor,
     Lowered,
     Options,
-    Session,
+    Rates,
 )
 from vggt_edge.runtimes.coreai import process
 from vggt_edge.runtimes.coreai.files import ASSET, ASSET_FILES, PROGRAM, PROGRAM_FILE, REQUEST
@@ -35,7 +35,6 @@ if TYPE_CHECKING:  # listing the backends must not cost the import of torch
     from vggt_edge.runtimes.coreai.audit import PlannedLinear
 
 FOLDER = "coreai"
-SCHEMES = ("fp32", "fp16", "w8a16", "w4a16", "p6a16", "p4a16", "w8a8")
 # As far as was measured: all blocks of VGGT-1B at half its width, 0.18 GB in 4 bits, took 29 s and 1.9 GB to convert,
 # and a run at 98 pixels 14 s. VGGT-1B itself at 518 pixels is a hundred times that: no second opinion to wait for.
 MAX_WEIGHT_BYTES = 250_000_000
@@ -43,18 +42,18 @@ CONVERT_TIMEOUT_S, CONVERT_TIMEOUT_S_PER_GB = 600.0, 1800.0
 HOW = "Apple's Core AI runtime on this CPU, FP32 compute"
 
 
-class CoreAI:
+class CoreAI(Backend):
     """The backend; see the module."""
 
     name = "coreai"
-    options: frozenset[str] = frozenset()
+    title = process.NAME
+    distributions = ("coreai-core", "coreai-torch")
+    supported = ("fp32", "fp16", "w8a16", "w4a16", "p6a16", "p4a16", "w8a8")
+    # Every scene is a process that compiles the asset.
+    rates = Rates(seconds=20.0, bytes_per_s=0.02e9, copies=10, scene_seconds=4.0)
 
     def availability(self) -> Availability:
         return process.availability()
-
-    def schemes(self, profile: DeviceProfile) -> tuple[str, ...]:
-        """What both the profile lists and an asset can hold, in the profile's order."""
-        return tuple(name for name in profile.runnable if name in SCHEMES)
 
     def lower(
         self,
@@ -94,10 +93,7 @@ class CoreAI:
         """Apple's own runtime, where it is installed."""
         return (Executor(self.name, HOW, self.open),) if self.availability().ok else ()
 
-    def write_golden(self, bundle: Path, inputs: Arrays, simulation: Arrays, fp32: Arrays) -> None:
-        """Nothing: the asset has no kit of its own."""
-
-    def open(self, bundle: Path, timeout_s: float | None = None) -> Session:
+    def open(self, bundle: Path, timeout_s: float | None = None) -> CoreAISession:
         """``bundle``: the folder of a bundle, or an ``.aimodel``. timeout_s: of one run, by default by its size."""
         return CoreAISession(bundle if bundle.suffix == ".aimodel" else bundle / FOLDER / ASSET, timeout_s)
 

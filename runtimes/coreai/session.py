@@ -14,8 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vggt_edge.devices.errors import InputError, ToolchainError
-from vggt_edge.runtimes.base import Arrays
-from vggt_edge.runtimes.common.inputs import check_inputs
+from vggt_edge.runtimes.base import Arrays, Session
 from vggt_edge.runtimes.coreai import process
 from vggt_edge.runtimes.coreai.files import ASSET_FILES, HASH_FILE, INPUTS, OUTPUTS, PROGRAM_FILE
 from vggt_edge.runtimes.coreai.process import Outcome
@@ -61,7 +60,7 @@ def check_asset(asset: Path) -> None:
         )
 
 
-class CoreAISession:
+class CoreAISession(Session):
     """One asset. ``run`` gives float32 arrays by output name, the same bits every time."""
 
     def __init__(self, asset: Path, timeout_s: float | None = None) -> None:
@@ -75,6 +74,10 @@ class CoreAISession:
         self._inputs, self.output_names = self._borders()
 
     @property
+    def where(self) -> str:
+        return str(self._asset)
+
+    @property
     def input_shapes(self) -> Mapping[str, tuple[int, ...]]:
         return MappingProxyType(self._inputs)
 
@@ -84,15 +87,15 @@ class CoreAISession:
         inputs = {name: tuple(shape) for name, shape in answer["inputs"]}
         return inputs, tuple(name for name, _shape in answer["outputs"])
 
-    def run(self, inputs: Arrays) -> dict[str, npt.NDArray[np.float32]]:
-        """Run once. ``InputError`` for wrong names, shapes, types or values; ``ToolchainError`` for a crash;
-        ``ResourceError`` where time or memory did not suffice.
-        """
-        return dict(self.measure(inputs).outputs)
-
     def measure(self, inputs: Arrays) -> Ran:
-        """The same, with what it took."""
-        check_inputs(inputs, self._inputs, str(self._asset))
+        """As ``run``, with what it took."""
+        self.check(inputs)
+        return self._measured(inputs)
+
+    def _run(self, inputs: Arrays) -> dict[str, npt.NDArray[np.float32]]:
+        return dict(self._measured(inputs).outputs)
+
+    def _measured(self, inputs: Arrays) -> Ran:
         # Beside the asset there may be no room to write: outputs are small.
         with tempfile.TemporaryDirectory(prefix="vggt-edge-coreai-") as name:
             folder = Path(name)

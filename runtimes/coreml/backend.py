@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -12,18 +13,21 @@ import onnx_ir as ir
 from packaging.specifiers import SpecifierSet
 
 from vggt_edge.calibration.plan import PrecisionPlan
-from vggt_edge.calibration.scheme import SCHEMES as VOCABULARY
-from vggt_edge.devices.errors import InputError, LoweringError
+from vggt_edge.calibration.scheme import SCHEMES
+from vggt_edge.devices.errors import LoweringError
 from vggt_edge.devices.profile import DeviceProfile
 from vggt_edge.runtimes.base import (
     DEFAULT_OPTIONS,
     AnnotatedGraph,
     Arrays,
     Availability,
+    Backend,
     Check,
     Executor,
     Lowered,
     Options,
+    Rates,
+    Session,
 )
 from vggt_edge.runtimes.common.audit import load_onnx
 from vggt_edge.runtimes.common.kit import kit_outputs
@@ -41,27 +45,29 @@ if TYPE_CHECKING:  # torch is loaded when a package is run, not when the backend
     from vggt_edge.runtimes.coreml.interpreter import MilSession
 
 FOLDER, PACKAGE = "coreml", "vggt.mlpackage"
-SCHEMES = ("fp32", "fp16", "w8a16", "p6a16", "w4a16", "p4a16", "w8a8")
 IMAGES = "images"
 _COMPUTE_UNITS = {"neural_engine": "cpuAndNeuralEngine", "gpu": "cpuAndGPU", "cpu": "cpuOnly", None: "all"}
 REMEDY = "pip install 'vggt-edge[apple]'"
 IMAGES_DESCRIPTION = "frames, RGB in [0, 1], (1, frames, 3, height, width); the first one is the reference"
 
 
-class CoreML:
+class CoreML(Backend):
     """The backend; see the module. Lowering and running need no Mac."""
 
     name = "coreml"
-    options: frozenset[str] = frozenset({"image_input", "strict_ane"})
+    title = "Core ML"
+    distributions = ("coremltools",)
+    supported = ("fp32", "fp16", "w8a16", "p6a16", "w4a16", "p4a16", "w8a8")
+    options = frozenset({"image_input", "strict_ane"})
+    rates = Rates(seconds=0.0, bytes_per_s=0.04e9, scene_seconds=0.0)
+    subjects = MappingProxyType(
+        {name: title, "coreml-fp16": "Core ML package, FP16", "coreml-fp32": "Core ML package, FP32"}
+    )
 
     def availability(self) -> Availability:
         if not installed("coremltools"):
             return Availability(False, "not installed: coremltools", REMEDY)
         return Availability(True)
-
-    def schemes(self, profile: DeviceProfile) -> tuple[str, ...]:
-        """What both the profile lists and Core ML can hold, in the profile's order, those on request last."""
-        return tuple(name for name in profile.runnable if name in SCHEMES)
 
     def lower(
         self,
@@ -150,7 +156,7 @@ def deployment_target(plan: PrecisionPlan, profile: DeviceProfile) -> int:
     requires = profile.toolchain.requires
     allowed = SpecifierSet(requires.get("ios") or requires.get("ipados") or requires.get("visionos", ">=2.0"))
     offset = 0 if {"ios", "ipados"} & set(requires) else 16
-    needed = [VOCABULARY[assignment.scheme] for assignment in plan.assignments] + [VOCABULARY[plan.rest_scheme]]
+    needed = [SCHEMES[assignment.scheme] for assignment in plan.assignments] + [SCHEMES[plan.rest_scheme]]
     least = 18 if any(scheme.palette or scheme.weight_bits < 8 for scheme in needed) else 17
     for ios in range(least, 19):
         if allowed.contains(f"{ios - offset}.0"):
@@ -202,7 +208,7 @@ def _files(out_dir: Path) -> tuple[str, ...]:
     return tuple(sorted(path.relative_to(out_dir).as_posix() for path in folder.rglob("*") if path.is_file()))
 
 
-class PackageSession:
+class PackageSession(Session):
     """A package that takes what the graph takes, whether its own input is a tensor or images.
 
     Images are rounded to 8 bits per channel, as a pixel buffer would hold them.
@@ -210,11 +216,23 @@ class PackageSession:
 
     def __init__(self, session: MilSession) -> None:
         self._session = session
+        self._takes_images = {feature.kind for feature in session.program.description.inputs} == {"image"}
 
-    def run(self, inputs: Arrays) -> dict[str, npt.NDArray[np.float32]]:
-        """Run once. ``InputError`` for a wrong name, shape or dtype; ``LoweringError`` where FP16 overflowed."""
-        kinds = {feature.kind for feature in self._session.program.description.inputs}
-        outputs = self._session.run(self._frames(inputs) if kinds == {"image"} else inputs)
+    @property
+    def where(self) -> str:
+        return str(self._session.program.package)
+
+    @property
+    def input_shapes(self) -> Mapping[str, tuple[int, ...]]:
+        shapes = self._session.input_shapes
+        if not self._takes_images:
+            return shapes
+        _, channels, height, width = next(iter(shapes.values()))
+        return {IMAGES: (1, len(shapes), channels, height, width)}
+
+    def _run(self, inputs: Arrays) -> dict[str, npt.NDArray[np.float32]]:
+        """``LoweringError`` where FP16 overflowed."""
+        outputs = self._session.run(_frames(inputs[IMAGES]) if self._takes_images else inputs)
         if self._session.overflows:
             raise LoweringError(
                 f"{len(self._session.overflows)} values overflow FP16: {', '.join(self._session.overflows[:5])}",
@@ -224,16 +242,10 @@ class PackageSession:
             )
         return outputs
 
-    def _frames(self, inputs: Arrays) -> Mapping[str, npt.NDArray[np.float32]]:
-        shapes = self._session.input_shapes
-        frames, (_, channels, height, width) = len(shapes), next(iter(shapes.values()))
-        expected = (1, frames, channels, height, width)
-        given = inputs.get(IMAGES)
-        if given is None or len(inputs) != 1 or given.shape != expected or given.dtype != np.float32:
-            found = {name: f"{array.dtype} {array.shape}" for name, array in inputs.items()}
-            raise InputError(f"inputs {found}", where=PACKAGE, expected=f"{IMAGES}: float32 {expected}")
-        levels = np.round(255 * np.clip(given, 0, 1)).astype(np.float32)
-        return {f"image_{index}": levels[:, index] for index in range(frames)}
+
+def _frames(images: npt.NDArray[np.float32]) -> dict[str, npt.NDArray[np.float32]]:
+    levels = np.round(255 * np.clip(images, 0, 1)).astype(np.float32)
+    return {f"image_{index}": levels[:, index] for index in range(levels.shape[1])}
 
 
 def open_fp16(folder: Path) -> PackageSession:

@@ -11,8 +11,7 @@ from types import MappingProxyType
 import numpy as np
 import numpy.typing as npt
 
-from vggt_edge.runtimes.base import Arrays
-from vggt_edge.runtimes.common.inputs import check_inputs
+from vggt_edge.runtimes.base import Arrays, Session
 from vggt_edge.runtimes.executorch.files import INPUTS, OUTPUTS, PROGRAM, WEIGHTS
 from vggt_edge.runtimes.executorch.model_file import ModelFile, checked_model
 from vggt_edge.runtimes.executorch.process import Worker
@@ -30,7 +29,7 @@ class Ran:
     peak_memory_bytes: int
 
 
-class ExecuTorchSession:
+class ExecuTorchSession(Session):
     """One program. ``run`` gives float32 arrays by output name."""
 
     def __init__(self, folder: Path, timeout_s: float | None = None) -> None:
@@ -41,6 +40,10 @@ class ExecuTorchSession:
         limit = TIMEOUT_S + TIMEOUT_S_PER_GB * size / 1e9 if timeout_s is None else timeout_s
         self._where = str(folder / PROGRAM)
         self._worker = Worker(folder / PROGRAM, weights, limit)
+
+    @property
+    def where(self) -> str:
+        return self._where
 
     @property
     def input_shapes(self) -> Mapping[str, tuple[int, ...]]:
@@ -54,15 +57,15 @@ class ExecuTorchSession:
     def threads(self) -> int:
         return int(self._worker.loaded["threads"])
 
-    def run(self, inputs: Arrays) -> dict[str, npt.NDArray[np.float32]]:
-        """Run once. ``InputError`` for wrong names, shapes, types or values; ``ToolchainError`` for a crash;
-        ``ResourceError`` where time or memory did not suffice.
-        """
-        return dict(self.measure(inputs).outputs)
-
     def measure(self, inputs: Arrays, repeats: int = 1) -> Ran:
-        """The same, several times in a row, timed inside the worker."""
-        check_inputs(inputs, self.input_shapes, self._where)
+        """As ``run``, several times in a row, timed inside the worker."""
+        self.check(inputs)
+        return self._measured(inputs, repeats)
+
+    def _run(self, inputs: Arrays) -> dict[str, npt.NDArray[np.float32]]:
+        return dict(self._measured(inputs, 1).outputs)
+
+    def _measured(self, inputs: Arrays, repeats: int) -> Ran:
         with tempfile.TemporaryDirectory(prefix="vggt-edge-executorch-") as name:
             _save(Path(name) / INPUTS, [inputs[one.name] for one in self._model.inputs])
             answer = self._worker.run(Path(name), repeats)

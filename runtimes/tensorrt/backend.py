@@ -18,10 +18,11 @@ from vggt_edge.runtimes.base import (
     AnnotatedGraph,
     Arrays,
     Availability,
+    Backend,
     Check,
-    Executor,
     Lowered,
     Options,
+    Rates,
     Session,
 )
 from vggt_edge.runtimes.common.audit import audit_onnx, linears, load_onnx
@@ -33,16 +34,19 @@ from vggt_edge.runtimes.tensorrt.rules import enforce
 
 FOLDER = "tensorrt"
 MODEL_FILE, KIT_FILE, GOLDEN_FILE = "model.onnx", "kit.json", "golden.npz"
-SCHEMES = ("fp32", "fp16", "w8a16", "w4a16", "w8a8")
 KIT_SCHEMA_VERSION = 1
 _GOLDEN_GROUPS = ("input", "expected", "fp32")
 
 
-class TensorRT:
+class TensorRT(Backend):
     """The backend; see the module. Lowering needs neither TensorRT nor a GPU."""
 
     name = "tensorrt"
-    options: frozenset[str] = frozenset()
+    title = "TensorRT"
+    distributions = ("tensorrt-rtx-cu13-bindings", "onnxruntime-ep-nv-tensorrt-rtx-cu13", "tensorrt")
+    supported = ("fp32", "fp16", "w8a16", "w4a16", "w8a8")
+    # The compiler of TensorRT for RTX is a process of its own; its plan is the one copy of the weights.
+    rates = Rates(seconds=0.0, bytes_per_s=0.02e9, copies=0, memory_bytes=1_000_000_000, scene_seconds=0.0)
 
     def availability(self) -> Availability:
         """Always able to lower; says which of the two checks this machine cannot make."""
@@ -50,10 +54,6 @@ class TensorRT:
         return Availability(
             True, "; ".join(state.reason for state in missing), "; ".join(state.remedy for state in missing)
         )
-
-    def schemes(self, profile: DeviceProfile) -> tuple[str, ...]:
-        """What both the profile lists and TensorRT can run, in the profile's order."""
-        return tuple(name for name in profile.runnable if name in SCHEMES)
 
     def lower(
         self,
@@ -84,10 +84,6 @@ class TensorRT:
         checks = (_prepared_check(prepared), compiled, engine.build_check(folder))
         files = (KIT_FILE, "README.md", engine.SCRIPT, MODEL_FILE, f"{MODEL_FILE}.data")
         return Lowered(self.name, tuple(f"{FOLDER}/{name}" for name in sorted(files)), realised, checks)
-
-    def executors(self) -> tuple[Executor, ...]:
-        """None: an engine on this machine's GPU is another one than the device's."""
-        return ()
 
     def open(self, bundle: Path) -> Session:
         """An engine on this machine's GPU; ``ToolchainError`` where there is none."""

@@ -6,6 +6,7 @@ import importlib.util
 import json
 import subprocess
 import sys
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -15,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vggt_edge.devices.errors import InputError, LoweringError, ResourceError, ToolchainError, VggtEdgeError
-from vggt_edge.runtimes.base import Arrays, Availability, Check
+from vggt_edge.runtimes.base import Arrays, Availability, Check, Session
 
 NAME = "TensorRT engine"
 KIT = Path(__file__).parent / "kit"
@@ -77,12 +78,20 @@ def build_check(folder: Path, *, build_only: bool = True, timeout_s: float = BUI
     return Check(NAME, "failed", f"{what}\n{finished.stderr.strip()[-2000:]}", {})
 
 
-class EngineSession:
+class EngineSession(Session):
     """An engine built from a bundle's TensorRT folder, or taken from there, and run on this machine's GPU."""
 
     def __init__(self, folder: Path) -> None:
-        self._kit = kit_module()
+        self._kit, self._folder = kit_module(), folder
         self._runner = self._call(self._load, folder)
+
+    @property
+    def where(self) -> str:
+        return str(self._folder)
+
+    @property
+    def input_shapes(self) -> Mapping[str, tuple[int, ...]]:
+        return {name: array.shape for name, array in self._runner.inputs.items()}
 
     def _load(self, folder: Path) -> Any:
         kit = self._kit
@@ -92,8 +101,7 @@ class EngineSession:
         serialized, _seconds = kit.prepare_engine(trt, logger, description, arguments, cuda)
         return kit.Runner(trt, cuda, logger, serialized)
 
-    def run(self, inputs: Arrays) -> dict[str, npt.NDArray[np.float32]]:
-        """Run once. ``InputError`` for a wrong name, shape or dtype."""
+    def _run(self, inputs: Arrays) -> dict[str, npt.NDArray[np.float32]]:
         return dict(self._call(self._runner.run, dict(inputs)))
 
     def _call(self, function: Any, *arguments: Any) -> Any:

@@ -12,12 +12,12 @@ from vggt_edge.devices.profile import DeviceProfile
 from vggt_edge.runtimes.base import (
     DEFAULT_OPTIONS,
     AnnotatedGraph,
-    Arrays,
     Availability,
+    Backend,
     Check,
-    Executor,
     Lowered,
     Options,
+    Rates,
     Session,
 )
 from vggt_edge.runtimes.executorch.sdk import availability, refusals, write_program
@@ -29,7 +29,6 @@ if TYPE_CHECKING:  # listing the backends must not cost the import of torch
 
 NAME = "ExecuTorch's Vulkan delegate"
 FOLDER, PROGRAM, README = "vulkan", "vggt.pte", "README.md"
-SCHEMES = ("fp16", "w4a16")
 # Lowering goes by the number of operations and holds restored weights in FP32: nobody has waited for VGGT-1B.
 MAX_WEIGHT_BYTES = 250_000_000
 _NOT_HERE = "ExecuTorch's Python package has no Vulkan runtime"
@@ -49,18 +48,18 @@ It has never run on a phone. Its method `forward` takes and gives FP32, in this 
 """
 
 
-class Vulkan:
+class Vulkan(Backend):
     """The backend; see the module."""
 
     name = "vulkan"
-    options: frozenset[str] = frozenset()
+    title = "ExecuTorch (Vulkan)"
+    distributions = ("executorch",)
+    supported = ("fp16", "w4a16")
+    # All operations of vggt-mini; with other sizes nobody has waited for it.
+    rates = Rates(seconds=80.0, scene_seconds=0.0)
 
     def availability(self) -> Availability:
         return availability()
-
-    def schemes(self, profile: DeviceProfile) -> tuple[str, ...]:
-        """What both the profile lists and the delegate holds exactly, in the profile's order."""
-        return tuple(name for name in profile.runnable if name in SCHEMES)
 
     def lower(
         self,
@@ -95,10 +94,6 @@ class Vulkan:
         files = tuple(f"{FOLDER}/{name}" for name in (README, PROGRAM))
         return Lowered(self.name, files, realised, checks, findings(lowered, graph.fp32_blocks))
 
-    def executors(self) -> tuple[Executor, ...]:
-        """None: the runtime that is installed here has no Vulkan."""
-        return ()
-
     def open(self, bundle: Path) -> Session:
         """``InputError`` for a folder that is no bundle, else ``ToolchainError``: nothing here runs it."""
         path = bundle / FOLDER / PROGRAM
@@ -106,8 +101,8 @@ class Vulkan:
             raise InputError("no program for Vulkan", where=str(path), expected="a folder that an export wrote")
         raise ToolchainError(f"{NAME} does not run here: {_NOT_HERE}", where=str(path), remedy=_ELSEWHERE)
 
-    def write_golden(self, bundle: Path, inputs: Arrays, simulation: Arrays, fp32: Arrays) -> None:
-        """Nothing: there is no kit that replays it yet."""
+    def on_device(self, profile: DeviceProfile) -> str:
+        return f"runs on the device only: {_ELSEWHERE} (the {profile.title}); there is no kit for it yet"
 
 
 def _check_size(weight_bytes: int) -> None:

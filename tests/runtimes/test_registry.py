@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import fields
+from importlib import metadata
 from pathlib import Path
 
+import numpy as np
 import pytest
+from packaging.requirements import Requirement
 
 from vggt_edge.calibration.plan import PrecisionPlan
 from vggt_edge.calibration.scheme import SCHEMES
 from vggt_edge.devices.errors import InputError, ToolchainError, UnknownNameError, VggtEdgeError
 from vggt_edge.devices.profile import list_profiles, load_profile
 from vggt_edge.runtimes import all_backends, backend, backends
-from vggt_edge.runtimes.base import AnnotatedGraph, Backend
+from vggt_edge.runtimes.base import AnnotatedGraph, Backend, Options, Session
+from vggt_edge.runtimes.registry import subject_titles
 
 Write = Callable[..., Path]
 Annotated = Callable[..., AnnotatedGraph]
@@ -59,6 +65,29 @@ def test_availability_gives_a_reason_and_a_remedy_when_it_says_no(one: Backend) 
 
 
 @ALL
+def test_each_backend_declares_what_the_exporter_asks_of_it(one: Backend) -> None:
+    """Titles for people, packages that exist on the index under that name, rates above zero."""
+    assert one.title
+    assert one.distributions
+    assert set(one.supported) <= set(SCHEMES)
+    assert one.options <= {field.name for field in fields(Options)}
+    assert one.rates.bytes_per_s > 0
+    assert {executor.subject for executor in one.executors()} <= set(subject_titles())
+    profile = load_profile("host-cpu")
+    assert profile.title in one.on_device(profile) or not one.on_device(profile)
+
+
+@ALL
+def test_the_versions_of_what_takes_part_are_recorded(one: Backend) -> None:
+    """Every requirement of the extra that brings the backend is one of its distributions."""
+    extras = {"tensorrt": "jetson", "coreml": "apple", "coreai": "coreai", "executorch": "android", "vulkan": "android"}
+    required = [Requirement(text) for text in metadata.requires("vggt-edge") or ()]
+    wanted = {each.name for each in required if f'extra == "{extras.get(one.name)}"' in str(each.marker)}
+    assert wanted <= set(one.distributions)
+    assert wanted or one.name == "onnxruntime"
+
+
+@ALL
 def test_schemes_are_known_and_a_subset_of_the_profile_in_its_order(one: Backend) -> None:
     for profile in list_profiles():
         schemes = one.schemes(profile)
@@ -74,6 +103,8 @@ def test_lowering_realises_the_plan_block_by_block(
     schemes = HELD.get(one.name, ("w8a8", "w4a16", "w8a8"))
     graph = annotated(write_mini(*schemes), *schemes)
     lowered = one.lower(graph, make_plan(*schemes), load_profile("jetson-orin"), tmp_path / "out")
+    for session in sessions(one, graph.onnx_path.parent if one.name == "onnxruntime" else tmp_path / "out"):
+        refuses_what_is_not_its_input(session)
     assert lowered.backend == one.name
     assert [(entry.block, entry.asked, entry.realised) for entry in lowered.realised] == [
         (block, scheme, scheme) for block, scheme in zip(graph.blocks, schemes, strict=True)
@@ -101,6 +132,33 @@ def test_a_block_that_did_not_get_its_precision_is_an_error_that_names_it(
 def test_opening_what_is_not_a_bundle_is_one_clear_error(one: Backend, tmp_path: Path) -> None:
     with pytest.raises((InputError, ToolchainError)):
         one.open(tmp_path)
+
+
+def sessions(one: Backend, bundle: Path) -> Iterator[Session]:
+    """Everything that runs the artifact on this machine."""
+    for start in (one.open, *(executor.open for executor in one.executors())):
+        with suppress(ToolchainError):
+            yield start(bundle)
+
+
+def refuses_what_is_not_its_input(session: Session) -> None:
+    """Native code would compute with NaN, read beyond an array that is too short, or crash."""
+    ((name, shape),) = session.input_shapes.items()
+    right = np.zeros(shape, np.float32)
+    holed = right.copy()
+    holed.flat[-1] = np.nan
+    for inputs, message in (
+        ({}, "wrong inputs: none"),
+        ({name: right, "more": right}, "wrong inputs"),
+        ({name: right[..., :-1]}, f"input {name} is float32"),
+        ({name: right.astype(np.float64)}, f"input {name} is float64"),
+        ({name: holed}, f"input {name} holds NaN or Inf"),
+        ({name: right - np.inf}, f"input {name} holds NaN or Inf"),
+    ):
+        with pytest.raises(InputError, match=message) as caught:
+            session.run(inputs)
+        assert caught.value.where == session.where
+    assert session.run({name: right})
 
 
 def skip_without(one: Backend) -> None:

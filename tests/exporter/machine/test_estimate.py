@@ -27,6 +27,8 @@ from vggt_edge.exporter.machine.estimate import (
 )
 from vggt_edge.exporter.models.config import OUTPUTS, InputShape, VGGTConfig
 from vggt_edge.exporter.models.vggt import VGGT
+from vggt_edge.runtimes.base import Rates
+from vggt_edge.runtimes.registry import backend, backends
 
 Run = Callable[..., Any]
 CONFIG = VGGTConfig(
@@ -51,6 +53,7 @@ def sizes() -> Sizes:
         probe_forwards=5,
         validation=3,
         precision="w8a8",
+        lowering=(backend("tensorrt").rates,),
     )
 
 
@@ -95,7 +98,8 @@ def test_a_budget_bounds_what_a_mix_can_take(sizes: Sizes) -> None:
 
 def test_what_else_runs_takes_its_time(sizes: Sizes) -> None:
     """Executors of the artifact take a forward each; a second opinion takes a conversion and a process per scene."""
-    plain, more = estimate(sizes, 1e9), estimate(replace(sizes, makes="coreml", executions=3, companions=1), 1e9)
+    apple = (backend("coreml").rates, backend("coreai").rates)
+    plain, more = estimate(sizes, 1e9), estimate(replace(sizes, lowering=apple, executions=3), 1e9)
     forward_s = plain.steps[-2].forward_seconds / 3
     assert more.steps[-2].forward_seconds == pytest.approx(5 * forward_s)
     assert more.steps[-3].seconds > 20
@@ -104,12 +108,16 @@ def test_what_else_runs_takes_its_time(sizes: Sizes) -> None:
 
 
 def test_a_backend_that_was_never_measured_is_taken_for_slow(sizes: Sizes) -> None:
-    other, slowest = (estimate(replace(sizes, makes=name), 1e9).steps[-3] for name in ("coreai", "vulkan"))
-    assert other.seconds == slowest.seconds
+    known = [estimate(replace(sizes, lowering=(one.rates,)), 1e9).steps[-3].seconds for one in backends().values()]
+    assert estimate(replace(sizes, lowering=(Rates(),)), 1e9).steps[-3].seconds == max(known)
+
+
+def _on_host(sizes: Sizes) -> Estimate:
+    return estimate(replace(sizes, lowering=(backend("onnxruntime").rates,), writes_form=False), 1e12)
 
 
 def test_a_backend_that_compiles_nothing_needs_less(sizes: Sizes) -> None:
-    compiled, plain = estimate(sizes, 1e12), estimate(replace(sizes, makes="onnxruntime"), 1e12)
+    compiled, plain = estimate(sizes, 1e12), _on_host(sizes)
     assert plain.memory_bytes < compiled.memory_bytes
     assert plain.disk_bytes < compiled.disk_bytes
 
@@ -141,6 +149,7 @@ def test_the_full_size_is_estimated_from_shapes_alone() -> None:
             probe_forwards=1 + PROBE_FORWARDS,
             validation=1,
             precision="w8a8",
+            lowering=(backend("tensorrt").rates,),
         ),
         macs_per_s=32e9,
     )
