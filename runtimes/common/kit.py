@@ -18,6 +18,7 @@ from safetensors.numpy import save
 from vggt_edge.calibration.scenes.resize import check_shape
 from vggt_edge.devices.errors import InputError
 from vggt_edge.runtimes.base import Arrays, Check
+from vggt_edge.runtimes.common.files import aside
 
 if TYPE_CHECKING:
     from vggt_edge.calibration.metrics.output import Output
@@ -72,12 +73,10 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
 
 def write_bytes(path: Path, content: bytes, *, mode: int | None = None) -> None:
     """mode: permissions of the file; the system's default if None."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_name(f".{path.name}.partial")
-    scratch.write_bytes(content)
-    if mode is not None:
-        scratch.chmod(mode)
-    scratch.replace(path)  # not written over: the file may be linked from elsewhere
+    with aside(path) as scratch:
+        scratch.write_bytes(content)
+        if mode is not None:
+            scratch.chmod(mode)
 
 
 def sha256(path: Path) -> str:

@@ -1,18 +1,70 @@
-"""What the worker processes of native runtimes have in common; imports nothing heavy."""
+"""What the worker processes of native runtimes have in common (``runtimes/common/process.py`` starts them).
+
+Imports nothing heavy. A worker answers with lines of JSON, each an object; ``{"error": ...}`` says that the toolchain
+refuses.
+"""
 
 from __future__ import annotations
 
 import ctypes
+import json
 import logging
 import os
 import resource
 import signal
 import sys
 import warnings
+from collections.abc import Callable
 from pathlib import Path
-from typing import TextIO
+from typing import Any, NoReturn, TextIO
 
+Answer = dict[str, Any]
 _PR_SET_PDEATHSIG = 1
+
+
+def answer_once(perform: Callable[[list[str], TextIO], Answer]) -> NoReturn:
+    """The whole of a worker that answers once.
+
+    perform: gets the arguments and the stream for answers, so that it may ``finish`` where it is.
+    """
+    end_with_parent()
+    answers = quiet_stdout()
+    try:
+        answer = perform(sys.argv[1:], answers)
+    except Exception as error:  # toolchains raise many kinds, and all of them mean that they refuse
+        answer = _refusal(error)
+    finish(answers, answer)
+
+
+def serve(start: Callable[[list[str]], tuple[Answer, Callable[[Answer], Answer]]]) -> NoReturn:
+    """The whole of a worker that answers each line of its stdin.
+
+    start: gets the arguments; gives the first answer, and what makes an answer of a request.
+    """
+    end_with_parent()
+    answers = quiet_stdout()
+    try:
+        first, handle = start(sys.argv[1:])
+        _say(answers, first)
+        for line in sys.stdin:
+            _say(answers, handle(json.loads(line)))
+    except Exception as error:
+        finish(answers, _refusal(error))
+    os._exit(0)
+
+
+def finish(answers: TextIO, answer: Answer) -> NoReturn:
+    """Answer, and end without taking native code down: that can crash, and everything has been said."""
+    _say(answers, answer)
+    os._exit(0)
+
+
+def _say(answers: TextIO, answer: Answer) -> None:
+    print(json.dumps(answer, sort_keys=True), file=answers, flush=True)
+
+
+def _refusal(error: Exception) -> Answer:
+    return {"error": f"{type(error).__name__}: {str(error).strip() or 'without a message'}"}
 
 
 def peak_memory_bytes() -> int:

@@ -7,18 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import sys
 import tempfile
 import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NoReturn, TextIO
+from typing import NoReturn, TextIO
 
-from vggt_edge.runtimes.common.worker import end_with_parent, peak_memory_bytes, quiet_stdout
+from vggt_edge.runtimes.common.worker import Answer, answer_once, finish, peak_memory_bytes
 from vggt_edge.runtimes.coreai.files import ASSET, INPUTS, OUTPUTS, PROGRAM, REQUEST
-
-Answer = dict[str, Any]
 
 
 def convert(folder: Path) -> Answer:
@@ -63,29 +59,16 @@ async def run(asset: Path, folder: Path, answers: TextIO) -> NoReturn:
         arrays = {name: np.array(value.numpy(), np.float32, order="C") for name, value in outputs.items()}
         save_file(arrays, folder / OUTPUTS)
         times = {"compile_seconds": compiled - began, "seconds": ended - compiled}
+        # Here, since Core AI 1.0.0b3 has aborted when the model went down, once in some hundred runs.
         finish(answers, {**times, "peak_memory_bytes": peak_memory_bytes()})
 
 
-def finish(answers: TextIO, answer: Answer) -> NoReturn:
-    """Answer, and end without taking anything down: there Core AI 1.0.0b3 has aborted, once in some hundred runs."""
-    print(json.dumps(answer, sort_keys=True), file=answers, flush=True)
-    os._exit(0)
-
-
-def perform(verb: str, paths: list[Path], answers: TextIO) -> NoReturn:
+def perform(arguments: list[str], answers: TextIO) -> Answer:
+    verb, *paths = arguments
     if verb == "run":
-        asyncio.run(run(paths[0], paths[1], answers))
-    finish(answers, convert(paths[0]) if verb == "convert" else inspect(paths[0]))
-
-
-def main(arguments: list[str]) -> NoReturn:
-    end_with_parent()
-    answers = quiet_stdout()
-    try:
-        perform(arguments[0], [Path(argument) for argument in arguments[1:]], answers)
-    except Exception as error:  # Core AI raises many kinds, and all of them mean that it refuses
-        finish(answers, {"error": f"{type(error).__name__}: {str(error).strip() or 'without a message'}"})
+        asyncio.run(run(Path(paths[0]), Path(paths[1]), answers))
+    return convert(Path(paths[0])) if verb == "convert" else inspect(Path(paths[0]))
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    answer_once(perform)

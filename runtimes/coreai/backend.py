@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import shutil
 import tempfile
 import warnings
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -26,7 +24,9 @@ from vggt_edge.runtimes.base import (
     Options,
     Rates,
 )
-from vggt_edge.runtimes.coreai import process
+from vggt_edge.runtimes.common.files import aside
+from vggt_edge.runtimes.common.process import Answer
+from vggt_edge.runtimes.coreai import sdk
 from vggt_edge.runtimes.coreai.files import ASSET, ASSET_FILES, PROGRAM, PROGRAM_FILE, REQUEST
 from vggt_edge.runtimes.coreai.session import CoreAISession, Ran
 
@@ -46,14 +46,14 @@ class CoreAI(Backend):
     """The backend; see the module."""
 
     name = "coreai"
-    title = process.NAME
+    title = sdk.NAME
     distributions = ("coreai-core", "coreai-torch")
     supported = ("fp32", "fp16", "w8a16", "w4a16", "p6a16", "p4a16", "w8a8")
     # Every scene is a process that compiles the asset.
     rates = Rates(seconds=20.0, bytes_per_s=0.02e9, copies=10, scene_seconds=4.0)
 
     def availability(self) -> Availability:
-        return process.availability()
+        return sdk.availability()
 
     def lower(
         self,
@@ -71,7 +71,7 @@ class CoreAI(Backend):
         """
         state = self.availability()
         if not state.ok:
-            raise ToolchainError(f"{process.NAME} cannot lower here: {state.reason}", remedy=state.remedy)
+            raise ToolchainError(f"{sdk.NAME} cannot lower here: {state.reason}", remedy=state.remedy)
         if (too_large := size_check(plan.weight_bytes)) is not None:
             raise ResourceError(too_large.detail, where=FOLDER, remedy="lower this model to Core ML alone")
         from vggt_edge.runtimes.coreai.asset import contents_from
@@ -85,7 +85,8 @@ class CoreAI(Backend):
             contents = contents_from(answer["contents"])
             realised = audit_asset(planned, contents.linears, plan, str(folder / ASSET))
             check = _run_check(Path(scratch) / ASSET)
-            _move(Path(scratch) / ASSET, folder / ASSET)
+            with aside(folder / ASSET) as place:
+                (Path(scratch) / ASSET).rename(place)
         checks = (_conversion_check(answer, folder / ASSET, contents.linears), check)
         return Lowered(self.name, tuple(f"{FOLDER}/{ASSET}/{name}" for name in ASSET_FILES), realised, checks)
 
@@ -102,8 +103,8 @@ def size_check(weight_bytes: int) -> Check | None:
     """A ``not_run`` check for weights (``PrecisionPlan.weight_bytes``) that are too many, None for others."""
     if weight_bytes <= MAX_WEIGHT_BYTES:
         return None
-    detail = f"{weight_bytes / 1e6:.0f} MB of weights: {process.NAME} is left out above {MAX_WEIGHT_BYTES / 1e6:.0f} MB"
-    return Check(process.NAME, "not_run", detail, {"weight_bytes": weight_bytes})
+    detail = f"{weight_bytes / 1e6:.0f} MB of weights: {sdk.NAME} is left out above {MAX_WEIGHT_BYTES / 1e6:.0f} MB"
+    return Check(sdk.NAME, "not_run", detail, {"weight_bytes": weight_bytes})
 
 
 def _hand_over(graph: AnnotatedGraph, scratch: Path) -> tuple[PlannedLinear, ...]:
@@ -124,13 +125,13 @@ def _hand_over(graph: AnnotatedGraph, scratch: Path) -> tuple[PlannedLinear, ...
     return planned_linears(program, graph.blocks)
 
 
-def _convert(scratch: Path) -> Mapping[str, Any]:
+def _convert(scratch: Path) -> Answer:
     """Write the asset into ``scratch``; the worker's answer."""
     timeout_s = CONVERT_TIMEOUT_S + CONVERT_TIMEOUT_S_PER_GB * (scratch / PROGRAM).stat().st_size / 1e9
-    outcome = process.run_worker(process.worker("convert", str(scratch)), timeout_s)
+    outcome = sdk.ask("convert", scratch, timeout_s=timeout_s)
     if outcome.answer is None:
         raise outcome.error(
-            f"{process.NAME} did not convert the graph", FOLDER, LoweringError, "see docs/runtimes/coreai.md"
+            f"{sdk.NAME} did not convert the graph", FOLDER, LoweringError, "see docs/runtimes/coreai.md"
         )
     return outcome.answer
 
@@ -141,10 +142,10 @@ def _run_check(asset: Path) -> Check:
         session = CoreAISession(asset)
         ran = session.measure({name: np.zeros(shape, np.float32) for name, shape in session.input_shapes.items()})
     except ResourceError as error:
-        return Check(f"{process.NAME} run", "not_run", error.what, {})
+        return Check(f"{sdk.NAME} run", "not_run", error.what, {})
     except (InputError, ToolchainError) as error:
         raise LoweringError(
-            f"{process.NAME} cannot run what it converted: {error.what}",
+            f"{sdk.NAME} cannot run what it converted: {error.what}",
             where=str(asset),
             expected="an asset that runs",
         ) from error
@@ -155,10 +156,10 @@ def _finite_check(ran: Ran, asset: Path) -> Check:
     broken = sorted(name for name, array in ran.outputs.items() if not bool(np.isfinite(array).all()))
     if broken:
         raise LoweringError(f"NaN or Inf for {', '.join(broken)}", where=str(asset), expected="numbers")
-    return Check(f"{process.NAME} run", "passed", f"runs; outputs {', '.join(sorted(ran.outputs))}", ran.figures)
+    return Check(f"{sdk.NAME} run", "passed", f"runs; outputs {', '.join(sorted(ran.outputs))}", ran.figures)
 
 
-def _conversion_check(answer: Mapping[str, Any], asset: Path, linears: tuple[StoredLinear, ...]) -> Check:
+def _conversion_check(answer: Answer, asset: Path, linears: tuple[StoredLinear, ...]) -> Check:
     types = sorted({linear.element for linear in linears})
     figures = {
         "asset_bytes": (asset / PROGRAM_FILE).stat().st_size,
@@ -166,14 +167,7 @@ def _conversion_check(answer: Mapping[str, Any], asset: Path, linears: tuple[Sto
         "peak_memory_bytes": answer["peak_memory_bytes"],
         "linears": len(linears),
     }
-    return Check(process.NAME, "passed", f"converted and read back; weights stored as {', '.join(types)}", figures)
-
-
-def _move(source: Path, target: Path) -> None:
-    """An asset of an earlier attempt in this folder makes way."""
-    if target.exists():
-        shutil.rmtree(target)
-    source.rename(target)
+    return Check(sdk.NAME, "passed", f"converted and read back; weights stored as {', '.join(types)}", figures)
 
 
 BACKEND = CoreAI()

@@ -8,16 +8,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from vggt_edge.devices.errors import InputError, ToolchainError
 from vggt_edge.runtimes.base import Arrays, Session
-from vggt_edge.runtimes.coreai import process
+from vggt_edge.runtimes.common.process import Answer, Outcome
+from vggt_edge.runtimes.coreai import sdk
 from vggt_edge.runtimes.coreai.files import ASSET_FILES, HASH_FILE, INPUTS, OUTPUTS, PROGRAM_FILE
-from vggt_edge.runtimes.coreai.process import Outcome
 
 # vggt-mini takes 2 s from start to end, all blocks of VGGT-1B at half its width 17 s for 0.18 GB and 98 pixels: some
 # twenty times that is a hang, or images so large that Core AI is no validator for them.
@@ -65,10 +64,10 @@ class CoreAISession(Session):
 
     def __init__(self, asset: Path, timeout_s: float | None = None) -> None:
         """``ToolchainError`` without Core AI; ``InputError`` for an asset that is not whole or cannot be read."""
-        state = process.availability()
+        state = sdk.availability()
         check_asset(asset)
         if not state.ok:
-            raise ToolchainError(f"{process.NAME} cannot run here: {state.reason}", remedy=state.remedy)
+            raise ToolchainError(f"{sdk.NAME} cannot run here: {state.reason}", remedy=state.remedy)
         self._asset = asset
         self._timeout_s = time_limit_s(asset) if timeout_s is None else timeout_s
         self._inputs, self.output_names = self._borders()
@@ -83,7 +82,7 @@ class CoreAISession(Session):
 
     def _borders(self) -> tuple[dict[str, tuple[int, ...]], tuple[str, ...]]:
         """Names and shapes, as the asset's program has them."""
-        answer = self._answer(process.run_worker(process.worker("inspect", str(self._asset)), self._timeout_s))
+        answer = self._answer(sdk.ask("inspect", self._asset, timeout_s=self._timeout_s))
         inputs = {name: tuple(shape) for name, shape in answer["inputs"]}
         return inputs, tuple(name for name, _shape in answer["outputs"])
 
@@ -100,13 +99,13 @@ class CoreAISession(Session):
         with tempfile.TemporaryDirectory(prefix="vggt-edge-coreai-") as name:
             folder = Path(name)
             _save(folder / INPUTS, inputs)
-            outcome = process.run_worker(process.worker("run", str(self._asset), name), self._timeout_s)
+            outcome = sdk.ask("run", self._asset, folder, timeout_s=self._timeout_s)
             answer = self._answer(outcome)
             return Ran(self._outputs(folder / OUTPUTS), answer)
 
-    def _answer(self, outcome: Outcome) -> Mapping[str, Any]:
+    def _answer(self, outcome: Outcome) -> Answer:
         if outcome.answer is None:
-            raise outcome.error(f"{process.NAME} did not run the asset", str(self._asset), InputError, _REMEDY)
+            raise outcome.error(f"{sdk.NAME} did not run the asset", str(self._asset), InputError, _REMEDY)
         return outcome.answer
 
     def _outputs(self, path: Path) -> dict[str, npt.NDArray[np.float32]]:

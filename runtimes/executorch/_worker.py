@@ -6,17 +6,14 @@ native code prints goes to stderr.
 
 from __future__ import annotations
 
-import json
-import os
-import sys
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
-from vggt_edge.runtimes.common.worker import end_with_parent, peak_memory_bytes, quiet_stdout
+from vggt_edge.runtimes.common.worker import Answer, peak_memory_bytes, serve
 from vggt_edge.runtimes.executorch.files import INPUTS, METHOD, OUTPUTS
-
-Answer = dict[str, Any]
 
 
 def load(program: str, weights: str | None) -> tuple[Any, Answer]:
@@ -47,27 +44,10 @@ def run(module: Any, request: Answer) -> Answer:
     return {"seconds": times, "peak_memory_bytes": peak_memory_bytes()}
 
 
-def serve(requests: TextIO, answers: TextIO, program: str, weights: str | None) -> None:
-    def answer(content: Answer) -> None:
-        answers.write(json.dumps(content) + "\n")
-        answers.flush()
-
-    try:
-        module, loaded = load(program, weights)
-        answer(loaded)
-        for line in requests:
-            answer(run(module, json.loads(line)))
-    except Exception as error:  # ExecuTorch raises RuntimeError for all that it refuses
-        answer({"error": f"{type(error).__name__}: {error}"})
-
-
-def main(arguments: list[str]) -> None:
-    end_with_parent()
-    answers = quiet_stdout()
-    serve(sys.stdin, answers, arguments[0], arguments[1] if len(arguments) > 1 else None)
-    answers.flush()
-    os._exit(0)  # taking native code down can crash, and everything has been said
+def start(arguments: list[str]) -> tuple[Answer, Callable[[Answer], Answer]]:
+    module, loaded = load(arguments[0], arguments[1] if len(arguments) > 1 else None)
+    return loaded, partial(run, module)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    serve(start)

@@ -14,6 +14,7 @@ from typing import Any
 from vggt_edge.devices.errors import LoweringError
 from vggt_edge.runtimes.base import Availability
 from vggt_edge.runtimes.common import packages as _packages
+from vggt_edge.runtimes.common.files import aside
 from vggt_edge.runtimes.common.packages import quiet as quiet
 
 NAME = "ExecuTorch"
@@ -51,11 +52,9 @@ def refusals(who: str, where: str) -> Iterator[None]:
 
 
 def write_program(manager: Any, path: Path) -> None:
-    """Through a name of its own: what lies there may be linked from elsewhere."""
-    scratch = path.with_name(f".{path.name}.partial")
-    with scratch.open("wb") as stream:
+    """Write the program to ``path``."""
+    with aside(path) as scratch, scratch.open("wb") as stream:
         manager.write_to_file(stream)
-    scratch.replace(path)
 
 
 def operator_name(target: Any) -> str:

@@ -1,6 +1,6 @@
 """The process that runs the compiler of TensorRT for RTX: ``_rtx_worker MODEL FOLDER CAPABILITY``.
 
-Writes ``result.json`` into FOLDER: errors, figures, and the quantized constants that were not found in the plan. What
+Answers with errors, figures, and the quantized constants that were not found in the plan, which lies in FOLDER. What
 keeps its memory small beside a plan of gigabytes: the plan goes to a file as it is made, the parser reads weights from
 our mapping of their file, and the pages of that mapping are given back all the time.
 """
@@ -9,20 +9,18 @@ from __future__ import annotations
 
 import ctypes
 import importlib.util
-import json
 import mmap
-import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TextIO
 
 import numpy as np
 import onnx_ir as ir
 
-from vggt_edge.runtimes.common.worker import end_with_parent, peak_memory_bytes
+from vggt_edge.runtimes.common.worker import Answer, answer_once, peak_memory_bytes
 from vggt_edge.runtimes.tensorrt._plan_search import give_back, search_plan
 
 _LIBRARIES = ("libcudart.so.*", "libtensorrt_rtx.so.*", "libtensorrt_onnxparser_rtx.so.*")
@@ -141,8 +139,7 @@ def giving_back(mapped: Sequence[mmap.mmap]) -> Iterator[None]:
             give_back(content)
 
 
-def main(arguments: list[str]) -> int:
-    end_with_parent()
+def perform(arguments: list[str], _answers: TextIO) -> Answer:
     model, folder, capability = Path(arguments[0]), Path(arguments[1]), arguments[2]
     began = time.perf_counter()
     errors, figures = compile_model(model, capability, folder / "plan")
@@ -151,10 +148,8 @@ def main(arguments: list[str]) -> int:
         found, missing = search_plan(folder / "plan", model)
         figures |= found
     figures |= {"peak_memory_bytes": peak_memory_bytes(), "total_seconds": round(time.perf_counter() - began, 3)}
-    result = {"errors": errors, "figures": figures, "missing": missing}
-    (folder / "result.json").write_text(json.dumps(result, sort_keys=True))
-    return 0
+    return {"errors": errors, "figures": figures, "missing": missing}
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    answer_once(perform)

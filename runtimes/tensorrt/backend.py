@@ -26,6 +26,7 @@ from vggt_edge.runtimes.base import (
     Session,
 )
 from vggt_edge.runtimes.common.audit import audit_onnx, linears, load_onnx
+from vggt_edge.runtimes.common.files import aside
 from vggt_edge.runtimes.common.kit import sha256, write_json
 from vggt_edge.runtimes.common.typed import fp32_names
 from vggt_edge.runtimes.tensorrt import engine, rtx
@@ -150,7 +151,8 @@ def write_golden(folder: Path, inputs: Arrays, expected: Arrays, fp32: Arrays) -
         if array.dtype != np.float32:
             raise InputError(f"golden tensor {key} is {array.dtype}", where=str(folder), expected="float32")
     path = folder / GOLDEN_FILE
-    np.savez(path, allow_pickle=False, **_as_keywords(arrays))
+    with aside(path) as scratch, scratch.open("wb") as stream:
+        np.savez(stream, allow_pickle=False, **_as_keywords(arrays))
     kit_path = folder / KIT_FILE
     kit = json.loads(kit_path.read_text())
     kit["sha256"][GOLDEN_FILE] = sha256(path)

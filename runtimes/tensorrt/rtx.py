@@ -7,16 +7,11 @@ so it runs in a process of its own.
 from __future__ import annotations
 
 import importlib.util
-import json
-import signal
-import subprocess
-import sys
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from vggt_edge.runtimes.base import Availability, Check
+from vggt_edge.runtimes.common.process import Answer, Ending, Outcome, run_worker, worker
 
 NAME = "TensorRT for RTX"
 PACKAGES = ("tensorrt_rtx_bindings", "onnxruntime_ep_nv_tensorrt_rtx")
@@ -68,30 +63,18 @@ def compile_check(model: Path, *, capability: str = DEFAULT_CAPABILITY, timeout_
     limit_s = time_limit_s(model) if timeout_s is None else timeout_s
     # Beside the model and not in /tmp, which may be memory.
     with tempfile.TemporaryDirectory(prefix=".rtx-", dir=model.parent) as scratch:
-        # -P: modules of the current folder must not be taken for installed ones.
-        command = [sys.executable, "-P", "-m", _WORKER, str(model), scratch, capability]
-        return run_worker(command, Path(scratch) / "result.json", capability, limit_s)
+        return judge(run_worker(worker(_WORKER, str(model), scratch, capability), limit_s), capability)
 
 
-def run_worker(command: Sequence[str], result_path: Path, capability: str, timeout_s: float) -> Check:
-    """Run the compiling process and turn however it ends into a ``Check``."""
-    try:
-        finished = subprocess.run(
-            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", timeout=timeout_s
-        )
-    except subprocess.TimeoutExpired:
-        return Check(NAME, "not_run", f"no result after {timeout_s:g} s; give it more time or a faster machine", {})
-    if finished.returncode == -signal.SIGKILL:
-        return Check(NAME, "not_run", "the compiler was killed, most likely for want of memory", {})
-    if finished.returncode < 0:
-        name = signal.Signals(-finished.returncode).name
-        return Check(NAME, "failed", f"the compiler crashed with {name}\n{_end_of(finished.stderr)}", {})
-    if finished.returncode != 0 or not result_path.is_file():
-        return Check(NAME, "failed", f"the compiler ended with {finished.returncode}\n{_end_of(finished.stderr)}", {})
-    return _judge(json.loads(result_path.read_text()), capability)
+def judge(outcome: Outcome, capability: str) -> Check:
+    """However the compiling process ended, as a ``Check``."""
+    if outcome.answer is not None:
+        return _judge_answer(outcome.answer, capability)
+    lacking = outcome.ending in (Ending.NO_MEMORY, Ending.NO_TIME)
+    return Check(NAME, "not_run" if lacking else "failed", f"the compiler gave nothing: {outcome.detail}", {})
 
 
-def _judge(result: dict[str, Any], capability: str) -> Check:
+def _judge_answer(result: Answer, capability: str) -> Check:
     figures: dict[str, float | int | str] = {"capability": capability, **result["figures"]}
     if result["errors"]:
         return Check(NAME, "failed", "\n".join(result["errors"][:20]), figures)
@@ -102,7 +85,3 @@ def _judge(result: dict[str, Any], capability: str) -> Check:
     if result["missing"]:
         detail += f", not found: {', '.join(result['missing'][:5])}"
     return Check(NAME, "passed", detail, figures)
-
-
-def _end_of(text: str, lines: int = 10) -> str:
-    return "\n".join(text.splitlines()[-lines:])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 
 from vggt_edge.calibration.plan import PrecisionPlan
 from vggt_edge.devices.errors import LoweringError
-from vggt_edge.runtimes.coreai import process
+from vggt_edge.runtimes.common.process import run_worker
 from vggt_edge.runtimes.coreai.asset import Contents, StoredLinear, contents_from
 from vggt_edge.runtimes.coreai.audit import PlannedLinear, audit_asset, match, place, planned_linears
 
@@ -51,8 +52,7 @@ def contents(case: Any) -> Contents:
         "from vggt_edge.runtimes.coreai.asset import read_contents;"
         "print(json.dumps({'contents': asdict(read_contents(Path(sys.argv[1])))}))"
     )
-    command = [process.worker("")[0], "-W", "ignore", "-c", code, str(case.asset)]
-    outcome = process.run_worker(command, 100)
+    outcome = run_worker([sys.executable, "-W", "ignore", "-c", code, str(case.asset)], 100)
     assert outcome.answer is not None, outcome.detail
     return contents_from(outcome.answer["contents"])
 

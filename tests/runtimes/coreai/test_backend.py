@@ -23,7 +23,7 @@ from vggt_edge.exporter.graph.annotate import annotate
 from vggt_edge.exporter.graph.build import annotated_graph
 from vggt_edge.exporter.models.vggt import VGGT
 from vggt_edge.runtimes.base import AnnotatedGraph
-from vggt_edge.runtimes.coreai import BACKEND, process, size_check
+from vggt_edge.runtimes.coreai import BACKEND, sdk, size_check
 from vggt_edge.runtimes.coreai.backend import MAX_WEIGHT_BYTES
 
 needs_core_ai = pytest.mark.skipif(not BACKEND.availability().ok, reason=BACKEND.availability().reason)
@@ -137,13 +137,13 @@ def test_too_many_weights_are_refused_before_the_program_is_traced(monkeypatch: 
     assert check.status == "not_run"
     graph = AnnotatedGraph(None, Path("none.onnx"), (), (), ())  # type: ignore[arg-type]
     plan = PrecisionPlan("model", "stats", "none", 32, (), rest_bytes=MAX_WEIGHT_BYTES + 1)
-    monkeypatch.setattr(process, "PACKAGES", ())
+    monkeypatch.setattr(sdk, "PACKAGES", ())
     with pytest.raises(ResourceError, match="is left out above"):
         BACKEND.lower(graph, plan, HOST, Path("nowhere"))
 
 
 def test_without_the_packages_nothing_is_lowered(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(process, "PACKAGES", ("no_such_package",))
+    monkeypatch.setattr(sdk, "PACKAGES", ("no_such_package",))
     graph = AnnotatedGraph(None, Path("none.onnx"), (), (), ())  # type: ignore[arg-type]
     with pytest.raises(ToolchainError, match="no_such_package") as caught:
         BACKEND.lower(graph, PrecisionPlan("model", "stats", "none", 32, ()), HOST, tmp_path)

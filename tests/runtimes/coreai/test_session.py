@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 
 from vggt_edge.devices.errors import InputError, ResourceError, ToolchainError, VggtEdgeError
-from vggt_edge.runtimes.coreai import BACKEND, process
+from vggt_edge.runtimes.coreai import BACKEND, sdk
 from vggt_edge.runtimes.coreai.session import CoreAISession, check_asset, time_limit_s
 
 Copied = Callable[[], Path]
@@ -77,8 +78,7 @@ def test_a_crash_is_an_error_and_not_the_end(
 ) -> None:
     """Of a worker that dies as native code does."""
     die = "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)"
-    command = process.worker("run")
-    monkeypatch.setattr(process, "worker", lambda *_: [command[0], "-c", die])
+    monkeypatch.setattr(sdk, "worker", lambda *_: [sys.executable, "-c", die])
     with pytest.raises(ToolchainError, match="crashed with SIGSEGV") as caught:
         session.run({"x": case.x})
     assert isinstance(caught.value, VggtEdgeError)
@@ -86,7 +86,7 @@ def test_a_crash_is_an_error_and_not_the_end(
 
 def test_without_the_packages_an_asset_cannot_be_opened(copied: Copied, monkeypatch: pytest.MonkeyPatch) -> None:
     asset = copied()
-    monkeypatch.setattr(process, "PACKAGES", ("no_such_package",))
+    monkeypatch.setattr(sdk, "PACKAGES", ("no_such_package",))
     with pytest.raises(ToolchainError, match="no_such_package"):
         CoreAISession(asset)
 

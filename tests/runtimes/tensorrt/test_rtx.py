@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from onnx import TensorProto
 
+from vggt_edge.runtimes.common.process import run_worker
 from vggt_edge.runtimes.tensorrt import rtx
 from vggt_edge.runtimes.tensorrt.prepare import prepare
 
@@ -166,9 +167,9 @@ def test_missing_packages_are_not_run_with_the_remedy(monkeypatch: pytest.Monkey
         ("pass", "failed", "ended with 0"),
     ],
 )
-def test_however_the_compiler_ends_we_go_on(code: str, status: str, message: str, tmp_path: Path) -> None:
+def test_however_the_compiler_ends_we_go_on(code: str, status: str, message: str) -> None:
     timeout_s = 0.5 if "sleep" in code else 60
-    check = rtx.run_worker([sys.executable, "-c", code], tmp_path / "result.json", "SM86", timeout_s)
+    check = rtx.judge(run_worker([sys.executable, "-c", code], timeout_s), "SM86")
     assert check.status == status
     assert message in check.detail
 

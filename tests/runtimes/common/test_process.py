@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
-from pathlib import Path
+import time
 
 import pytest
 
 from vggt_edge.devices.errors import LoweringError, ResourceError, ToolchainError, VggtEdgeError
-from vggt_edge.runtimes.coreai import BACKEND, process
-from vggt_edge.runtimes.coreai.process import Ending, Outcome
+from vggt_edge.runtimes.common import process
+from vggt_edge.runtimes.common.process import Ending, Outcome, Server
 
 
 @pytest.mark.parametrize(
@@ -34,7 +36,7 @@ def test_however_the_worker_ends_we_go_on(code: str, ending: Ending, message: st
 
 @pytest.mark.parametrize("after", ["", "import os; sys.stdout.flush(); os.abort()"])
 def test_an_answer_is_taken_over_whatever_comes_after_it(after: str) -> None:
-    """Core AI has aborted while its process went down, with all its work done."""
+    """Native code has aborted while its process went down, with all its work done."""
     outcome = process.run_worker([sys.executable, "-c", f"""import sys; print('{{"seconds": 1.5}}'); {after}"""], 60)
     assert (outcome.ending, outcome.answer) == (Ending.ANSWERED, {"seconds": 1.5})
 
@@ -56,25 +58,54 @@ def test_each_ending_has_its_error(ending: Ending, kind: type[VggtEdgeError]) ->
     assert error.remedy
 
 
-def test_missing_packages_are_named_with_the_remedy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(process, "PACKAGES", ("coreai", "no_such_package", "no.such.package"))
-    state = BACKEND.availability()
-    assert not state.ok
-    assert "no_such_package, no.such.package" in state.reason
-    assert state.remedy == "pip install 'vggt-edge[coreai]'"
-    assert BACKEND.executors() == ()
+ECHO = """
+import sys
+from vggt_edge.runtimes.common.worker import serve
+
+def start(arguments):
+    print("noise of a library")
+    print("a word of native code", file=sys.stderr, flush=True)
+    def handle(request):
+        if request == {"do": "refuse"}:
+            raise ValueError("not that")
+        return {"echo": request}
+    return {"ready": arguments}, handle
+
+serve(start)
+"""
 
 
-def test_a_path_that_core_ai_cannot_read_ends_the_worker_and_not_us(tmp_path: Path) -> None:
-    """Core AI 1.0.0b3 really dies of SIGSEGV here: no message, no exception."""
-    if not BACKEND.availability().ok:
-        pytest.skip(BACKEND.availability().reason)
-    outcome = process.run_worker(process.worker("inspect", str(tmp_path / "nothing")), 60)
-    assert outcome.ending in (Ending.CRASHED, Ending.REFUSED)
-    assert outcome.detail
+def server(code: str = ECHO, timeout_s: float = 60.0) -> Server:
+    return Server([sys.executable, "-c", code, "argument"], timeout_s)
 
 
-def test_a_worker_without_a_request_says_what_it_lacks(tmp_path: Path) -> None:
-    outcome = process.run_worker(process.worker("convert", str(tmp_path)), 60)
-    assert outcome.ending is Ending.REFUSED
-    assert "request.json" in outcome.detail
+def test_a_server_answers_again_and_again_until_it_refuses() -> None:
+    one = server()
+    assert one.answer().answer == {"ready": ["argument"]}
+    assert one.ask({"n": 1}).answer == {"echo": {"n": 1}}
+    assert one.ask({"n": 2}).answer == {"echo": {"n": 2}}
+    assert "a word of native code" in one.log()
+    refused = one.ask({"do": "refuse"})
+    assert (refused.ending, refused.detail) == (Ending.REFUSED, "ValueError: not that")
+    one.close()
+
+
+@pytest.mark.parametrize(("number", "ending"), [(signal.SIGSEGV, Ending.CRASHED), (signal.SIGKILL, Ending.NO_MEMORY)])
+def test_a_server_that_dies_is_told_from_one_that_was_killed(number: int, ending: Ending) -> None:
+    one = server()
+    one.answer()
+    os.kill(one._process.pid, number)
+    assert one.ask({}).ending is ending
+
+
+def test_a_server_that_hangs_is_ended() -> None:
+    one = server("import time; time.sleep(60)", timeout_s=0.2)
+    began = time.perf_counter()
+    assert one.answer().ending is Ending.NO_TIME
+    assert one._process.poll() is not None
+    assert time.perf_counter() - began < 20
+
+
+@pytest.mark.parametrize("line", ["[1]", "not JSON"])
+def test_a_server_that_says_something_else_counts_as_crashed(line: str) -> None:
+    assert server(f"print({line!r})").answer().ending is Ending.CRASHED
