@@ -52,6 +52,7 @@ class ExportRequest(BaseModel):
     group_size: input channels that share an int4 scale.
     sensitivity: how the error of each block and scheme is found: exact ablation, a few backward passes, or by size.
     effort: how much calibration may cost; ``none`` is rounding to nearest, without transforms and tuning.
+    opset: of the ONNX graph in the bundle; 21 is read by ONNX Runtime from 1.20 on, 23 keeps attention as one node.
     image_input: the model takes each frame as an image instead of all in one tensor. strict_ane: findings of the Neural
     Engine audit are errors. Both for targets whose runtime knows them.
     output: the folder to make. resume: go on from the cached steps of an earlier run.
@@ -77,6 +78,7 @@ class ExportRequest(BaseModel):
     group_size: Literal[32, 64, 128] = 64
     sensitivity: SensitivityMethod = "auto"
     effort: Effort = "balanced"
+    opset: Literal[21, 23] = 21
     image_input: bool = False
     strict_ane: bool = False
     seed: Annotated[int, Field(ge=0)] = 0
@@ -220,6 +222,7 @@ _PARSERS: Mapping[str, Callable[[object], object]] = MappingProxyType(
         "group_size": _integer,
         "sensitivity": _sensitivity,
         "effort": _effort,
+        "opset": _integer,
         "image_input": _switch,
         "strict_ane": _switch,
         "seed": _integer,

@@ -39,10 +39,11 @@ class AnnotatedGraph:
 
     program: makes the annotated ExportedProgram of the whole model (quantized_decomposed and torchao ops), which holds
     all its quantized weights: call it once, and only where the ONNX form will not do.
-    onnx_path: its QDQ ONNX form; weights in ``<name>.data`` beside it. Compute type FP32.
+    onnx_path: its QDQ ONNX form, opset 23; weights in ``<name>.data`` beside it. Compute type FP32.
     blocks: names of the blocks; ONNX nodes are named ``<block>/<module path in block>/<op type>[_n]``.
     fp32_blocks: blocks and other module names which the headroom scan wants computed in FP32 on an FP16 device.
     outputs: what the model declares of each output; empty where only a graph is known. about: the model, in a line.
+    shipped_path: the ONNX form that the bundle holds, in the opset that was asked for; ``onnx_path`` if None.
     """
 
     program: Callable[[], torch.export.ExportedProgram]
@@ -53,6 +54,7 @@ class AnnotatedGraph:
     fp32_blocks: tuple[str, ...] = ()
     outputs: tuple[Output, ...] = ()
     about: str = ""
+    shipped_path: Path | None = None
 
 
 @dataclass(frozen=True)

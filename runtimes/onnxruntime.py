@@ -169,11 +169,11 @@ class OnnxRuntime(Backend):
         out_dir: Path,
         options: Options = DEFAULT_OPTIONS,
     ) -> Lowered:
-        """Check and audit the graph where it lies; files are relative to the folder of the ONNX file.
+        """Check and audit the graph that the bundle holds where it lies; files are relative to its folder.
 
         ``LoweringError`` when the file breaks the ONNX rules, does not load in both modes or misses the plan.
         """
-        path = graph.onnx_path
+        path = graph.shipped_path or graph.onnx_path
         _check_onnx(path)
         realised = audit_onnx(path, plan)
         checks = (_check_runs(path, "oracle"), _check_runs(path, "fast"))

@@ -111,6 +111,10 @@ Effort: TypeAlias = Annotated[
         panel=_BUDGET,
     ),
 ]
+Opset: TypeAlias = Annotated[
+    int | None,
+    _option("--opset", metavar="21|23", help="ONNX opset of model.onnx in the bundle. Default: 21.", panel=_WHAT),
+]
 ImageInput: TypeAlias = Annotated[
     bool, _option("--image-input", help="Take frames as images, not as one tensor (Core ML).", panel=_WHAT)
 ]

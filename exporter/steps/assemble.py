@@ -16,7 +16,7 @@ from vggt_edge.exporter.bundle import ManifestInputs
 from vggt_edge.exporter.report import Budget, ReportData, SceneView, component_sizes, render_report
 from vggt_edge.exporter.request import to_toml
 from vggt_edge.exporter.steps.cache import digest_of, place_tree
-from vggt_edge.exporter.steps.context import MODEL, Job
+from vggt_edge.exporter.steps.context import ANNOTATED, MODEL, Job
 from vggt_edge.exporter.steps.lower import Artifacts
 from vggt_edge.exporter.steps.sample import save_calibration
 from vggt_edge.exporter.steps.validate import GOLDEN, INPUT, VALIDATION, Judged, described_executors
@@ -35,7 +35,7 @@ def assemble(
 ) -> None:
     """Fill the bundle's folder with everything but the manifest."""
     for made in (artifacts.graph, *(one.folder for one in artifacts.made)):
-        place_tree(made, folder)
+        place_tree(made, folder, without=ANNOTATED)
     save_calibration(job, stats, folder)
     (folder / PLAN).write_text(plan.to_json())
     (folder / RESOLVED).write_text(to_toml(job.request), encoding="utf-8")

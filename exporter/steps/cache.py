@@ -22,9 +22,14 @@ def digest_of(inputs: Mapping[str, object]) -> str:
     return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
 
 
-def place_tree(source: Path, target: Path) -> None:
-    """Put the files of ``source`` into ``target`` without writing them again: hard links, copies where links fail."""
-    shutil.copytree(source, target, dirs_exist_ok=True, copy_function=_link_or_copy)
+def place_tree(source: Path, target: Path, *, without: str = "") -> None:
+    """Put the files of ``source`` into ``target`` without writing them again: hard links, copies where links fail.
+
+    without: the name of a file that is left out.
+    """
+    shutil.copytree(
+        source, target, dirs_exist_ok=True, ignore=shutil.ignore_patterns(without), copy_function=_link_or_copy
+    )
 
 
 def _link_or_copy(source: str, target: str) -> None:

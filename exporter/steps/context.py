@@ -34,7 +34,8 @@ from vggt_edge.exporter.steps.cache import StepCache
 from vggt_edge.exporter.steps.inputs import SceneSets
 from vggt_edge.runtimes.base import Backend, Options
 
-MODEL, SAMPLING, SENSITIVITY = "model.onnx", "sampling.json", "sensitivity.json"
+MODEL, ANNOTATED = "model.onnx", "annotated.onnx"
+SAMPLING, SENSITIVITY = "sampling.json", "sensitivity.json"
 # Of every export; each backend declares its own besides.
 TOOLS = ("vggt-edge", "torch", "torchao", "onnx", "onnx-ir", "onnxruntime", "numpy", "scipy")
 EXACT_UP_TO_BYTES = 200_000_000  # of FP32 weights, for sensitivities by exact ablation

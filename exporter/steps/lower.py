@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from pydantic import TypeAdapter
@@ -13,7 +13,7 @@ from vggt_edge.calibration.plan import PrecisionPlan
 from vggt_edge.devices.errors import VggtEdgeError
 from vggt_edge.exporter.graph import annotated_graph
 from vggt_edge.exporter.models.architecture import Model
-from vggt_edge.exporter.steps.context import MODEL, Job
+from vggt_edge.exporter.steps.context import ANNOTATED, MODEL, Job
 from vggt_edge.runtimes.base import DEFAULT_OPTIONS, AnnotatedGraph, Backend, Lowered
 
 _LOWERED = TypeAdapter(Lowered)
@@ -29,9 +29,11 @@ class LoweredFolder:
 
 @dataclass(frozen=True)
 class Artifacts:
-    """``graph``: the folder of the QDQ ONNX. ``made``: what the backends made of it, the target's own first.
+    """What lowering left behind.
 
-    ``absent``: by companion that made nothing, why.
+    - graph: the folder of the QDQ ONNX, which ``annotate_step`` wrote.
+    - made: what the backends made of the annotated graph, the target's own first.
+    - absent: by companion that made nothing, why.
     """
 
     graph: Path
@@ -44,7 +46,7 @@ def lower_step(job: Job, model: Model, stats: CalibrationStats, plan: PrecisionP
 
     A companion is a second opinion: where it refuses or its toolchain fails, the export goes on and its report says so.
     """
-    annotated = annotated_graph(model, plan, stats, graph / MODEL)
+    annotated = replace(annotated_graph(model, plan, stats, graph / ANNOTATED), shipped_path=graph / MODEL)
     made, absent = [_lowered(job, stats, plan, annotated, job.backend)], dict(job.absent)
     for companion in job.companions:
         try:
@@ -65,6 +67,7 @@ def _lowered(
         "tools": job.tools,
         "backend": one.name,
         "options": asdict(options),
+        "opset": job.request.opset,
     }
 
     def make(folder: Path) -> None:

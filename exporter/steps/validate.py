@@ -72,7 +72,7 @@ def validate_step(job: Job, model: Model, stats: CalibrationStats, plan: Precisi
         "validation": [scene.digest for scene in job.scenes.validation],
         "onnxruntime": version("onnxruntime"),
         # By the folders' names, which carry the digest of all that their content depends on.
-        "artifacts": [one.folder.name for one in artifacts.made],
+        "artifacts": [artifacts.graph.name, *(one.folder.name for one in artifacts.made)],
         "absent": dict(artifacts.absent),
     }
 

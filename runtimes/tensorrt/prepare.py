@@ -9,8 +9,8 @@ from pathlib import Path
 import onnx_ir as ir
 
 from vggt_edge.runtimes.common.audit import load_onnx
+from vggt_edge.runtimes.common.opset import lower_opset
 from vggt_edge.runtimes.common.typed import FLOATS, type_graph
-from vggt_edge.runtimes.tensorrt.opset import lower_opset
 
 _ALIGNMENT = 4096
 _EXTERNAL_FROM_BYTES = 256

@@ -40,7 +40,7 @@ class Folio(Backend):
         folder = out_dir / self.name
         folder.mkdir()
         for suffix in ("", ".data"):
-            shutil.copyfile(f"{graph.onnx_path}{suffix}", f"{folder / 'copy.onnx'}{suffix}")
+            shutil.copyfile(f"{graph.shipped_path}{suffix}", f"{folder / 'copy.onnx'}{suffix}")
         (folder / "copy.onnx.data").rename(folder / "model.onnx.data")
         realised = audit_onnx(folder / "copy.onnx", plan)
         files = ("folio/copy.onnx", "folio/model.onnx.data")

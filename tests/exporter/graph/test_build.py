@@ -24,6 +24,8 @@ from vggt_edge.exporter.graph.build import build_graph, write_onnx
 from vggt_edge.exporter.graph.data_file import ALIGNMENT
 from vggt_edge.exporter.models.config import InputShape, VGGTConfig
 from vggt_edge.exporter.models.vggt import VGGT
+from vggt_edge.runtimes.common.opset import write_lowered
+from vggt_edge.runtimes.onnxruntime import open_onnx
 
 GOLDEN = Path(__file__).parent / "golden"
 GOLDEN_BLOCKS = ("patch_embed.blocks.0", "frame_blocks.0", "global_blocks.0", "frame_blocks.1", "global_blocks.1")
@@ -217,6 +219,28 @@ def test_metadata_names_plan_and_schemes(exported: Exports) -> None:
     assert json.loads(properties["vggt_edge.schemes"]) == {a.block: a.scheme for a in case.plan.assignments}
     assert case.proto.producer_name == "vggt-edge"
     assert [(entry.domain, entry.version) for entry in case.proto.opset_import] == [("", 23)]
+
+
+@pytest.mark.parametrize("kind", ["mixed", "w8a8", "w4a16"])
+def test_the_graph_of_a_bundle_is_opset_21_and_computes_the_same(exported: Exports, kind: str) -> None:
+    """ONNX Runtime before 1.24 and OpenVINO before 2026.4 refuse opset 23; the data file serves both."""
+    case = exported(kind)
+    path = case.file.path.with_name("lowered.onnx")
+    write_lowered(case.file.path, path)
+    onnx.checker.check_model(str(path), full_check=True)
+    proto = onnx.load(str(path), load_external_data=False)
+    assert [(entry.domain, entry.version) for entry in proto.opset_import] == [("", 21)]
+    assert proto.ir_version == 10
+    assert {entry.key for entry in proto.metadata_props} == {entry.key for entry in case.proto.metadata_props}
+    assert "Attention" in {node.op_type for node in case.proto.graph.node}
+    assert "Attention" not in {node.op_type for node in proto.graph.node}
+    inputs = {"images": case.images}
+    expected, found = open_onnx(case.file.path).run(inputs), open_onnx(path).run(inputs)
+    for name, output in expected.items():
+        assert relative(found[name], output) < (1e-4 if kind == "w4a16" else 0.05), name
+    again = path.with_name("again.onnx")
+    write_lowered(case.file.path, again)
+    assert again.read_bytes() == path.read_bytes()
 
 
 def test_the_same_model_gives_the_same_bytes(exported: Exports, tmp_path: Path) -> None:

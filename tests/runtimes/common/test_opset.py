@@ -14,8 +14,8 @@ from onnx import TensorProto
 
 from vggt_edge.devices.errors import LoweringError
 from vggt_edge.runtimes.common.audit import audit_onnx, linears
+from vggt_edge.runtimes.common.opset import UNCHANGED
 from vggt_edge.runtimes.onnxruntime import open_onnx
-from vggt_edge.runtimes.tensorrt.opset import UNCHANGED
 from vggt_edge.runtimes.tensorrt.prepare import prepare
 from vggt_edge.runtimes.tensorrt.rules import violations
 

@@ -1,4 +1,4 @@
-"""From opset 23 to opset 21, the newest that TensorRT's parsers know on every device that we serve.
+"""From opset 23 to opset 21: the newest that TensorRT's parsers know, and what ONNX Runtime reads from 1.20 on.
 
 Attention is the one operator of our graphs that opset 21 lacks: it is written out. The other operators mean the same
 in both, which a test reads off ONNX's own schemas; the few attributes that are new in between are refused or resolved.
@@ -7,12 +7,14 @@ in both, which a test reads off ONNX's own schemas; the few attributes that are 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
 import onnx_ir.passes.common as passes
 
 from vggt_edge.devices.errors import LoweringError
+from vggt_edge.runtimes.common.audit import load_onnx
 
 OPSET, NEWEST = 21, 23
 _IR_VERSION = 10  # the one of opset 21
@@ -24,7 +26,14 @@ _MOVES = {"Cast", "CastLike", "Concat", "Constant", "ConstantOfShape", "Expand",
 _MOVES |= {"ReduceMean", "ReduceSum", "Reshape", "Shape", "Slice", "Split", "Squeeze", "Transpose", "Unsqueeze"}
 #: The same in opset 21 as in opset 23.
 UNCHANGED = frozenset(_NEURAL | _QDQ | _POINTWISE | _MOVES)
-_REMEDY = "write the model without it, or add what it means in opset 21 to runtimes/tensorrt/opset.py"
+_REMEDY = "write the model without it, or add what it means in opset 21 to runtimes/common/opset.py"
+
+
+def write_lowered(source: Path, target: Path) -> None:
+    """Write ``source`` as opset 21 to ``target``, a file of the same folder, which reads the same data file."""
+    model = load_onnx(source)
+    lower_opset(model)
+    ir.save(model, target)
 
 
 def lower_opset(model: ir.Model) -> None:
