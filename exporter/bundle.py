@@ -22,6 +22,7 @@ from vggt_edge.calibration.plan import PrecisionPlan
 from vggt_edge.devices.errors import InputError, ResourceError
 from vggt_edge.exporter.device_result import DeviceResult, is_result, read_result
 from vggt_edge.exporter.machine.files import file_sha256
+from vggt_edge.exporter.machine.runtimes import JudgedWith
 from vggt_edge.exporter.machine.usage import Timing, peak_memory_bytes
 from vggt_edge.exporter.steps.cache import StepCache
 
@@ -61,7 +62,8 @@ class ManifestInputs:
 
     digests: sha256 of ``model``, ``scenes``, ``plan``, ``stats``. tools: version by distribution name.
     command: the command line, one entry per argument. random_weights: how random weights were drawn, empty for a
-    trained model. timings: of the steps that ran, in order; those taken from an earlier run are missing.
+    trained model. timings: of the steps that ran, in order; those taken from an earlier run are missing. judged_with:
+    the runtimes that the validation ran with, and how they differ from those of the device.
     """
 
     model: str
@@ -71,6 +73,7 @@ class ManifestInputs:
     command: tuple[str, ...]
     random_weights: str = ""
     timings: tuple[Timing, ...] = ()
+    judged_with: tuple[JudgedWith, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -89,6 +92,7 @@ class Manifest:
     files: tuple[FileEntry, ...]
     random_weights: str = ""
     timings: tuple[Timing, ...] = ()
+    judged_with: tuple[JudgedWith, ...] = ()
     schema_version: int = SCHEMA_VERSION
 
     @property
@@ -116,6 +120,7 @@ class Manifest:
                 files=files,
                 random_weights=_text(raw.pop("random_weights", "")),
                 timings=tuple(_timing(item) for item in raw.pop("timings", ())),
+                judged_with=tuple(_judged_with(item) for item in raw.pop("judged_with", ())),
                 schema_version=raw.pop("schema_version"),
             )
             if raw:
@@ -155,6 +160,7 @@ def _manifest(folder: Path, inputs: ManifestInputs) -> Manifest:
         files=tuple(_described(folder, path) for path in _files(folder) if path != MANIFEST),
         random_weights=inputs.random_weights,
         timings=inputs.timings,
+        judged_with=inputs.judged_with,
     )
 
 
@@ -329,6 +335,10 @@ def _timing(raw: Any) -> Timing:
     if set(raw) != {"step", "seconds", "forward_seconds"}:
         raise ValueError(f"timing {raw!r:.80}")
     return Timing(_text(raw["step"]), _seconds(raw["seconds"]), _seconds(raw["forward_seconds"]))
+
+
+def _judged_with(raw: Any) -> JudgedWith:
+    return JudgedWith(**_texts(raw))
 
 
 def _seconds(value: Any) -> float:

@@ -24,6 +24,7 @@ from vggt_edge.devices.profile import DeviceProfile, load_profile
 from vggt_edge.exporter.bundle import Manifest, verify_bundle, write_bundle
 from vggt_edge.exporter.machine.estimate import PROBE_FORWARDS, Estimate, Sizes, check, estimate
 from vggt_edge.exporter.machine.progress import SILENT, Progress, note_random
+from vggt_edge.exporter.machine.runtimes import JudgedWith
 from vggt_edge.exporter.machine.usage import peak_memory_bytes
 from vggt_edge.exporter.models.checkpoint import Checkpoint
 from vggt_edge.exporter.models.registry import open_model
@@ -49,7 +50,7 @@ from vggt_edge.exporter.steps.prepare import prepare_step
 from vggt_edge.exporter.steps.sample import sample_step, save_calibration
 from vggt_edge.exporter.steps.sensitivity import sensitivities_json, sensitivity_step
 from vggt_edge.exporter.steps.tune import tune_step
-from vggt_edge.exporter.steps.validate import VALIDATION, Places, golden_size, judge, validate_step
+from vggt_edge.exporter.steps.validate import VALIDATION, Places, golden_size, judge, judged_with, validate_step
 from vggt_edge.exporter.validation import Row, Status, ValidationReport
 from vggt_edge.runtimes.base import Backend, Options
 from vggt_edge.runtimes.registry import backend
@@ -62,6 +63,7 @@ class ExportResult:
     """What an export made. status: of the validation as a whole. model_bytes: of the QDQ ONNX, graph included.
 
     forward_seconds: what the model's own forwards took, in the steps that ran now; other_seconds: everything else.
+    judged_with: the runtimes that the validation ran with, and how they differ from those of the device.
     """
 
     output: Path
@@ -74,6 +76,7 @@ class ExportResult:
     peak_memory_bytes: int
     forward_seconds: float
     other_seconds: float
+    judged_with: tuple[JudgedWith, ...] = ()
     random_weights: str = ""
 
 
@@ -231,7 +234,7 @@ def _make_bundle(job: Job) -> Manifest:
         return write_bundle(
             job.cache,
             lambda folder: assemble(folder, job, stats, sensitivities, plan, artifacts, judged),
-            manifest_inputs(job, stats, plan),
+            manifest_inputs(job, stats, plan, judged_with(job, artifacts)),
         )
 
 

@@ -270,7 +270,10 @@ def resolve_request(
 def settings_of_profile(target: str) -> Mapping[str, object]:
     """What a profile settles unless something stronger does. ``UnknownNameError`` if there is no such target."""
     profile = load_profile(target)
-    return {"group_size": profile.group_sizes[0]} if profile.group_sizes else {}
+    found: dict[str, object] = {"group_size": profile.group_sizes[0]} if profile.group_sizes else {}
+    if profile.toolchain.opset is not None:
+        found["opset"] = profile.toolchain.opset
+    return found
 
 
 def _from_file(path: Path) -> dict[str, _Given]:

@@ -171,17 +171,35 @@ class Session(ABC):
 
 
 @dataclass(frozen=True)
+class Runtime:
+    """What computes the figures of a report.
+
+    name: as in ``toolchain.requires`` of device profiles, where devices have it too.
+    version: the installed one.
+    options: of its build or session, as far as they change figures.
+    differs: what is different on a device, in words; empty where nothing is known to be.
+    """
+
+    name: str
+    version: str
+    options: str = ""
+    differs: str = ""
+
+
+@dataclass(frozen=True)
 class Executor:
     """Something on this machine that runs the artifact of a backend.
 
     subject: its name in ``validation.json``, one of the backend's ``subjects``.
     how: what computes, for readers.
     open: opens the folder that ``lower`` filled.
+    runtime: which runtime that is.
     """
 
     subject: str
     how: str
     open: Callable[[Path], Session]
+    runtime: Runtime
 
 
 @dataclass(frozen=True)

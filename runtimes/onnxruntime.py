@@ -24,9 +24,11 @@ from vggt_edge.runtimes.base import (
     Availability,
     Backend,
     Check,
+    Executor,
     Lowered,
     Options,
     Rates,
+    Runtime,
     Session,
 )
 from vggt_edge.runtimes.common.audit import audit_onnx, load_onnx
@@ -219,6 +221,12 @@ def _check_runs(path: Path, mode: Mode) -> Check:
         )
     figures = {"inputs": len(session.input_shapes), "outputs": len(outputs)}
     return Check(f"onnxruntime {mode}", "passed", f"runs; outputs {', '.join(sorted(outputs))}", figures)
+
+
+def oracle() -> Executor:
+    """What runs the graph of every bundle, whatever its target."""
+    runtime = Runtime("onnxruntime", _library().__version__, "CPU, all graph optimisations off")
+    return Executor(OnnxRuntime.name, "the QDQ ONNX on this CPU, nothing fused", open_onnx, runtime)
 
 
 BACKEND = OnnxRuntime()

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from vggt_edge.calibration.metrics.output import Output
 from vggt_edge.calibration.plan import PrecisionPlan
 from vggt_edge.calibration.sensitivity.ablation import Sensitivity
+from vggt_edge.exporter.machine.runtimes import JudgedWith
 from vggt_edge.exporter.validation import ValidationReport
 from vggt_edge.runtimes.base import Lowered
 
@@ -56,8 +57,8 @@ class SceneView:
 
 @dataclass(frozen=True)
 class ReportData:
-    """device_title: the profile's. input_shape: (frames, height, width). digests, tools: name to value. executors: by
-    subject of the validation, what computed its numbers.
+    """device_title: the profile's. input_shape: (frames, height, width). digests, tools: name to value. judged_with:
+    what computed the numbers of each subject of the validation.
 
     random_weights: how random weights were drawn; empty for a trained model. calibration: on how many scenes, and with
     what effort. notes: of how the scenes were read. components, output_titles: titles of groups of blocks and of
@@ -75,7 +76,7 @@ class ReportData:
     sizes: tuple[ComponentSize, ...] = ()
     budget: Budget | None = None
     lowered: tuple[Lowered, ...] = ()
-    executors: Mapping[str, str] = field(default_factory=dict)
+    judged_with: tuple[JudgedWith, ...] = ()
     scenes: tuple[SceneView, ...] = ()
     digests: Mapping[str, str] = field(default_factory=dict)
     tools: Mapping[str, str] = field(default_factory=dict)

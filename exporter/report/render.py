@@ -42,7 +42,7 @@ def render_report(data: ReportData) -> str:
         "sizes": views.size_rows(data) if data.sizes else (),
         "budget": views.budget_lines(data.budget, data.plan),
         "backends": tuple(views.backend_view(each) for each in data.lowered),
-        "executors": views.executor_lines(data.executors),
+        "judged_with": views.judged_lines(data.judged_with),
         "gates": views.gates(report, data.output_titles) if report else None,
         "comparison": views.comparison(report, data.output_titles) if report else None,
         "drift": views.drift_table(report, data.output_titles) if report else None,

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from types import MappingProxyType
 
 from vggt_edge.calibration.plan import Assignment, PrecisionPlan
 from vggt_edge.devices.units import format_bytes
+from vggt_edge.exporter.machine.runtimes import JudgedWith
 from vggt_edge.exporter.report.charts import SCHEME_COLORS
 from vggt_edge.exporter.report.data import FP16_BYTES, FP32_BYTES, Budget, ComponentSize, ReportData, component_of
 from vggt_edge.exporter.validation import Row, Status, ValidationReport
 from vggt_edge.exporter.validation.rows import ALL, FP32
 from vggt_edge.runtimes.base import Lowered, Realised
+from vggt_edge.runtimes.onnxruntime import OnnxRuntime
 from vggt_edge.runtimes.registry import backend, subject_titles
 
 METRIC_TITLES = {
@@ -163,7 +165,7 @@ def cards(data: ReportData) -> tuple[Card, ...]:
         latency = data.plan.predicted_latency_ms
         found.append(Card("Predicted latency", f"{number(latency)} ms", "cost model, not a measurement"))
     if data.validation:
-        found += _accuracy_cards(data.validation, data.executors)
+        found += _accuracy_cards(data.validation, [one.subject for one in data.judged_with])
     return tuple(found)
 
 
@@ -172,7 +174,7 @@ def _accuracy_cards(report: ValidationReport, executors: Iterable[str]) -> list[
     judged = [name for name in report.subjects if name != FP32 and len(report.of(name)) > 1]
     if not judged:
         return []
-    own = [name for name in executors if name in judged and name != "onnxruntime"]
+    own = [name for name in executors if name in judged and name != OnnxRuntime.name]
     nearest = own[0] if own else judged[-1]
     rows = {(row.subject, row.metric, row.against): row.value for row in report.rows if row.output != ALL}
     found = []
@@ -272,9 +274,9 @@ def budget_lines(budget: Budget | None, plan: PrecisionPlan | None) -> tuple[tup
     return tuple(lines)
 
 
-def executor_lines(executors: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
-    """(subject, what computed its numbers)."""
-    return tuple((subject_title(name), how) for name, how in executors.items())
+def judged_lines(judged_with: Iterable[JudgedWith]) -> tuple[tuple[str, str], ...]:
+    """(subject, what computed its numbers, and how that differs from the device)."""
+    return tuple((subject_title(one.subject), one.text) for one in judged_with)
 
 
 def gates(report: ValidationReport, titles: Mapping[str, str] = NO_TITLES) -> Table:

@@ -13,13 +13,14 @@ from vggt_edge.calibration.plan import PrecisionPlan
 from vggt_edge.calibration.scenes.names import shown
 from vggt_edge.calibration.sensitivity.ablation import Sensitivity
 from vggt_edge.exporter.bundle import ManifestInputs
+from vggt_edge.exporter.machine.runtimes import JudgedWith
 from vggt_edge.exporter.report import Budget, ReportData, SceneView, component_sizes, render_report
 from vggt_edge.exporter.request import to_toml
 from vggt_edge.exporter.steps.cache import digest_of, place_tree
 from vggt_edge.exporter.steps.context import ANNOTATED, MODEL, Job
 from vggt_edge.exporter.steps.lower import Artifacts
 from vggt_edge.exporter.steps.sample import save_calibration
-from vggt_edge.exporter.steps.validate import GOLDEN, INPUT, VALIDATION, Judged, described_executors
+from vggt_edge.exporter.steps.validate import GOLDEN, INPUT, VALIDATION, Judged, judged_with
 
 REPORT, PLAN, RESOLVED = "report.html", "plan.json", "resolved.toml"
 
@@ -56,7 +57,8 @@ def report_data(
 ) -> ReportData:
     """What the report shows; its scene is the first of the validation."""
     shape, request = job.shape, job.request
-    inputs = manifest_inputs(job, stats, plan)
+    runtimes = judged_with(job, artifacts)
+    inputs = manifest_inputs(job, stats, plan, runtimes)
     parameters = {name: _count(block) for name, block in job.model.blocks().items()}
     rest = _count(job.model) - sum(parameters.values())
     name = job.scenes.validation[0].name + ("" if job.scenes.held_out else " (the only one, also calibrated on)")
@@ -73,7 +75,7 @@ def report_data(
         sizes=component_sizes(plan, parameters, rest),
         budget=Budget(request.max_memory_bytes, request.max_latency_ms, request.max_accuracy_drop),
         lowered=tuple(one.lowered for one in artifacts.made),
-        executors=described_executors(job, artifacts),
+        judged_with=runtimes,
         scenes=(SceneView(name, images, judged.group("fp32"), judged.group("simulation"), job.model.outputs),),
         digests=inputs.digests,
         tools=inputs.tools,
@@ -99,7 +101,9 @@ def _count(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-def manifest_inputs(job: Job, stats: CalibrationStats, plan: PrecisionPlan) -> ManifestInputs:
+def manifest_inputs(
+    job: Job, stats: CalibrationStats, plan: PrecisionPlan, judged_with: tuple[JudgedWith, ...]
+) -> ManifestInputs:
     """What the manifest says of this job."""
     sampling = job.scenes.sampling
     return ManifestInputs(
@@ -117,6 +121,7 @@ def manifest_inputs(job: Job, stats: CalibrationStats, plan: PrecisionPlan) -> M
         command=tuple(map(shown, sys.argv)),
         random_weights=job.checkpoint.random,
         timings=tuple(job.timings),
+        judged_with=judged_with,
     )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from vggt_edge.calibration.observation.stats import CalibrationStats
 from vggt_edge.calibration.plan import PrecisionPlan
 from vggt_edge.calibration.planning.assign import (
@@ -14,6 +16,7 @@ from vggt_edge.calibration.planning.assign import (
 )
 from vggt_edge.calibration.planning.cost import rest_bytes
 from vggt_edge.calibration.planning.exclude import kept_scheme, record
+from vggt_edge.calibration.planning.fit import fitted
 from vggt_edge.calibration.planning.program import Budget
 from vggt_edge.calibration.sensitivity.ablation import Sensitivity
 from vggt_edge.exporter.steps.context import Job
@@ -35,10 +38,16 @@ def make_plan(job: Job, stats: CalibrationStats, sensitivities: tuple[Sensitivit
     if request.precision == "mixed":
         schemes = {block.name: job.schemes_of(block) for block in job.blocks}
         candidates = make_candidates(job.blocks, errors, job.profile, request.group_size, schemes)
-        plan = plan_mixed(candidates, budget, context)
+        plan = fitted(
+            plan_mixed(candidates, budget, context),
+            job.blocks,
+            job.profile,
+            smaller=lambda limit: plan_mixed(candidates, replace(budget, max_memory_bytes=limit), context),
+        )
     else:
         plan = plan_uniform(job.blocks, request.precision, job.profile, context, errors)
         check_budget(plan, budget)
+        plan = fitted(plan, job.blocks, job.profile)
     plan = record(plan, job.excluded, kept_scheme(job.profile))
     plan.check_total(job.model.blocks())
     return plan

@@ -18,18 +18,18 @@ from vggt_edge.calibration.plan import PrecisionPlan
 from vggt_edge.calibration.scenes.scene import Scene
 from vggt_edge.calibration.stages.walk import StageTime
 from vggt_edge.devices.errors import InputError, VggtEdgeError
+from vggt_edge.exporter.machine.runtimes import JudgedWith
 from vggt_edge.exporter.models.architecture import Model
 from vggt_edge.exporter.steps.context import MODEL, Job
 from vggt_edge.exporter.steps.lower import Artifacts, reason_of
 from vggt_edge.exporter.validation import SIMULATION, ValidationReport, validate
 from vggt_edge.exporter.validation.simulate import run_stagewise, simulated
 from vggt_edge.runtimes.base import Arrays, Executor, Session
-from vggt_edge.runtimes.onnxruntime import OnnxRuntime, open_onnx
+from vggt_edge.runtimes.onnxruntime import OnnxRuntime, open_onnx, oracle
 
 VALIDATION, GOLDEN = "validation.json", "golden.safetensors"
 INPUT = "images"
 ORT = OnnxRuntime.name
-ORT_HOW = "the QDQ ONNX on this CPU, nothing fused"
 
 
 @dataclass(frozen=True)
@@ -153,10 +153,11 @@ def executors(job: Job, made: Container[str]) -> Iterator[tuple[str, Executor]]:
     return ((backend.name, executor) for backend in backends for executor in backend.executors())
 
 
-def described_executors(job: Job, artifacts: Artifacts) -> dict[str, str]:
-    """By subject of the report, what computed its numbers."""
+def judged_with(job: Job, artifacts: Artifacts) -> tuple[JudgedWith, ...]:
+    """What computed the numbers of each subject of the report."""
     made = {one.lowered.backend for one in artifacts.made}
-    return {ORT: ORT_HOW} | {executor.subject: executor.how for _, executor in executors(job, made)}
+    every = (oracle(), *(executor for _, executor in executors(job, made)))
+    return tuple(JudgedWith.of(executor, job.profile) for executor in every)
 
 
 def companion_peers(job: Job) -> dict[str, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 import warnings
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,7 @@ from vggt_edge.runtimes.base import (
     Lowered,
     Options,
     Rates,
+    Runtime,
 )
 from vggt_edge.runtimes.common.files import aside
 from vggt_edge.runtimes.common.process import Answer
@@ -92,7 +94,10 @@ class CoreAI(Backend):
 
     def executors(self) -> tuple[Executor, ...]:
         """Apple's own runtime, where it is installed."""
-        return (Executor(self.name, HOW, self.open),) if self.availability().ok else ()
+        if not self.availability().ok:
+            return ()
+        runtime = Runtime("coreai-core", version("coreai-core"), "CPU, FP32", "FP16 on the Neural Engine or the GPU")
+        return (Executor(self.name, HOW, self.open, runtime),)
 
     def open(self, bundle: Path, timeout_s: float | None = None) -> CoreAISession:
         """``bundle``: the folder of a bundle, or an ``.aimodel``. timeout_s: of one run, by default by its size."""

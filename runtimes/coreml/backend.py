@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal
@@ -27,6 +28,7 @@ from vggt_edge.runtimes.base import (
     Lowered,
     Options,
     Rates,
+    Runtime,
     Session,
 )
 from vggt_edge.runtimes.common.audit import load_onnx
@@ -106,13 +108,13 @@ class CoreML(Backend):
 
     def executors(self) -> tuple[Executor, ...]:
         """The interpreter in both semantics: FP16 as the device stores it, FP32 to compare with the simulation."""
+        how = "the saved package in our MIL interpreter on this CPU"
+        differs = "Core ML fuses operations and sums in another order"
+        half = Runtime("mil-interpreter", version("vggt-edge"), "FP16 between operations", differs)
+        full = Runtime("mil-interpreter", version("vggt-edge"), "FP32", f"{differs}, in FP16")
         return (
-            Executor(
-                "coreml-fp16",
-                "the saved package in our MIL interpreter on this CPU, FP16 between operations",
-                open_fp16,
-            ),
-            Executor("coreml-fp32", "the saved package in our MIL interpreter on this CPU, FP32 throughout", open_fp32),
+            Executor("coreml-fp16", f"{how}, FP16 between operations", open_fp16, half),
+            Executor("coreml-fp32", f"{how}, FP32 throughout", open_fp32, full),
         )
 
     def open(self, bundle: Path) -> PackageSession:

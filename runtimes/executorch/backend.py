@@ -31,6 +31,7 @@ from vggt_edge.runtimes.base import (
     Options,
     Rates,
     Realised,
+    Runtime,
 )
 from vggt_edge.runtimes.common.kit import kit_outputs
 from vggt_edge.runtimes.executorch import kit_files
@@ -97,7 +98,11 @@ class ExecuTorch(Backend):
 
     def executors(self) -> tuple[Executor, ...]:
         """ExecuTorch's own runtime, where it is installed."""
-        return (Executor(self.name, HOW, self.open),) if installed() else ()
+        if not installed():
+            return ()
+        differs = "the device's kernels for ARM, and the options of its own build"
+        runtime = Runtime(self.name, version("executorch"), "the Python package's build", differs)
+        return (Executor(self.name, HOW, self.open, runtime),)
 
     def open(self, bundle: Path) -> ExecuTorchSession:
         return ExecuTorchSession(bundle / FOLDER)

@@ -28,6 +28,7 @@ from vggt_edge.runtimes.base import (
 from vggt_edge.runtimes.common.audit import audit_onnx, linears, load_onnx
 from vggt_edge.runtimes.common.files import aside
 from vggt_edge.runtimes.common.kit import sha256, write_json
+from vggt_edge.runtimes.common.opset import OPSET
 from vggt_edge.runtimes.common.typed import fp32_names
 from vggt_edge.runtimes.tensorrt import engine, rtx
 from vggt_edge.runtimes.tensorrt.prepare import Prepared, prepare
@@ -70,6 +71,7 @@ class TensorRT(Backend):
         without its precision, or a graph that TensorRT for RTX refuses.
         """
         folder = out_dir / FOLDER
+        _check_opset(profile)
         prepared = prepare(graph.onnx_path, folder / MODEL_FILE, fp32_names(graph.fp32_blocks, plan))
         enforce(load_onnx(prepared.path), str(prepared.path))
         realised = audit_onnx(prepared.path, plan)
@@ -92,6 +94,16 @@ class TensorRT(Backend):
 
     def write_golden(self, bundle: Path, inputs: Arrays, simulation: Arrays, fp32: Arrays) -> None:
         write_golden(bundle / FOLDER, inputs, simulation, fp32)
+
+
+def _check_opset(profile: DeviceProfile) -> None:
+    if (profile.toolchain.opset or OPSET) < OPSET:
+        raise LoweringError(
+            f"the graph for TensorRT is of opset {OPSET}, and {profile.name} reads up to {profile.toolchain.opset}",
+            where=f"device profile {profile.name}, toolchain.opset",
+            expected=f"{OPSET} or later: 4-bit weights need it",
+            remedy="update the device's TensorRT, and its profile",
+        )
 
 
 def _prepared_check(prepared: Prepared) -> Check:

@@ -20,7 +20,7 @@ SOURCE = '''
 
 import shutil
 
-from vggt_edge.runtimes.base import Availability, Backend, Check, Executor, Lowered, Rates
+from vggt_edge.runtimes.base import Availability, Backend, Check, Executor, Lowered, Rates, Runtime
 from vggt_edge.runtimes.common.audit import audit_onnx
 from vggt_edge.runtimes.onnxruntime import open_onnx
 
@@ -47,7 +47,8 @@ class Folio(Backend):
         return Lowered(self.name, files, realised, (Check("copy", "passed", "byte for byte", {}),))
 
     def executors(self):
-        return (Executor("folio-here", "the copy, nothing fused", self.open),)
+        runtime = Runtime("onnxruntime", "0.1", "nothing fused", "paper is slower")
+        return (Executor("folio-here", "the copy, nothing fused", self.open, runtime),)
 
     def open(self, bundle):
         return open_onnx(bundle / "folio" / "copy.onnx")
@@ -97,6 +98,11 @@ def test_a_backend_in_one_file_goes_through_the_whole_command(
     finished = vggt_edge("export", *small, "-o", tmp_path / "out", "--json")
     assert finished.code == 0, finished.err
     manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    assert [one["subject"] for one in manifest["judged_with"]] == ["onnxruntime", "folio-here"]
+    assert finished.document["result"]["judged_with"] == manifest["judged_with"]
+    (here,) = (one for one in manifest["judged_with"] if one["subject"] == "folio-here")
+    assert here["differs"] == "paper is slower; version 0.1 is outside >=1.31,<1.32"
+    assert here["device"] == "onnxruntime >=1.31,<1.32, python >=3.11"
     assert manifest["tools"]["typer"] == version("typer")
     assert "folio/copy.onnx" in [entry["path"] for entry in manifest["files"]]
     rows = json.loads((tmp_path / "out" / "validation.json").read_text())["rows"]
@@ -106,4 +112,5 @@ def test_a_backend_in_one_file_goes_through_the_whole_command(
     ]
     page = (tmp_path / "out" / "report.html").read_text()
     assert "The Folio on this machine" in page
+    assert "which differs: paper is slower" in page
     assert vggt_edge("verify", tmp_path / "out").code == 0
