@@ -252,6 +252,7 @@ def _result(job: Job, manifest: Manifest, report: ValidationReport) -> ExportRes
         peak_memory_bytes=manifest.peak_memory_bytes,
         forward_seconds=forward_s,
         other_seconds=sum(timing.seconds for timing in manifest.timings) - forward_s,
+        judged_with=manifest.judged_with,
         random_weights=job.checkpoint.random,
     )
 
