@@ -51,7 +51,8 @@ from vggt_edge.exporter.steps.sample import sample_step, save_calibration
 from vggt_edge.exporter.steps.sensitivity import sensitivities_json, sensitivity_step
 from vggt_edge.exporter.steps.tune import tune_step
 from vggt_edge.exporter.steps.validate import VALIDATION, Places, golden_size, judge, judged_with, validate_step
-from vggt_edge.exporter.validation import Row, Status, ValidationReport
+from vggt_edge.exporter.validation import SIMULATION, Row, Status, ValidationReport
+from vggt_edge.exporter.validation.rows import FP32
 from vggt_edge.runtimes.base import Backend, Options
 from vggt_edge.runtimes.registry import backend
 
@@ -346,8 +347,20 @@ def gate_error(report: ValidationReport, where: Path) -> AccuracyGateError:
         f"{len(report.failures)} of the accuracy checks failed:\n  " + "\n  ".join(map(_figure, report.failures[:8])),
         where=str(where),
         expected="every figure within the profile's tolerances",
-        remedy="read the report; raise --max-memory, --exclude the blocks it shows as most sensitive, or add scenes",
+        remedy="; ".join(dict.fromkeys(map(_advice, report.failures))),
     )
+
+
+def _advice(row: Row) -> str:
+    """What to do about one failed row: too little precision, an artifact that is wrong, or a model that is."""
+    if row.subject == FP32:
+        return "check the checkpoint and the scenes: the model itself gives nothing usable before any quantization"
+    if row.against == SIMULATION:
+        return (
+            f"{row.subject} computes something else than the plan says, which no other plan mends: "
+            "report it with the manifest"
+        )
+    return "read the report; raise --max-memory, --exclude the blocks it shows as most sensitive, or add scenes"
 
 
 def _figure(row: Row) -> str:

@@ -23,6 +23,7 @@ from vggt_edge.exporter.models.architecture import Model
 from vggt_edge.exporter.steps.context import MODEL, Job
 from vggt_edge.exporter.steps.lower import Artifacts, reason_of
 from vggt_edge.exporter.validation import SIMULATION, ValidationReport, validate
+from vggt_edge.exporter.validation.roundings import rounds_activations
 from vggt_edge.exporter.validation.simulate import run_stagewise, simulated
 from vggt_edge.runtimes.base import Arrays, Executor, Session
 from vggt_edge.runtimes.onnxruntime import OnnxRuntime, open_onnx, oracle
@@ -123,6 +124,7 @@ def judge(
         declared=job.model.outputs,
         not_run=missing,
         peers=companion_peers(job),
+        rounds=rounds_activations(plan),
     )
     golden = {f"input/{INPUT}": scenes[0].images[None]}
     ours = [name for name in ("fp32", SIMULATION) if name in ran]
