@@ -12,11 +12,13 @@ from vggt_edge.calibration.scenes.scene import Scene
 from vggt_edge.devices.errors import AccuracyGateError
 from vggt_edge.devices.profile import load_profile
 from vggt_edge.exporter.job import gate_error
+from vggt_edge.exporter.models.vggt import ARCHITECTURE
 from vggt_edge.exporter.validation import Row, Status, ValidationReport, validate
 from vggt_edge.exporter.validation.roundings import rounds_activations
 
 TOLERANCES = replace(load_profile("host-cpu").tolerances, depth_abs_rel_vs_fp32_max=1.0)
 FRAMES, SIDE = 2, 28
+DEPTH = tuple(output for output in ARCHITECTURE.outputs if output.name == "depth")
 QUANTIZED = 0.03  # error of the simulation, relative to FP32: 30 dB
 
 
@@ -36,7 +38,7 @@ SIMULATED = noisy(FP32_DEPTH, QUANTIZED, seed=1)
 def judged(artifact: np.ndarray, *, rounds: bool = True) -> Row:
     """The gate of the artifact against the simulation."""
     subjects = {"simulation": [{"depth": SIMULATED}], "onnxruntime": [{"depth": artifact}]}
-    report = validate([scene()], [{"depth": FP32_DEPTH}], subjects, TOLERANCES, rounds=rounds)
+    report = validate([scene()], [{"depth": FP32_DEPTH}], subjects, TOLERANCES, declared=DEPTH, rounds=rounds)
     (row,) = (one for one in report.rows if one.subject == "onnxruntime" and one.tolerance_key == "backend_sqnr_db_min")
     return row
 
