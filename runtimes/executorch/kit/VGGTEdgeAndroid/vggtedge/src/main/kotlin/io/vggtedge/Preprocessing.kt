@@ -137,7 +137,7 @@ private class RgbaRows(
         val isWhole = plane.pixelStride >= 4 && plane.holds(crop.bottom, end) &&
             (crop.bottom - 1L) * plane.rowStride + (end - 1L) * plane.pixelStride + 4 <= plane.bytes.remaining()
         if (!isWhole) throw wrongInput("the plane holds no picture of $size pixels", "pass the planes of one image")
-        bytes = ByteArray(size.width * plane.pixelStride)
+        bytes = ByteArray(plane.byteCount(0, size.width) + 3)
     }
 
     override fun read(row: Int, from: Int, end: Int, into: IntArray) {

@@ -121,7 +121,9 @@ internal class PlaneRows(
         if (!isWhole) {
             throw wrongInput("the planes hold no picture of $size pixels", "pass planes and strides of one image")
         }
-        samples = planes.map { ByteArray(it.byteCount(0, end)) }
+        samples = planes.zip(listOf(end, half(end), half(end))).map { (plane, columns) ->
+            ByteArray(plane.byteCount(0, columns))
+        }
     }
 
     override fun read(row: Int, from: Int, end: Int, into: IntArray) {

@@ -122,6 +122,15 @@ class PictureTest {
         assertTrue(picture.pixels.toList().chunked(3).all { it.distinct().size == 1 })
     }
 
+    /** A stride that no second sample follows asks for no memory. */
+    @Test
+    fun oneSampleHasNoStride() {
+        val luma = BytePlane(ByteBuffer.wrap(byteArrayOf(7, 9)), 2, 1)
+        val chroma = BytePlane(ByteBuffer.wrap(byteArrayOf(-128)), 1, Int.MAX_VALUE)
+        val picture = RgbImage.ofPlanes(FrameSize(2, 1), luma, chroma, chroma)
+        assertArrayEquals(byteArrayOf(7, 7, 7, 9, 9, 9), picture.pixels)
+    }
+
     @Test
     fun planesThatAreTooSmallAreRefused() {
         val plane = BytePlane(ByteBuffer.allocate(6), 3, 1)
