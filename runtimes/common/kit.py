@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 KIT_FILE, GOLDEN_FILE = "kit.json", "golden.safetensors"
 BUILD_TIMEOUT_S = 1800.0
-_PLAIN_NAME = re.compile(r"[^/\\\0]+")
+_PLAIN_NAME = re.compile(r"[^/\\\x00-\x1f\x7f]+")
 _MAX_FRAMES = 1024
 # An image input holds 8 bits: golden images have to lie this near to a level of it.
 _LEVEL_TOLERANCE = 1e-3
@@ -114,11 +114,14 @@ def kit_outputs(shapes: Mapping[str, tuple[int, ...]], declared: Sequence[Output
 
 
 def check_outputs(outputs: Iterable[KitOutput], frames: int, height: int, width: int, where: str) -> None:
-    """``InputError`` for an output that the apps cannot decode, or that has another shape than its kind."""
+    """``InputError`` for no output, one that the apps cannot decode, or that has another shape than its kind."""
     from vggt_edge.calibration.metrics.quantities import KINDS  # brings torch, which no list of backends needs
 
+    listed = tuple(outputs)
     expected = {kind: (1, *quantity.shape(frames, height, width)) for kind, quantity in KINDS.items()}
-    for output in outputs:
+    if not listed:
+        raise InputError("a model without outputs", where=where, expected=f"some of: {', '.join(expected)}")
+    for output in listed:
         if output.shape != expected.get(output.kind):
             raise InputError(
                 f"output {output.name!r} is a {output.kind} of shape {output.shape}",
@@ -126,6 +129,16 @@ def check_outputs(outputs: Iterable[KitOutput], frames: int, height: int, width:
                 expected=f"a kind and shape that the apps decode, one of: {expected}",
                 remedy="leave this output out with --outputs",
             )
+
+
+def check_limits(backend_sqnr_db_min: float | None, pose_degrees_max: float | None, where: str) -> None:
+    """``InputError`` for a limit that lets everything or nothing pass: the kits refuse it."""
+    for what, limit, highest in (
+        ("backend_sqnr_db_min", backend_sqnr_db_min, 200.0),
+        ("pose_degrees_max", pose_degrees_max, 180.0),
+    ):
+        if limit is not None and not 0 < limit <= highest:
+            raise InputError(f"{what} {limit}", where=where, expected=f"above 0 and at most {highest:g}, or no limit")
 
 
 def read_kit(path: Path, version: int) -> dict[str, Any]:

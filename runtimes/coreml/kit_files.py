@@ -16,6 +16,7 @@ from vggt_edge.runtimes.base import Arrays, Check
 from vggt_edge.runtimes.common.kit import (
     BUILD_TIMEOUT_S,
     check_input,
+    check_limits,
     check_outputs,
     check_plain_name,
     encoded,
@@ -58,7 +59,8 @@ class KitDescription:
     package: name of the ``.mlpackage`` in the kit's folder. input_kind: of ``INPUT_KINDS``; an image model has inputs
     ``image_0`` .. ``image_<frames - 1>``, a tensor model has ``images`` (1, S, 3, H, W). compute_units: of
     ``COMPUTE_UNITS``. minimum_ios: 17 or 18. backend_sqnr_db_min: least SQNR of an output on the device against the
-    simulation of the plan, None where that is not judged.
+    simulation of the plan, from above 0 to 200 dB. pose_degrees_max: largest angle between the device's cameras and the
+    simulation's, from above 0 to 180. None where that is not judged.
     """
 
     target: str
@@ -73,6 +75,7 @@ class KitDescription:
     minimum_ios: int
     blocks: tuple[KitBlock, ...]
     backend_sqnr_db_min: float | None = None
+    pose_degrees_max: float | None = None
 
 
 def write_kit(folder: Path, description: KitDescription) -> tuple[str, ...]:
@@ -166,7 +169,10 @@ def _content(folder: Path, description: KitDescription) -> dict[str, Any]:
         },
         "outputs": [{"name": output.name, "shape": list(output.shape)} for output in description.outputs],
         "blocks": [{"block": block.block, "scheme": block.scheme} for block in description.blocks],
-        "tolerances": {"backend_sqnr_db_min": description.backend_sqnr_db_min},
+        "tolerances": {
+            "backend_sqnr_db_min": description.backend_sqnr_db_min,
+            "pose_degrees_max": description.pose_degrees_max,
+        },
         "golden": None,
     }
 
@@ -189,6 +195,7 @@ def _check_description(description: KitDescription, where: str) -> None:
     frames, height, width = description.frames, description.height, description.width
     check_input(frames, height, width, where)
     check_plain_name("package", description.package, where)
+    check_limits(description.backend_sqnr_db_min, description.pose_degrees_max, where)
     for what, value, known in (
         ("input kind", description.input_kind, INPUT_KINDS),
         ("compute units", description.compute_units, COMPUTE_UNITS),

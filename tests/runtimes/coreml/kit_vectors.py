@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 from safetensors.numpy import save
 
-from vggt_edge.calibration.metrics.figures import confident_pixels, drift
+from vggt_edge.calibration.metrics.figures import confident_pixels, drift, pose_errors
 from vggt_edge.calibration.metrics.geometry import decode_pose, invert_pose, unproject
 from vggt_edge.calibration.metrics.quantities import PoseEncoding
 from vggt_edge.calibration.scenes.resize import fit_shape, resize_frame, resize_intrinsics
@@ -28,6 +29,7 @@ from vggt_edge.runtimes.tensorrt.engine import kit_module
 VECTORS = kit_files.KIT / "VGGTEdge/Tests/VGGTEdgeCoreTests/Resources/vectors.json"
 Array = np.ndarray
 FRAMES, HEIGHT, WIDTH = 2, 14, 28
+JSON_CASES = Path(__file__).parents[2] / "kits/json_cases"
 
 
 def vectors() -> dict[str, Any]:
@@ -41,11 +43,15 @@ def vectors() -> dict[str, Any]:
         "resizes": _resizes(),
         "turns": _turns(),
         "colors": _colors(),
+        "gamuts": _gamuts(),
+        "alphas": _alphas(),
         "drifts": _drifts(),
+        "pose_errors": _pose_errors(),
         "unprojections": _unprojections(),
         "confidences": _confidences(),
         "latencies": _latencies(),
         "safetensors": _safetensors(),
+        "json": _json(),
         "kit": _text(kit),
         "golden": _text(golden),
     }
@@ -65,11 +71,6 @@ def _text(data: bytes) -> str:
 
 def _floats(values: Array) -> list[float]:
     return [float(value) for value in np.asarray(values).ravel()]
-
-
-def _rounded(values: Array) -> list[float]:
-    """To 12 digits: the last bits of a sine differ between processors, and the file must not."""
-    return [float(f"{value:.12g}") for value in np.asarray(values, np.float64).ravel()]
 
 
 def _size(height: int, width: int) -> dict[str, int]:
@@ -97,9 +98,9 @@ def _pose(pose: Array, size: tuple[int, int]) -> dict[str, Any]:
     return {
         "encoding": _floats(pose),
         "size": _size(*size),
-        "extrinsics": [_rounded(each) for each in extrinsics],
-        "intrinsics": [_rounded(each) for each in intrinsics],
-        "centers": [_rounded(each[:, 3]) for each in invert_pose(extrinsics)],
+        "extrinsics": [_floats(each) for each in extrinsics],
+        "intrinsics": [_floats(each) for each in intrinsics],
+        "centers": [_floats(each[:, 3]) for each in invert_pose(extrinsics)],
     }
 
 
@@ -134,8 +135,8 @@ def _intrinsics() -> list[dict[str, Any]]:
             {
                 "source": _size(*source),
                 "target": _size(*target),
-                "before": _rounded(_lens(lens)),
-                "after": _rounded(_lens(after)),
+                "before": _floats(_lens(lens)),
+                "after": _floats(_lens(after)),
             }
         )
     return result
@@ -215,6 +216,62 @@ def _colors() -> list[dict[str, Any]]:
     return result
 
 
+# x and y of red, green and blue, from the standards; the white of all three is D65.
+_PRIMARIES = {
+    "sRGB": ((0.64, 0.33), (0.30, 0.60), (0.15, 0.06)),
+    "displayP3": ((0.68, 0.32), (0.265, 0.69), (0.15, 0.06)),
+    "bt2020": ((0.708, 0.292), (0.17, 0.797), (0.131, 0.046)),
+}
+_D65 = (0.3127, 0.3290)
+
+
+def _to_xyz(space: str) -> Array:
+    """From linear values of these primaries to XYZ: white becomes the white point."""
+    columns = np.array([(x / y, 1, (1 - x - y) / y) for x, y in _PRIMARIES[space]]).T
+    white = np.array([_D65[0] / _D65[1], 1, (1 - _D65[0] - _D65[1]) / _D65[1]])
+    return columns * np.linalg.solve(columns, white)
+
+
+def _gamuts() -> list[dict[str, Any]]:
+    """The exact sRGB of colours in wider primaries, all with the curve of sRGB."""
+    levels = np.concatenate([_random(14).integers(0, 256, (60, 3)), [[0, 0, 0], [255, 255, 255], [255, 0, 0]]])
+    encoded = levels / 255
+    linear = np.where(encoded <= 0.04045, encoded / 12.92, ((encoded + 0.055) / 1.055) ** 2.4)
+    result = []
+    for space in ("displayP3", "bt2020"):
+        moved = np.clip(linear @ np.linalg.solve(_to_xyz("sRGB"), _to_xyz(space)).T, 0, 1)
+        rgb = 255 * np.where(moved <= 0.0031308, 12.92 * moved, 1.055 * moved ** (1 / 2.4) - 0.055)
+        result.append({"space": space, "levels": levels.tolist(), "rgb": np.round(rgb).astype(int).tolist()})
+    return result
+
+
+def _alphas() -> list[dict[str, Any]]:
+    """Pillow lays pixels with straight alpha on white."""
+    pixels = _random(15).integers(0, 256, (4, 60, 4)).astype(np.uint8)
+    pixels[0, :5, 3] = (0, 1, 127, 254, 255)
+    white = Image.new("RGBA", (60, 4), "white")
+    laid = np.asarray(Image.alpha_composite(white, Image.fromarray(pixels)).convert("RGB"))
+    return [{"source": _size(4, 60), "pixels": _text(pixels.tobytes()), "on_white": _text(laid.tobytes())}]
+
+
+def _pose_errors() -> list[dict[str, Any]]:
+    """The largest angles over all pairs of frames."""
+    random = _random(16)
+    truth = _encoding(random, 4)
+    standing = truth.copy()
+    standing[1:, :3] = standing[0, :3]
+    standing[1:, 3:7] = standing[0, 3:7]
+    near = truth + random.normal(scale=1e-3, size=truth.shape).astype(np.float32)
+    cases = [(near, truth), (truth, truth), (_encoding(random, 4), truth), (standing, truth), (truth, standing)]
+    result = []
+    for ours, reference in cases:
+        cameras = [decode_pose(each, (14, 14))[0] for each in (ours, reference)]
+        errors = pose_errors(*cameras)
+        angles = {"rotation": float(errors.rotation_deg.max()), "translation": float(errors.translation_deg.max())}
+        result.append({"values": _floats(ours), "reference": _floats(reference)} | angles)
+    return result
+
+
 def _drifts() -> list[dict[str, Any]]:
     random = _random(8)
     reference = random.normal(size=257).astype(np.float32)
@@ -229,7 +286,7 @@ def _drifts() -> list[dict[str, Any]]:
     ]
     result = []
     for values, truth in cases:
-        figures = {name: _rounded(np.array([value]))[0] for name, value in asdict(drift(values, truth)).items()}
+        figures = {name: _floats(np.array([value]))[0] for name, value in asdict(drift(values, truth)).items()}
         result.append({"values": _floats(values), "reference": _floats(truth), "drift": figures})
     return result
 
@@ -240,7 +297,7 @@ def _unprojections() -> list[dict[str, Any]]:
     depth = random.uniform(0.5, 5, (2, *size)).astype(np.float32)
     extrinsics, intrinsics = decode_pose(pose, size)
     points = unproject(depth, intrinsics, extrinsics)
-    return [{"encoding": _floats(pose), "size": _size(*size), "depth": _floats(depth), "points": _rounded(points)}]
+    return [{"encoding": _floats(pose), "size": _size(*size), "depth": _floats(depth), "points": _floats(points)}]
 
 
 def _confidences() -> list[dict[str, Any]]:
@@ -254,7 +311,7 @@ def _confidences() -> list[dict[str, Any]]:
 
 
 def _latencies() -> list[dict[str, Any]]:
-    times = [[5.0], [3.0, 1.0, 2.0], _rounded(_random(11).exponential(20, 137))]
+    times = [[5.0], [3.0, 1.0, 2.0], _floats(_random(11).exponential(20, 137))]
     return [{"milliseconds": each, "latency": kit_module().quantiles(each)} for each in times]
 
 
@@ -268,6 +325,14 @@ def _safetensors() -> list[dict[str, Any]]:
     with_metadata = save({"t": values}, metadata={"made": "by hand"})
     result.append({"name": "metadata", "file": _text(with_metadata), "shape": [2, 3], "values": _floats(values)})
     return result + [{"name": name, "file": _text(data)} for name, data in _hostile(values)]
+
+
+def _json() -> list[dict[str, Any]]:
+    """The texts that all kits read alike."""
+    return [
+        {"name": path.stem, "text": _text(path.read_bytes()), "accepted": path.parent.name == "accepted"}
+        for path in sorted(JSON_CASES.glob("*/*.json"))
+    ]
 
 
 def _hostile(values: Array) -> Iterable[tuple[str, bytes]]:

@@ -12,12 +12,5 @@
             case .cpuOnly: .cpuOnly
             }
         }
-
-        /// A configuration that allows these processors.
-        var configuration: MLModelConfiguration {
-            let configuration = MLModelConfiguration()
-            configuration.computeUnits = coreML
-            return configuration
-        }
     }
 #endif

@@ -41,30 +41,44 @@
             self.measuredRuns = measuredRuns
         }
 
-        /// Compares the files with `kit.json`, replays the golden input, measures, and asks where operations run.
+        /// Compares the files with `kit.json`, replays the golden input, measures, judges every prediction, and asks
+        /// where operations run.
         ///
-        /// - Returns: The figures, also where an output is too far from the simulation: look at `passed`.
-        /// - Throws: `KitError` if the model cannot be loaded or run, or a file is not what `kit.json` lists.
+        /// - Returns: The figures, also where an output is too far from the simulation: look at `status`.
+        /// - Throws: `KitError` if the model cannot be loaded or run, or a file is not what `kit.json` lists;
+        ///   `CancellationError` in a cancelled task.
         public func run() async throws -> CheckResult {
+            try checkRuns()
             let kit = try Kit(folder: folder)
-            try checkFiles(of: kit)
+            try await KitFiles(kit: kit, folder: folder).check()
             let golden = try GoldenTensors(kit: kit, folder: folder)
-            let start = ContinuousClock.now
+            let process = ProcessInfo.processInfo
+            let (warmBefore, savedPower) = (process.thermalText, process.isLowPowerModeEnabled)
             let model = try await VGGTModel.load(from: folder, computeUnits: computeUnits, cache: cache)
-            let prediction = try await model.predict(images: golden.images.values)
-            let loadSeconds: Double = start.duration(to: .now) / Duration.seconds(1)
-            let accuracy = try Self.judge(prediction, golden: golden, kit: kit)
-            let latency = try await measure(model, golden: golden)
-            let placement = try await Placement.planned(of: model)
+            let runs = try await predictions(model, golden)
+            let warmAfter = process.thermalText
+            // The plan is made without the model in memory: two at once may be more than the device has.
+            await model.unloadAndWait()
+            let placement = await Self.placement(of: model)
+            let measured = try Latency(milliseconds: runs.measuredMS)
             return CheckResult(
                 kit: kit,
+                runtime: .coreML,
                 device: .current,
+                thermal: ThermalStates(before: warmBefore, after: warmAfter),
+                lowPowerMode: savedPower || process.isLowPowerModeEnabled,
                 computeUnits: model.computeUnits,
-                accuracy: accuracy,
-                latency: latency,
-                loadSeconds: loadSeconds,
-                peakMemoryBytes: ProcessMemory.peakBytes,
-                placement: placement
+                accuracy: try runs.judged(),
+                runsUnlikeFirst: runs.unlikeFirst,
+                timings: Timings(
+                    compileMS: model.loadTimes.compileMS,
+                    loadMS: model.loadTimes.loadMS,
+                    firstPredictionMS: runs.firstMS,
+                    measured: measured
+                ),
+                memory: runs.memory,
+                placement: placement.found,
+                placementError: placement.problem
             )
         }
 
@@ -73,115 +87,102 @@
         /// - Parameters:
         ///   - model: A loaded model.
         ///   - golden: Frames to run on; what they show does not change the time.
-        /// - Throws: `KitError` if a prediction fails, or nothing is to be measured.
+        /// - Throws: `KitError` if a prediction fails, nothing is to be measured, or the frames are another model's.
         public func measure(_ model: VGGTModel, golden: GoldenTensors) async throws -> Latency {
-            let length = 3 * model.frameSize.pixelCount
-            let frames = try stride(from: 0, to: golden.images.values.count, by: length).map { start in
-                try RGBImage(planes: golden.images.values[start..<(start + length)], size: model.frameSize)
+            try checkRuns()
+            return try Latency(milliseconds: await predictions(model, golden).measuredMS)
+        }
+
+        private func checkRuns() throws {
+            guard measuredRuns >= 1, warmUpRuns >= 0 else {
+                throw KitError(
+                    .wrongInput,
+                    "\(measuredRuns) measured and \(warmUpRuns) other predictions",
+                    remedy: "measure at least one, after none or more"
+                )
             }
-            for _ in 0..<max(0, warmUpRuns) { _ = try await model.predict(frames) }
-            var times = [Double]()
-            for _ in 0..<max(0, measuredRuns) {
+        }
+
+        private func predictions(_ model: VGGTModel, _ golden: GoldenTensors) async throws -> Predictions {
+            let (input, size) = (model.kit.input, model.frameSize)
+            guard golden.images.shape == [1, input.frames, 3, size.height, size.width] else {
+                throw KitError(
+                    .wrongInput,
+                    "golden frames of shape \(golden.images.shape) for \(input.frames) frames of \(size) pixels",
+                    remedy: "take kit.json and the golden tensors out of the same bundle"
+                )
+            }
+            var runs = Predictions(kit: model.kit, golden: golden)
+            for number in 0..<(1 + warmUpRuns + measuredRuns) {
                 let start = ContinuousClock.now
-                _ = try await model.predict(frames)
-                times.append(start.duration(to: .now) / Duration.milliseconds(1))
+                let prediction = try await model.predict(images: golden.images.values)
+                let milliseconds: Double = start.duration(to: .now) / .milliseconds(1)
+                try runs.add(prediction, milliseconds: milliseconds, isMeasured: number > warmUpRuns)
             }
-            return try Latency(milliseconds: times)
+            runs.noteMemory()
+            return runs
         }
 
-        private static func judge(
-            _ prediction: Prediction, golden: GoldenTensors, kit: Kit
-        ) throws -> [OutputAccuracy] {
-            try prediction.outputs.sorted { $0.key < $1.key }.map { name, output in
-                try OutputAccuracy(of: name, values: output.values(), golden: golden, tolerances: kit.tolerances)
-            }
-        }
-
-        /// The golden tensors and the package are byte for byte what was exported. A model that Xcode compiled has no
-        /// package any more, and nothing to compare.
-        private func checkFiles(of kit: Kit) throws {
-            if let golden = kit.golden {
-                try check(folder.appending(path: golden.file), sha256: golden.sha256)
-            }
-            guard CompiledModelCache.modelBuiltIntoApp(of: kit, in: folder) == nil else { return }
-            let package = folder.appending(path: kit.model.package, directoryHint: .isDirectory)
-            for (path, sha256) in kit.model.files.sorted(by: { $0.key < $1.key }) {
-                try check(package.appending(path: path), sha256: sha256)
-            }
-        }
-
-        private func check(_ file: URL, sha256: String) throws {
-            let found: String
+        private static func placement(of model: VGGTModel) async -> (found: Placement?, problem: String?) {
             do {
-                found = try Self.sha256(of: file)
+                return (try await Placement.planned(of: model), nil)
             } catch {
-                throw Self.damaged(file, "cannot be read: \(error.localizedDescription)")
-            }
-            guard found == sha256 else { throw Self.damaged(file, "is not the file that kit.json lists") }
-        }
-
-        private static func damaged(_ file: URL, _ reason: String) -> KitError {
-            KitError(.damagedFile, "\(file.lastPathComponent) \(reason)", remedy: "copy it from the bundle again")
-        }
-
-        private static func sha256(of file: URL) throws -> String {
-            let handle = try FileHandle(forReadingFrom: file)
-            defer { try? handle.close() }
-            var hash = SHA256()
-            while let part = try handle.read(upToCount: 1 << 20), !part.isEmpty {
-                hash.update(data: part)
-            }
-            return hash.finalize().map { String(format: "%02x", $0) }.joined()
-        }
-    }
-
-    extension DeviceDescription {
-        /// This device, now.
-        public static var current: DeviceDescription {
-            let process = ProcessInfo.processInfo
-            return DeviceDescription(
-                model: process.environment["SIMULATOR_MODEL_IDENTIFIER"] ?? machine,
-                system: process.operatingSystemVersionString,
-                thermalState: process.thermalState.text,
-                isSimulator: isSimulator
-            )
-        }
-
-        private static var machine: String {
-            var names = utsname()
-            guard uname(&names) == 0 else { return "unknown" }
-            return withUnsafeBytes(of: &names.machine) { bytes in
-                String(decoding: bytes.prefix(while: { $0 != 0 }), as: UTF8.self)
-            }
-        }
-
-        private static var isSimulator: Bool {
-            #if targetEnvironment(simulator)
-                return true
-            #else
-                return false
-            #endif
-        }
-    }
-
-    extension ProcessInfo.ThermalState {
-        fileprivate var text: String {
-            switch self {
-            case .nominal: return "nominal"
-            case .fair: return "fair"
-            case .serious: return "serious"
-            case .critical: return "critical"
-            @unknown default: return "unknown"
+                return (nil, "\(error)")
             }
         }
     }
 
-    enum ProcessMemory {
-        /// The largest resident size of this process so far. The system's limit for an app counts a little differently.
-        static var peakBytes: Int {
-            var usage = rusage()
-            guard getrusage(RUSAGE_SELF, &usage) == 0 else { return 0 }
-            return usage.ru_maxrss
+    /// The predictions of a check: the first and the last are judged, and those between that differ from the first.
+    private struct Predictions {
+        let kit: Kit
+        let golden: GoldenTensors
+        private(set) var firstMS = 0.0
+        private(set) var measuredMS = [Double]()
+        private(set) var unlikeFirst = 0
+        private var first: (prediction: Prediction, digest: SHA256Digest)?
+        private var last: Prediction?
+        private var others = [OutputAccuracy]()
+        private var noted: MemoryUse?
+
+        init(kit: Kit, golden: GoldenTensors) {
+            self.kit = kit
+            self.golden = golden
+        }
+
+        mutating func add(_ prediction: Prediction, milliseconds: Double, isMeasured: Bool) throws {
+            if isMeasured { measuredMS.append(milliseconds) }
+            let digest = try prediction.digest()
+            guard let first else {
+                firstMS = milliseconds
+                first = (prediction, digest)
+                return
+            }
+            last = prediction
+            guard digest != first.digest else { return }
+            unlikeFirst += 1
+            noteMemory()
+            others += try judged(prediction)
+        }
+
+        /// The largest memory before the first judgement, which needs memory of its own.
+        mutating func noteMemory() { noted = noted ?? .now }
+
+        var memory: MemoryUse { noted ?? .now }
+
+        /// For each output the worst judgement.
+        func judged() throws -> [OutputAccuracy] {
+            var worst = [String: OutputAccuracy]()
+            let ends = try [first?.prediction, last].compactMap { $0 }.flatMap { try judged($0) }
+            for accuracy in ends + others {
+                worst[accuracy.output] = worst[accuracy.output].map { OutputAccuracy.worse($0, accuracy) } ?? accuracy
+            }
+            return worst.values.sorted { $0.output < $1.output }
+        }
+
+        private func judged(_ prediction: Prediction) throws -> [OutputAccuracy] {
+            try prediction.outputs.values.map { output in
+                try OutputAccuracy(of: output.name, values: output.values(), golden: golden, tolerances: kit.tolerances)
+            }
         }
     }
 #endif

@@ -14,19 +14,22 @@
         /// Its sides, the batch of 1 first.
         public let shape: [Int]
         private let array: MLMultiArray
+        private let layout: StridedLayout
 
-        init(name: String, array: MLMultiArray) {
+        /// - Throws: `KitError` for an array of another type than float32 and float16, or without sane strides.
+        init(name: String, array: MLMultiArray) throws {
             self.name = name
             self.array = array
             shape = array.shape.map(\.intValue)
+            layout = try StridedLayout(shape: shape, strides: array.strides.map(\.intValue))
+            guard array.dataType == .float32 || array.dataType == .float16 else { throw otherType() }
         }
 
         /// The values in row-major order: one copy, gaps between rows left out, float16 widened.
         ///
         /// - Throws: `KitError` for an array of another type.
         public func values() throws -> [Float] {
-            let layout = try StridedLayout(shape: shape, strides: array.strides.map(\.intValue))
-            return try array.withUnsafeBytes { bytes -> [Float] in
+            try array.withUnsafeBytes { bytes -> [Float] in
                 switch array.dataType {
                 case .float32: return try layout.gather(bytes.bindMemory(to: Float.self))
                 case .float16: return try layout.gather(bytes.bindMemory(to: UInt16.self)).widened()
@@ -41,12 +44,13 @@
         /// - Returns: What `body` returns.
         /// - Throws: `KitError` for an array of another type, and what `body` throws.
         public func withValues<Value>(_ body: (UnsafeBufferPointer<Float>) throws -> Value) throws -> Value {
-            let layout = try StridedLayout(shape: shape, strides: array.strides.map(\.intValue))
             guard array.dataType == .float32, layout.isContiguous else {
                 return try values().withUnsafeBufferPointer(body)
             }
             return try array.withUnsafeBytes { bytes -> Value in
-                try body(UnsafeBufferPointer(rebasing: bytes.bindMemory(to: Float.self).prefix(layout.count)))
+                let values = bytes.bindMemory(to: Float.self)
+                try layout.checkFits(in: values.count)
+                return try body(UnsafeBufferPointer(rebasing: values[..<layout.count]))
             }
         }
 

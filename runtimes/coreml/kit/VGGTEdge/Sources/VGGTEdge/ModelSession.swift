@@ -21,72 +21,82 @@
         private let queue = DispatchSerialQueue(label: "VGGTEdge.ModelSession", qos: .userInitiated)
         nonisolated var unownedExecutor: UnownedSerialExecutor { queue.asUnownedSerialExecutor() }
 
-        private let kit: Kit
-        private let compiledModel: URL
-        private let computeUnits: Kit.ComputeUnits
-        private var model: MLModel?
+        private let source: ModelSource
+        private let control: SessionControl
+        private var opened: OpenModel?
 
-        init(kit: Kit, compiledModel: URL, computeUnits: Kit.ComputeUnits) {
-            self.kit = kit
-            self.compiledModel = compiledModel
-            self.computeUnits = computeUnits
+        private var kit: Kit { source.kit }
+
+        init(source: ModelSource, control: SessionControl) {
+            self.source = source
+            self.control = control
         }
 
-        /// Loads the model unless it is loaded.
-        func open() throws {
-            _ = try openedModel()
+        /// Whether the model is in memory.
+        var isOpen: Bool { opened != nil }
+
+        /// Where the model in memory was loaded from.
+        var compiledModel: URL? { opened?.url }
+
+        /// Loads a compiled model; milliseconds that it took.
+        func open(_ compiled: URL) throws -> Double {
+            let start = ContinuousClock.now
+            let model: MLModel
+            do {
+                model = try autoreleasepool { try MLModel(contentsOf: compiled, configuration: source.configuration) }
+            } catch {
+                throw KitError(
+                    .modelFailed,
+                    "Core ML cannot load the model: \(error.localizedDescription)",
+                    remedy: "check the free memory; the model needs \(kit.model.minimumOS.text)",
+                    underlying: error
+                )
+            }
+            try check(model.modelDescription)
+            opened = OpenModel(model: model, url: compiled)
+            return start.duration(to: .now) / .milliseconds(1)
         }
 
-        /// Gives the model's memory back; the next prediction loads it again.
-        func close() {
-            model = nil
+        /// Gives the model's memory back if that was asked for; the next prediction loads it again.
+        func closeIfAsked() {
+            guard let waiting = control.takeUnloadRequest() else { return }
+            opened = nil
+            for continuation in waiting { continuation.resume() }
         }
 
-        func predict(_ input: Input) throws -> Prediction {
-            let opened = try openedModel()
-            return try autoreleasepool { try run(opened, on: input) }
+        /// A prediction, or nil where the model is not in memory.
+        func predict(_ input: Input) throws -> Prediction? {
+            try Task.checkCancellation()
+            guard let opened else { return nil }
+            defer { closeIfAsked() }
+            return try autoreleasepool { try run(opened.model, on: input) }
         }
 
         private func run(_ model: MLModel, on input: Input) throws -> Prediction {
-            let features = try MLDictionaryFeatureProvider(dictionary: featureValues(of: input))
             let result: any MLFeatureProvider
             do {
+                let features = try MLDictionaryFeatureProvider(dictionary: featureValues(of: input))
                 result = try model.prediction(from: features)
+            } catch let error as KitError {
+                throw error
             } catch {
                 throw KitError(
                     .modelFailed,
                     "the prediction failed: \(error.localizedDescription)",
-                    remedy: "check the free memory; load with computeUnits .cpuOnly to tell the device from the model"
+                    remedy: "check the free memory; load with computeUnits .cpuOnly to tell the device from the model",
+                    underlying: error
                 )
             }
             let expected = kit.input
             return try Prediction(outputs: outputs(of: result), frames: expected.frames, frameSize: expected.frameSize)
         }
 
-        private func openedModel() throws -> MLModel {
-            if let model { return model }
-            let opened: MLModel
-            do {
-                opened = try MLModel(contentsOf: compiledModel, configuration: computeUnits.configuration)
-            } catch {
-                throw KitError(
-                    .modelFailed,
-                    "Core ML cannot load the model: \(error.localizedDescription)",
-                    remedy: "check the free memory; the model needs \(kit.model.minimumOS.text)"
-                )
-            }
-            try check(opened.modelDescription)
-            model = opened
-            return opened
-        }
-
         /// The model is the one that `kit.json` describes.
         private func check(_ description: MLModelDescription) throws {
             let stored = description.metadata[.creatorDefinedKey] as? [String: String]
-            let digest = stored?[Self.planDigestKey] ?? kit.planDigest
             let isComplete = Set(description.inputDescriptionsByName.keys) == Set(kit.input.names)
                 && Set(description.outputDescriptionsByName.keys).isSuperset(of: kit.outputs.map(\.name))
-            guard isComplete, digest == kit.planDigest else {
+            guard isComplete, stored?[Self.planDigestKey] == kit.planDigest else {
                 throw KitError(
                     .damagedFile,
                     "the model is not the one that kit.json describes",
@@ -110,19 +120,21 @@
             let shape = [1, kit.input.frames, 3, size.height, size.width]
             let array = try MLMultiArray(shape: shape.map { NSNumber(value: $0) }, dataType: .float32)
             try array.withUnsafeMutableBytes { bytes, strides in
-                guard try StridedLayout(shape: shape, strides: strides).isContiguous else {
+                let layout = try StridedLayout(shape: shape, strides: strides)
+                let values = bytes.bindMemory(to: Float.self)
+                guard layout.isContiguous, values.count >= layout.count else {
                     throw KitError(
                         .modelFailed,
                         "a new array of shape \(shape) has the strides \(strides)",
                         remedy: "report this with the version of the system"
                     )
                 }
-                Self.write(input, to: bytes.bindMemory(to: Float.self))
+                try Self.write(input, to: UnsafeMutableBufferPointer(rebasing: values[..<layout.count]))
             }
             return array
         }
 
-        private static func write(_ input: Input, to values: UnsafeMutableBufferPointer<Float>) {
+        private static func write(_ input: Input, to values: UnsafeMutableBufferPointer<Float>) throws {
             switch input {
             case .planes(let planes):
                 _ = values.update(fromContentsOf: planes)
@@ -130,7 +142,7 @@
                 let length = values.count / pictures.count
                 for (index, picture) in pictures.enumerated() {
                     let part = values[(index * length)..<((index + 1) * length)]
-                    picture.writePlanes(to: UnsafeMutableBufferPointer(rebasing: part))
+                    try picture.writePlanes(to: UnsafeMutableBufferPointer(rebasing: part))
                 }
             }
         }
@@ -159,10 +171,24 @@
                         remedy: "take kit.json and the model out of the same bundle"
                     )
                 }
-                outputs[expected.name] = ModelOutput(name: expected.name, array: array)
+                outputs[expected.name] = try ModelOutput(name: expected.name, array: array)
             }
             return outputs
         }
+    }
+
+    /// A model in memory; known to `OpenModels` as long as it lives.
+    private final class OpenModel {
+        let model: MLModel
+        let url: URL
+
+        init(model: MLModel, url: URL) {
+            self.model = model
+            self.url = url
+            OpenModels.shared.add(url)
+        }
+
+        deinit { OpenModels.shared.remove(url) }
     }
 
     extension Kit.MinimumOS {

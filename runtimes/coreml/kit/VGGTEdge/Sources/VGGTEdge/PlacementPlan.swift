@@ -10,22 +10,27 @@
         /// here.
         /// - Throws: `KitError` if Core ML refuses to plan.
         public static func planned(of model: VGGTModel) async throws -> Placement? {
+            try await planned(model.kit, compiled: model.compiledModel, configuration: model.configuration)
+        }
+
+        static func planned(
+            _ kit: Kit, compiled: URL, configuration: sending MLModelConfiguration
+        ) async throws -> Placement? {
             guard #available(iOS 17.4, macOS 14.4, visionOS 1.1, *) else { return nil }
             let plan: MLComputePlan
             do {
-                plan = try await MLComputePlan.load(
-                    contentsOf: model.compiledModel, configuration: model.computeUnits.configuration
-                )
+                plan = try await MLComputePlan.load(contentsOf: compiled, configuration: configuration)
             } catch {
                 throw KitError(
                     .modelFailed,
                     "Core ML gives no compute plan: \(error.localizedDescription)",
-                    remedy: "load the model first; its errors say more"
+                    remedy: "load the model first; its errors say more",
+                    underlying: error
                 )
             }
             guard case .program(let program) = plan.modelStructure else { return nil }
             let operations = program.functions.values.flatMap { $0.block.operations }
-            return Placement(operations: operations.compactMap { described($0, in: plan) }, kit: model.kit)
+            return Placement(operations: operations.compactMap { described($0, in: plan) }, kit: kit)
         }
 
         /// Constants have no device, and are left out.

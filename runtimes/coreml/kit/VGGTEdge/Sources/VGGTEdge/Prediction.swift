@@ -30,14 +30,25 @@
         ///
         /// Taken from depth and cameras, more accurate than the point map by VGGT's authors (arXiv 2503.11651), and
         /// from the point map where one of them was not exported.
-        /// - Parameter share: How many pixels to keep, from 0 to 1.
-        /// - Throws: `KitError` if the model was exported with neither.
+        /// - Parameter share: How many pixels to keep, from 0 to 1; 1 where the confidence was not exported.
+        /// - Throws: `KitError` if the model was exported with neither, or gave NaN or infinity.
         public func pointCloud(keeping share: Double = 0.5) throws -> [SIMD3<Float>] {
             let fromDepth = outputs["depth"] != nil && outputs["pose_enc"] != nil
             let all = try fromDepth ? unprojected() : pointMap()
-            guard let confidence = fromDepth ? depthConfidence : pointsConfidence else { return all }
+            guard let confidence = fromDepth ? depthConfidence : pointsConfidence else {
+                guard share == 1 else { throw noConfidence(fromDepth) }
+                return all
+            }
             let keep = try PointCloud.confidentPixels([confidence.values()], share: share)
             return zip(all, keep).compactMap { point, isKept in isKept ? point : nil }
+        }
+
+        private func noConfidence(_ fromDepth: Bool) -> KitError {
+            KitError(
+                .wrongInput,
+                "a share of the points, but the model has no output \(fromDepth ? "depth_conf" : "points_conf")",
+                remedy: "call pointCloud(keeping: 1), or export the confidence as well"
+            )
         }
 
         private func unprojected() throws -> [SIMD3<Float>] {
@@ -46,7 +57,16 @@
 
         private func pointMap() throws -> [SIMD3<Float>] {
             try output("points").withValues { values in
-                stride(from: 0, to: values.count, by: 3).map { SIMD3(values[$0], values[$0 + 1], values[$0 + 2]) }
+                guard values.allSatisfy(\.isFinite) else {
+                    throw KitError(
+                        .unusableOutput,
+                        "NaN or infinity among the points",
+                        remedy: "run DeviceCheck; if it fails too, export again with the point head in fp32"
+                    )
+                }
+                return stride(from: 0, to: values.count, by: 3).map { at in
+                    SIMD3(values[at], values[at + 1], values[at + 2])
+                }
             }
         }
 

@@ -11,7 +11,7 @@
     /// ```swift
     /// let model = try await VGGTModel.load(from: folder)
     /// let frames = try buffers.map { try model.prepare($0) }
-    /// let cameras = try await model.predict(frames).cameras()
+    /// print(try await model.predict(frames).cameras())
     /// ```
     public final class VGGTModel: Sendable {
         /// What `kit.json` says.
@@ -20,34 +20,56 @@
         public let computeUnits: Kit.ComputeUnits
         /// Where the compiled model lies.
         public let compiledModel: URL
+        let loadTimes: LoadTimes
+        private let source: ModelSource
         private let session: ModelSession
+        private let control: SessionControl
 
-        private init(kit: Kit, compiledModel: URL, computeUnits: Kit.ComputeUnits) {
-            self.kit = kit
-            self.compiledModel = compiledModel
-            self.computeUnits = computeUnits
-            session = ModelSession(kit: kit, compiledModel: compiledModel, computeUnits: computeUnits)
+        private init(
+            _ source: ModelSource,
+            _ session: ModelSession,
+            _ control: SessionControl,
+            _ compiled: URL,
+            _ times: LoadTimes
+        ) {
+            kit = source.kit
+            computeUnits = source.computeUnits
+            compiledModel = compiled
+            loadTimes = times
+            self.source = source
+            self.session = session
+            self.control = control
         }
 
         /// The frames as the model sees them.
         public var frameSize: FrameSize { kit.input.frameSize }
         /// How many frames a prediction takes.
         public var frameCount: Int { kit.input.frames }
+        /// Whether a prediction runs or waits. Dropping frames while it does keeps the latest one first: predictions
+        /// that are asked for meanwhile wait without bound, each with its frames in memory.
+        public var isBusy: Bool { control.isBusy }
+        var configuration: MLModelConfiguration { source.configuration }
 
         /// Compiles the model if it has to be, and loads it.
         ///
-        /// The first time takes seconds to a minute: Core ML compiles the package and then fits it to the device. Call
-        /// it before the model is needed.
+        /// The first time takes seconds to minutes: Core ML compiles the package and then fits it to the device. Call
+        /// it before the model is needed. Loads of one model run one after another, and share one compilation.
         /// - Parameters:
         ///   - folder: The folder with `kit.json` and the model, such as `Bundle.main.resourceURL`.
         ///   - computeUnits: The processors that Core ML may use; those of the kit if nil.
         ///   - cache: Where compiled models are kept.
-        /// - Throws: `KitError` with what to do next.
+        ///   - progress: Called when a stage begins, on any thread.
+        ///   - configure: Changes the configuration before each load, such as its `optimizationHints`.
+        /// - Throws: `KitError` with what to do next; `CancellationError` at once in a cancelled task. A compilation
+        ///   that has begun ends all the same, and is kept for the next load.
         public static func load(
             from folder: URL,
             computeUnits: Kit.ComputeUnits? = nil,
-            cache: CompiledModelCache = CompiledModelCache()
+            cache: CompiledModelCache = CompiledModelCache(),
+            progress: (@Sendable (LoadStage) -> Void)? = nil,
+            configure: (@Sendable (MLModelConfiguration) -> Void)? = nil
         ) async throws -> VGGTModel {
+            try Task.checkCancellation()
             let kit = try Kit(folder: folder)
             guard kit.model.minimumOS.isReached else {
                 throw KitError(
@@ -57,23 +79,32 @@
                 )
             }
             let units = computeUnits ?? kit.model.computeUnits
-            do {
-                return try await opened(kit, from: folder, units, cache)
-            } catch let error as KitError where error.kind == .modelFailed {
-                // What was compiled under another version of the system may not load: once more from the package.
-                guard CompiledModelCache.modelBuiltIntoApp(of: kit, in: folder) == nil else { throw error }
-                try cache.removeModel(of: kit)
-                return try await opened(kit, from: folder, units, cache)
-            }
+            let source = ModelSource(kit: kit, folder: folder, cache: cache, computeUnits: units, configure: configure)
+            let control = SessionControl()
+            let session = ModelSession(source: source, control: control)
+            let times = try await source.open(session, progress: progress)
+            guard let compiled = await session.compiledModel, let times else { throw CancellationError() }
+            return VGGTModel(source, session, control, compiled, times)
         }
 
-        private static func opened(
-            _ kit: Kit, from folder: URL, _ computeUnits: Kit.ComputeUnits, _ cache: CompiledModelCache
-        ) async throws -> VGGTModel {
-            let compiled = try await cache.compiledModel(of: kit, in: folder)
-            let model = VGGTModel(kit: kit, compiledModel: compiled, computeUnits: computeUnits)
-            try await model.session.open()
-            return model
+        /// Compiles the model and runs it once, then gives its memory back: the next `load` is fast. For the first
+        /// start after an installation or an update, while the app shows something else.
+        ///
+        /// - Parameters:
+        ///   - folder: The folder with `kit.json` and the model.
+        ///   - computeUnits: The processors that Core ML may use; those of the kit if nil.
+        ///   - cache: Where compiled models are kept.
+        ///   - progress: Called when a stage begins, on any thread.
+        /// - Throws: As `load` and `predict`.
+        public static func prewarm(
+            from folder: URL,
+            computeUnits: Kit.ComputeUnits? = nil,
+            cache: CompiledModelCache = CompiledModelCache(),
+            progress: (@Sendable (LoadStage) -> Void)? = nil
+        ) async throws {
+            let model = try await load(from: folder, computeUnits: computeUnits, cache: cache, progress: progress)
+            progress?(.firstPrediction)
+            try await model.warmUp()
         }
 
         /// Runs once on grey frames. The first prediction of a loaded model is slower than the others.
@@ -84,27 +115,39 @@
             _ = try await predict([RGBImage](repeating: grey, count: frameCount))
         }
 
-        /// Gives the model's memory back, as after a memory warning. The next prediction loads it again.
-        public func unload() async {
-            await session.close()
+        /// Gives the model's memory back, as after a memory warning: at once, or when the prediction that runs has
+        /// ended, before those that wait. Returns at once. The next prediction loads the model again.
+        public func unload() {
+            control.askToUnload()
+            Task { [session] in await session.closeIfAsked() }
         }
 
-        /// Copies a frame out of its buffer and brings it to the model's size.
+        /// The same, and waits until the memory was given back.
+        public func unloadAndWait() async {
+            await withCheckedContinuation { continuation in
+                control.askToUnload(continuation)
+                Task { [session] in await session.closeIfAsked() }
+            }
+        }
+
+        /// Copies a frame out of its buffer and brings it to the model's size, in sRGB.
         ///
-        /// Takes some ten milliseconds for a frame of a camera: call it where the frame arrives, but not on the main
-        /// thread. The buffer can go back to its pool at once; ARKit stops when too many are held.
+        /// Call it where the frame arrives, but not on the main thread: a frame of 1920 x 1440 takes some ten to thirty
+        /// milliseconds in a Release build, and seconds in a Debug build. The buffer can go back to its pool at once;
+        /// ARKit stops when too many are held.
         /// - Parameters:
         ///   - pixelBuffer: A frame as the camera gives it.
         ///   - turn: What makes it upright; `.clockwise` for the back camera of a phone held upright.
-        /// - Throws: `KitError` for a pixel format that is not supported.
+        /// - Throws: `KitError` for a pixel format, or a colour space, that is not supported.
         public func prepare(_ pixelBuffer: CVPixelBuffer, turn: QuarterTurn = .upright) throws -> RGBImage {
-            try RGBImage(pixelBuffer).turned(turn).resized(toCover: frameSize)
+            try RGBImage.image(of: pixelBuffer, turn: turn, toCover: frameSize)
         }
 
         /// Predicts from prepared frames.
         ///
         /// - Parameter frames: `frameCount` frames of `frameSize`; the first one's camera becomes the world.
-        /// - Throws: `KitError` for other frames, or if the prediction fails; `CancellationError` in a cancelled task.
+        /// - Throws: `KitError` for other frames, or if the prediction fails; `CancellationError` at once in a
+        ///   cancelled task. A prediction that runs cannot be stopped; one that waits does not run.
         public func predict(_ frames: [RGBImage]) async throws -> Prediction {
             guard frames.count == frameCount, frames.allSatisfy({ $0.size == frameSize }) else {
                 throw KitError(
@@ -113,8 +156,7 @@
                     remedy: "give \(frameCount) frames of \(frameSize) pixels, made by prepare(_:turn:)"
                 )
             }
-            try Task.checkCancellation()
-            return try await session.predict(.pictures(frames))
+            return try await predict(input: .pictures(frames))
         }
 
         /// Predicts from frames as the camera gives them: `prepare` and `predict` in one call.
@@ -138,19 +180,32 @@
         ///
         /// - Parameter images: (frames, 3, height, width) in row-major order, RGB from 0 to 1. A model that takes
         ///   pictures gets them rounded to 8 bits.
-        /// - Throws: `KitError` for another number of values, or if the prediction fails; `CancellationError` in a
-        ///   cancelled task.
+        /// - Throws: `KitError` for another number of values, a value outside 0 to 1 or NaN, or if the prediction
+        ///   fails; `CancellationError` in a cancelled task.
         public func predict(images: [Float]) async throws -> Prediction {
             let expected = frameCount * 3 * frameSize.pixelCount
-            guard images.count == expected else {
+            guard images.count == expected, images.allSatisfy({ (0...1).contains($0) }) else {
                 throw KitError(
                     .wrongInput,
-                    "\(images.count) values instead of \(expected)",
-                    remedy: "give \(frameCount) x 3 x \(frameSize.height) x \(frameSize.width) values"
+                    "\(images.count) values, or values outside 0 to 1, instead of \(expected) from 0 to 1",
+                    remedy: "give \(frameCount) x 3 x \(frameSize.height) x \(frameSize.width) levels divided by 255"
                 )
             }
+            return try await predict(input: .planes(images))
+        }
+
+        /// Loads the model again where its memory was given back, also between two attempts.
+        private func predict(input: ModelSession.Input) async throws -> Prediction {
             try Task.checkCancellation()
-            return try await session.predict(.planes(images))
+            control.begin()
+            let work = Task { [source, session, control] in
+                defer { control.end() }
+                while true {
+                    if let prediction = try await session.predict(input) { return prediction }
+                    _ = try await source.open(session)
+                }
+            }
+            return try await value(of: work)
         }
     }
 #endif

@@ -4,7 +4,7 @@ import Foundation
 ///
 /// Everything is computed in double precision over all elements. A relative error is taken against the larger of the
 /// reference's magnitude and a thousandth of its root mean square.
-public struct Drift: Codable, Equatable, Sendable {
+public struct Drift: Encodable, Equatable, Sendable {
     /// The cosine of the angle between the two; 1 for two zero vectors, 0 for one.
     public let cosine: Double
     /// Signal to quantization noise in dB, kept within -200 and 200; equal values give 200.
@@ -35,27 +35,42 @@ public struct Drift: Codable, Equatable, Sendable {
     ///   - reference: What it should be; as many values, in the same order.
     /// - Throws: `KitError` for different or empty lengths, NaN or infinity.
     public init(of values: [Float], from reference: [Float]) throws {
+        self = try values.withUnsafeBufferPointer { values in
+            try reference.withUnsafeBufferPointer { try Drift(of: values, from: $0) }
+        }
+    }
+
+    /// The same over memory that somebody else owns.
+    init(of values: UnsafeBufferPointer<Float>, from reference: UnsafeBufferPointer<Float>) throws {
         try Self.check(values, reference)
         var sums = Sums()
-        var errors = [Double]()
-        errors.reserveCapacity(values.count)
-        for (value, truth) in zip(values, reference) {
-            errors.append(abs(Double(value) - Double(truth)))
-            sums.add(value: Double(value), truth: Double(truth))
+        var errors = [Double](unsafeUninitializedCapacity: values.count) { errors, count in
+            for index in 0..<values.count {
+                let (value, truth) = (Double(values[index]), Double(reference[index]))
+                errors[index] = abs(value - truth)
+                sums.add(value: value, truth: truth)
+            }
+            count = values.count
         }
         let rms = (sums.truth / Double(reference.count)).squareRoot()
         let smallest = rms > 0 ? Self.relativeFloor * rms : 1
-        let relative = zip(errors, reference).map { error, truth in error / max(abs(Double(truth)), smallest) }
-        let (orderedErrors, orderedRelative) = (errors.sorted(), relative.sorted())
+        var relative = [Double](unsafeUninitializedCapacity: values.count) { relative, count in
+            for index in 0..<values.count {
+                relative[index] = errors[index] / max(abs(Double(reference[index])), smallest)
+            }
+            count = values.count
+        }
         cosine = sums.cosine
         sqnrDB = sums.sqnrDB
-        maxAbs = orderedErrors[orderedErrors.count - 1]
-        p99Abs = Self.percentile(0.99, ofSorted: orderedErrors)
-        maxRel = orderedRelative[orderedRelative.count - 1]
-        p99Rel = Self.percentile(0.99, ofSorted: orderedRelative)
+        maxAbs = errors.max() ?? 0
+        maxRel = relative.max() ?? 0
+        p99Abs = errors.withUnsafeMutableBufferPointer { Selection.percentile(0.99, of: $0) }
+        p99Rel = relative.withUnsafeMutableBufferPointer { Selection.percentile(0.99, of: $0) }
     }
 
-    private static func check(_ values: [Float], _ reference: [Float]) throws {
+    private static func check(
+        _ values: UnsafeBufferPointer<Float>, _ reference: UnsafeBufferPointer<Float>
+    ) throws {
         guard values.count == reference.count, !values.isEmpty else {
             throw KitError(
                 .wrongInput,
@@ -72,14 +87,6 @@ public struct Drift: Codable, Equatable, Sendable {
         }
     }
 
-    /// The percentile at a share from 0 to 1, linearly interpolated between ranks; the list is not empty.
-    static func percentile(_ share: Double, ofSorted values: [Double]) -> Double {
-        let position = share * Double(values.count - 1)
-        let below = Int(position.rounded(.down))
-        let above = min(below + 1, values.count - 1)
-        return values[below] + (values[above] - values[below]) * (position - Double(below))
-    }
-
     /// What one pass over the values collects.
     private struct Sums {
         var value = 0.0
@@ -87,6 +94,7 @@ public struct Drift: Codable, Equatable, Sendable {
         var product = 0.0
         var noise = 0.0
 
+        @inline(__always)
         mutating func add(value: Double, truth: Double) {
             self.value += value * value
             self.truth += truth * truth
@@ -94,9 +102,10 @@ public struct Drift: Codable, Equatable, Sendable {
             noise += (value - truth) * (value - truth)
         }
 
+        /// Rounding may lead a little beyond 1, where no cosine is.
         var cosine: Double {
             if value == 0 || truth == 0 { return value == truth ? 1 : 0 }
-            return product / (value.squareRoot() * truth.squareRoot())
+            return min(max(product / (value.squareRoot() * truth.squareRoot()), -1), 1)
         }
 
         var sqnrDB: Double {

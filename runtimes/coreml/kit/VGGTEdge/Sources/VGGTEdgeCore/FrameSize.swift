@@ -4,6 +4,8 @@ import Foundation
 public struct FrameSize: Codable, Equatable, Hashable, Sendable {
     /// The side of one patch of the model: both sides of its input are multiples of it.
     public static let patch = 14
+    /// No model's input has a longer side.
+    static let longestSide = 1 << 14
 
     /// Pixels from left to right.
     public let width: Int
@@ -18,8 +20,12 @@ public struct FrameSize: Codable, Equatable, Hashable, Sendable {
         self.height = height
     }
 
-    /// The number of pixels.
-    public var pixelCount: Int { width * height }
+    /// The number of pixels: 0 where a side is below 1, `Int.max` where no `Int` holds the product.
+    public var pixelCount: Int {
+        guard width > 0, height > 0 else { return 0 }
+        let (product, overflow) = width.multipliedReportingOverflow(by: height)
+        return overflow ? .max : product
+    }
 
     /// Whether both sides are made of whole patches.
     public var isWholePatches: Bool {
@@ -30,13 +36,13 @@ public struct FrameSize: Codable, Equatable, Hashable, Sendable {
     ///
     /// The longer side becomes the largest multiple of 14 within `longSide`; the shorter one the multiple of 14 whose
     /// aspect ratio is nearest in the logarithm. It is what the exporter chooses for `--resolution`.
-    /// - Throws: `KitError` for a frame without pixels or a long side under one patch.
+    /// - Throws: `KitError` for a frame without pixels, or a long side under one patch or beyond any model's.
     public static func fitting(_ frame: FrameSize, longSide: Int) throws -> FrameSize {
-        guard frame.width > 0, frame.height > 0, longSide >= patch else {
+        guard frame.width > 0, frame.height > 0, (patch...longestSide).contains(longSide) else {
             throw KitError(
                 .wrongInput,
                 "a frame of \(frame) has no size within \(longSide) pixels",
-                remedy: "give a frame of at least 1 x 1 pixel and a long side of at least \(patch)"
+                remedy: "give a frame of at least 1 x 1 pixel and a long side from \(patch) to \(longestSide)"
             )
         }
         let longPatches = longSide / patch

@@ -29,32 +29,35 @@ public struct GoldenTensors: Equatable, Sendable {
     /// - Parameters:
     ///   - file: Tensors called `input/images`, `simulation/<output>` and `fp32/<output>`.
     ///   - kit: The kit that they belong to.
-    /// - Throws: `KitError` unless the shapes are those of the kit and each output has its simulation.
+    /// - Throws: `KitError` unless the shapes are those of the kit, each output has its simulation, and all is finite.
     public init(file: SafetensorsFile, kit: Kit) throws {
-        images = try file.tensor("input/images")
         let (input, size) = (kit.input, kit.input.frameSize)
-        try Self.check("input/images", images, shape: [1, input.frames, 3, size.height, size.width])
+        images = try Self.tensor("input/images", of: file, shape: [1, input.frames, 3, size.height, size.width])
         var groups = [String: [String: Tensor]]()
         for output in kit.outputs {
             for group in ["simulation", "fp32"] {
                 let key = "\(group)/\(output.name)"
-                guard group == "simulation" || file.names.contains(key) else { continue }
-                let tensor = try file.tensor(key)
-                try Self.check(key, tensor, shape: output.shape)
-                groups[group, default: [:]][output.name] = tensor
+                guard group == "simulation" || file.shape(of: key) != nil else { continue }
+                groups[group, default: [:]][output.name] = try Self.tensor(key, of: file, shape: output.shape)
             }
         }
         simulation = groups["simulation"] ?? [:]
         fp32 = groups["fp32"] ?? [:]
     }
 
-    private static func check(_ key: String, _ tensor: Tensor, shape: [Int]) throws {
-        guard tensor.shape == shape else {
-            throw KitError(
-                .damagedFile,
-                "the golden tensor \(key) has the shape \(tensor.shape), the kit says \(shape)",
-                remedy: "take kit.json and the golden tensors out of the same bundle"
-            )
+    /// A tensor of the kit's shape and of finite values. Nothing is copied before the shape is known to be right.
+    private static func tensor(_ key: String, of file: SafetensorsFile, shape: [Int]) throws -> Tensor {
+        if let found = file.shape(of: key), found != shape {
+            throw damaged("the golden tensor \(key) has the shape \(found), the kit says \(shape)")
         }
+        let tensor = try file.tensor(key)
+        guard tensor.values.allSatisfy(\.isFinite) else {
+            throw damaged("the golden tensor \(key) holds NaN or infinity")
+        }
+        return tensor
+    }
+
+    private static func damaged(_ reason: String) -> KitError {
+        KitError(.damagedFile, reason, remedy: "take kit.json and the golden tensors out of the same bundle")
     }
 }

@@ -1,7 +1,9 @@
 import Foundation
 
 /// What `kit.json` says: the model, what goes in and comes out, and how far it may drift.
-public struct Kit: Codable, Equatable, Sendable {
+///
+/// There is one way to make one: reading `kit.json`, with all checks. Its parts therefore cannot be decoded alone.
+public struct Kit: Encodable, Equatable, Sendable {
     /// The one version of `kit.json` that this package reads.
     public static let supportedSchemaVersion = 1
     /// The name of the file.
@@ -39,7 +41,7 @@ public struct Kit: Codable, Equatable, Sendable {
     }
 
     /// The package and where it runs.
-    public struct Model: Codable, Equatable, Sendable {
+    public struct Model: Encodable, Equatable, Sendable {
         /// The name of the `.mlpackage` beside `kit.json`.
         public let package: String
         /// sha256 over the names and contents of the package's files; the compiled model is kept under it.
@@ -61,7 +63,7 @@ public struct Kit: Codable, Equatable, Sendable {
     }
 
     /// The processors that Core ML may use.
-    public enum ComputeUnits: String, CaseIterable, Codable, Sendable {
+    public enum ComputeUnits: String, CaseIterable, Encodable, Sendable {
         /// Whatever Core ML prefers.
         case all
         /// CPU and Neural Engine.
@@ -73,7 +75,7 @@ public struct Kit: Codable, Equatable, Sendable {
     }
 
     /// Major versions of the first systems that can load the model.
-    public struct MinimumOS: Codable, Equatable, Sendable {
+    public struct MinimumOS: Encodable, Equatable, Sendable {
         /// iOS and iPadOS.
         public let iOS: Int
         /// macOS.
@@ -89,7 +91,7 @@ public struct Kit: Codable, Equatable, Sendable {
     }
 
     /// What goes in.
-    public struct Input: Codable, Equatable, Sendable {
+    public struct Input: Encodable, Equatable, Sendable {
         /// Whether the model takes one tensor or pictures.
         public let kind: Kind
         /// Frames per prediction.
@@ -107,7 +109,7 @@ public struct Kit: Codable, Equatable, Sendable {
         }
 
         /// Whether the model takes one tensor or pictures.
-        public enum Kind: String, CaseIterable, Codable, Sendable {
+        public enum Kind: String, CaseIterable, Encodable, Sendable {
             /// `images`, float32 (1, frames, 3, height, width), from 0 to 1.
             case tensor
             /// `image_0`, `image_1` and so on, one RGB picture each.
@@ -127,7 +129,7 @@ public struct Kit: Codable, Equatable, Sendable {
     }
 
     /// One output, float32.
-    public struct Output: Codable, Equatable, Sendable {
+    public struct Output: Encodable, Equatable, Sendable {
         /// `pose_enc`, `depth`, `depth_conf`, `points` or `points_conf`.
         public let name: String
         /// Its sides, the batch of 1 first.
@@ -140,7 +142,7 @@ public struct Kit: Codable, Equatable, Sendable {
     }
 
     /// One block of the model and the scheme that its weights and activations are stored in.
-    public struct Block: Codable, Equatable, Sendable {
+    public struct Block: Encodable, Equatable, Sendable {
         /// Its name, such as `frame_blocks.0`.
         public let block: String
         /// Its scheme, such as `w4a16`.
@@ -162,17 +164,27 @@ public struct Kit: Codable, Equatable, Sendable {
     }
 
     /// How far the model may drift.
-    public struct Tolerances: Codable, Equatable, Sendable {
+    public struct Tolerances: Encodable, Equatable, Sendable {
         /// The least SQNR in dB of each output against the simulation of the same plan; nil: not judged.
         public let backendSQNRdBMin: Double?
+        /// The largest angle in degrees between poses of the device and of the simulation; nil: not judged.
+        public let poseDegreesMax: Double?
 
         enum CodingKeys: String, CodingKey {
             case backendSQNRdBMin = "backend_sqnr_db_min"
+            case poseDegreesMax = "pose_degrees_max"
+        }
+
+        /// Limits that are not set are written as null: reading asks for the keys.
+        public func encode(to encoder: any Encoder) throws {
+            var container = encoder.container(keyedBy: CodingKeys.self)
+            try container.encode(backendSQNRdBMin, forKey: .backendSQNRdBMin)
+            try container.encode(poseDegreesMax, forKey: .poseDegreesMax)
         }
     }
 
     /// The golden tensors.
-    public struct Golden: Codable, Equatable, Sendable {
+    public struct Golden: Encodable, Equatable, Sendable {
         /// The name of the file beside `kit.json`.
         public let file: String
         /// Its sha256.
@@ -182,97 +194,5 @@ public struct Kit: Codable, Equatable, Sendable {
             case file
             case sha256
         }
-    }
-}
-
-// MARK: - Reading
-
-extension Kit {
-    /// Reads and checks `kit.json`.
-    ///
-    /// - Parameter folder: The folder that holds it, `coreml` in a bundle.
-    /// - Throws: `KitError` for a file that is missing, of another version, or not consistent in itself.
-    public init(folder: URL) throws {
-        let file = folder.appendingPathComponent(Kit.fileName)
-        let data: Data
-        do {
-            data = try Data(contentsOf: file)
-        } catch {
-            throw KitError(
-                .damagedFile,
-                "cannot read \(file.path): \(error.localizedDescription)",
-                remedy: "add kit.json from the bundle's coreml folder to the app, beside the model"
-            )
-        }
-        try self.init(json: data)
-    }
-
-    /// - Parameter json: The contents of `kit.json`.
-    /// - Throws: `KitError` for another version, or contents that are not consistent in themselves.
-    public init(json: Data) throws {
-        struct Version: Decodable {
-            let schemaVersion: Int
-
-            enum CodingKeys: String, CodingKey {
-                case schemaVersion = "schema_version"
-            }
-        }
-        do {
-            let version = try JSONDecoder().decode(Version.self, from: json).schemaVersion
-            guard version == Kit.supportedSchemaVersion else {
-                throw KitError(
-                    .unsupported,
-                    "kit.json has version \(version), this package reads \(Kit.supportedSchemaVersion)",
-                    remedy: "take kit.json and the VGGTEdge package out of the same bundle"
-                )
-            }
-            self = try JSONDecoder().decode(Kit.self, from: json)
-        } catch let error as KitError {
-            throw error
-        } catch {
-            throw Self.damaged("it is not understood (\(error))")
-        }
-        try check()
-    }
-
-    private static func damaged(_ reason: String) -> KitError {
-        KitError(.damagedFile, "kit.json cannot be used: \(reason)", remedy: "copy it from the bundle again")
-    }
-
-    private func check() throws {
-        let size = input.frameSize
-        guard (1...1024).contains(input.frames), size.isWholePatches, max(size.height, size.width) <= 1 << 14 else {
-            throw Self.damaged("an input of \(input.frames) frames of \(size) pixels")
-        }
-        guard Self.isPlainName(model.package), golden.map({ Self.isPlainName($0.file) }) ?? true else {
-            throw Self.damaged("a file name leads out of the folder")
-        }
-        guard model.files.keys.allSatisfy({ $0.split(separator: "/").allSatisfy { Self.isPlainName(String($0)) } }),
-            ([model.sha256] + model.files.values).allSatisfy(Self.isSHA256)
-        else {
-            throw Self.damaged("the list of the package's files")
-        }
-        for output in outputs where output.shape != expectedShape(of: output.name) {
-            throw Self.damaged("the output \(output.name) has the shape \(output.shape)")
-        }
-    }
-
-    /// The shape of a known output, nil for an unknown one.
-    func expectedShape(of output: String) -> [Int]? {
-        let pixels = [1, input.frames, input.height, input.width]
-        return switch output {
-        case "pose_enc": [1, input.frames, PoseEncoding.length]
-        case "depth", "depth_conf", "points_conf": pixels
-        case "points": pixels + [3]
-        default: nil
-        }
-    }
-
-    private static func isPlainName(_ name: String) -> Bool {
-        !name.isEmpty && name != "." && name != ".." && !name.contains("/") && !name.contains("\\")
-    }
-
-    private static func isSHA256(_ text: String) -> Bool {
-        text.utf8.count == 64 && text.utf8.allSatisfy { (48...57).contains($0) || (97...102).contains($0) }
     }
 }

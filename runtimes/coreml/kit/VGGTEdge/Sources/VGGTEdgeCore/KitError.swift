@@ -1,7 +1,7 @@
 import Foundation
 
 /// What went wrong and what to do next. Everything that this package throws on purpose is a `KitError`.
-public struct KitError: Error, Equatable, Sendable {
+public struct KitError: Error, Sendable {
     /// The kinds of failure, for code that reacts to them.
     public enum Kind: String, CaseIterable, Equatable, Sendable {
         /// A file of the kit is missing, cut short, or not what `kit.json` lists.
@@ -22,15 +22,26 @@ public struct KitError: Error, Equatable, Sendable {
     public let message: String
     /// What to do next.
     public let remedy: String
+    /// The error of the system or of Core ML that led to this one; `as NSError` gives its domain and code.
+    public let underlying: (any Error)?
 
     /// - Parameters:
     ///   - kind: The kind of failure.
     ///   - message: What happened, and to what.
     ///   - remedy: What to do next.
-    public init(_ kind: Kind, _ message: String, remedy: String) {
+    ///   - underlying: The error that led to this one.
+    public init(_ kind: Kind, _ message: String, remedy: String, underlying: (any Error)? = nil) {
         self.kind = kind
         self.message = message
         self.remedy = remedy
+        self.underlying = underlying
+    }
+}
+
+extension KitError: Equatable {
+    /// Two errors are equal if they say the same; what led to them is not compared.
+    public static func == (first: KitError, second: KitError) -> Bool {
+        (first.kind, first.message, first.remedy) == (second.kind, second.message, second.remedy)
     }
 }
 
@@ -43,6 +54,12 @@ extension KitError: LocalizedError {
 }
 
 extension KitError: CustomStringConvertible {
-    /// The message and the remedy, for logs.
-    public var description: String { "\(message); next: \(remedy)" }
+    /// The message, the remedy, and domain and code of the underlying error, for logs.
+    public var description: String {
+        let cause = underlying.map { error in
+            let error = error as NSError
+            return " (\(error.domain) \(error.code))"
+        }
+        return "\(message)\(cause ?? ""); next: \(remedy)"
+    }
 }

@@ -1,5 +1,5 @@
 /// Times of repeated runs in milliseconds, by the nearest rank.
-public struct Latency: Codable, Equatable, Sendable {
+public struct Latency: Encodable, Equatable, Sendable {
     /// Half of the runs were not slower.
     public let medianMS: Double
     /// Nine of ten runs were not slower.
@@ -8,6 +8,10 @@ public struct Latency: Codable, Equatable, Sendable {
     public let p99MS: Double
     /// How many runs were measured.
     public let runs: Int
+    /// The fastest run.
+    public let minMS: Double
+    /// The slowest run.
+    public let maxMS: Double
 
     enum CodingKeys: String, CodingKey {
         case medianMS = "median_ms"
@@ -17,12 +21,15 @@ public struct Latency: Codable, Equatable, Sendable {
     }
 
     /// - Parameter milliseconds: One time per run.
-    /// - Throws: `KitError` for no runs at all.
+    /// - Throws: `KitError` for no runs at all, or a time that is negative or not finite.
     public init(milliseconds: [Double]) throws {
-        guard !milliseconds.isEmpty else {
-            throw KitError(.wrongInput, "no runs to measure", remedy: "measure at least one run")
-        }
         let ordered = milliseconds.sorted()
+        guard let first = ordered.first, let last = ordered.last, milliseconds.allSatisfy({ $0.isFinite && $0 >= 0 })
+        else {
+            throw KitError(
+                .wrongInput, "no runs to measure, or times that no clock gives", remedy: "measure at least one run"
+            )
+        }
         func atShare(_ share: Double) -> Double {
             ordered[max(0, Int((share * Double(ordered.count)).rounded(.up)) - 1)]
         }
@@ -30,5 +37,7 @@ public struct Latency: Codable, Equatable, Sendable {
         p90MS = atShare(0.9)
         p99MS = atShare(0.99)
         runs = ordered.count
+        minMS = first
+        maxMS = last
     }
 }

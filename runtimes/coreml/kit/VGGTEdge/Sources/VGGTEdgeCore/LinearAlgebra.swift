@@ -38,4 +38,13 @@ public struct Matrix3: Equatable, Sendable {
     public static func * (matrix: Matrix3, vector: SIMD3<Double>) -> SIMD3<Double> {
         SIMD3((matrix.row0 * vector).sum(), (matrix.row1 * vector).sum(), (matrix.row2 * vector).sum())
     }
+
+    /// Matrix times matrix.
+    public static func * (first: Matrix3, second: Matrix3) -> Matrix3 {
+        let columns = second.transposed
+        func row(_ row: SIMD3<Double>) -> SIMD3<Double> {
+            SIMD3((row * columns.row0).sum(), (row * columns.row1).sum(), (row * columns.row2).sum())
+        }
+        return Matrix3(row(first.row0), row(first.row1), row(first.row2))
+    }
 }

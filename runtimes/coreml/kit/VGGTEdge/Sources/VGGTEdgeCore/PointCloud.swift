@@ -9,27 +9,53 @@ public enum PointCloud {
     ///   - cameras: One per frame.
     ///   - size: The size of a frame.
     /// - Returns: As many points, in the same order, in the coordinates of frame 0's camera.
-    /// - Throws: `KitError` unless there is one depth per pixel of each frame.
+    /// - Throws: `KitError` unless there is one finite depth per pixel of each frame.
     public static func unproject(depth: [Float], cameras: [Camera], size: FrameSize) throws -> [SIMD3<Float>] {
-        guard !cameras.isEmpty, depth.count == cameras.count * size.pixelCount else {
+        let pixels = size.pixelCount
+        guard !cameras.isEmpty, pixels > 0, depth.count % pixels == 0, depth.count / pixels == cameras.count else {
             throw KitError(
                 .wrongInput,
                 "\(depth.count) depths for \(cameras.count) frames of \(size) pixels",
                 remedy: "pass depth and cameras of one prediction, and its frame size"
             )
         }
-        var points = [SIMD3<Float>]()
-        points.reserveCapacity(depth.count)
-        for camera in cameras {
-            for row in 0..<size.height {
-                for column in 0..<size.width {
-                    let along = Double(depth[points.count])
-                    let inCamera = camera.intrinsics.ray(column: column, row: row) * along
-                    points.append(SIMD3<Float>(camera.extrinsics.toWorld(inCamera)))
+        guard depth.allSatisfy(\.isFinite) else { throw notFinite("depths") }
+        return [SIMD3<Float>](unsafeUninitializedCapacity: depth.count) { points, count in
+            depth.withUnsafeBufferPointer { depth in
+                for (frame, camera) in cameras.enumerated() {
+                    unproject(depth, from: frame * pixels, camera, size, to: points)
                 }
             }
+            count = depth.count
         }
-        return points
+    }
+
+    /// One frame. The world point is `rotation^T * (ray * depth - translation)`, in the order of `Extrinsics.toWorld`.
+    private static func unproject(
+        _ depth: UnsafeBufferPointer<Float>,
+        from start: Int,
+        _ camera: Camera,
+        _ size: FrameSize,
+        to points: UnsafeMutableBufferPointer<SIMD3<Float>>
+    ) {
+        let (turn, shift) = (camera.extrinsics.rotation.transposed, camera.extrinsics.translation)
+        let across = (0..<size.width).map { camera.intrinsics.ray(column: $0, row: 0).x }
+        for row in 0..<size.height {
+            let down = camera.intrinsics.ray(column: 0, row: row).y
+            for column in 0..<size.width {
+                let index = start + row * size.width + column
+                let along = Double(depth[index])
+                let (x, y, z) = (across[column] * along - shift.x, down * along - shift.y, along - shift.z)
+                points.initializeElement(
+                    at: index,
+                    to: SIMD3(
+                        Float(turn.row0.x * x + turn.row0.y * y + turn.row0.z * z),
+                        Float(turn.row1.x * x + turn.row1.y * y + turn.row1.z * z),
+                        Float(turn.row2.x * x + turn.row2.y * y + turn.row2.z * z)
+                    )
+                )
+            }
+        }
     }
 
     /// True for the pixels with the highest product of confidences, ties included.
@@ -48,20 +74,23 @@ public enum PointCloud {
                 remedy: "pass confidence maps of one prediction and a share from 0 to 1"
             )
         }
-        guard confidences.allSatisfy({ $0.allSatisfy(\.isFinite) }) else {
-            throw KitError(
-                .unusableOutput,
-                "NaN or infinity among the confidences",
-                remedy: "run DeviceCheck; if it fails too, export again with the depth and point heads in fp32"
-            )
-        }
+        guard confidences.allSatisfy({ $0.allSatisfy(\.isFinite) }) else { throw notFinite("confidences") }
         var joint = [Double](repeating: 0, count: first.count)
         for map in confidences {
             for (index, confidence) in map.enumerated() {
                 joint[index] += log(max(Double(confidence), 1e-12))
             }
         }
-        let limit = Drift.percentile(1 - share, ofSorted: joint.sorted())
+        var ranked = joint
+        let limit = ranked.withUnsafeMutableBufferPointer { Selection.percentile(1 - share, of: $0) }
         return joint.map { $0 >= limit }
+    }
+
+    private static func notFinite(_ what: String) -> KitError {
+        KitError(
+            .unusableOutput,
+            "NaN or infinity among the \(what)",
+            remedy: "run DeviceCheck; if it fails too, export again with the depth and point heads in fp32"
+        )
     }
 }

@@ -1,23 +1,3 @@
-/// The order of the bytes of one pixel in memory.
-public enum PixelOrder: Sendable {
-    /// Red, green, blue, alpha.
-    case rgba
-    /// Blue, green, red, alpha: the usual one of Core Video.
-    case bgra
-}
-
-/// Turns by a multiple of 90 degrees. A camera held upright gives pictures that lie on their side.
-public enum QuarterTurn: String, CaseIterable, Codable, Sendable {
-    /// Leaves the picture as it is.
-    case upright
-    /// A quarter to the right: what a picture of the back camera needs when the phone is held upright.
-    case clockwise
-    /// Upside down.
-    case half
-    /// A quarter to the left.
-    case counterclockwise
-}
-
 /// A picture of 8-bit RGB pixels, row after row without gaps. A value type that can be handed between threads.
 public struct RGBImage: Equatable, Sendable {
     /// Its size.
@@ -45,35 +25,25 @@ public struct RGBImage: Equatable, Sendable {
         self.pixels = pixels
     }
 
-    /// From four bytes per pixel, as bitmaps and Core Video hold them. Alpha is not looked at.
+    /// From four bytes per pixel, as bitmaps hold them, in sRGB.
     ///
     /// - Parameters:
     ///   - bytes: The rows, each `bytesPerRow` long; the last one may end with its last pixel.
     ///   - size: The size of the picture.
     ///   - bytesPerRow: From the start of one row to the start of the next.
     ///   - order: The order of the bytes of one pixel.
-    /// - Throws: `KitError` if the bytes cannot hold such a picture.
-    public init(bytes: UnsafeRawBufferPointer, size: FrameSize, bytesPerRow: Int, order: PixelOrder) throws {
-        try Self.checkSides(of: size)
-        guard BytePlane(bytes: bytes, bytesPerRow: bytesPerRow).holds(rows: size.height, of: 4 * size.width) else {
-            throw KitError(
-                .wrongInput,
-                "\(bytes.count) bytes in rows of \(bytesPerRow) hold no picture of \(size) pixels",
-                remedy: "pass the buffer's own width, height and bytes per row"
-            )
-        }
-        let (red, blue) = order == .rgba ? (0, 2) : (2, 0)
-        var pixels = [UInt8]()
-        pixels.reserveCapacity(3 * size.pixelCount)
-        for row in 0..<size.height {
-            for start in stride(from: row * bytesPerRow, to: row * bytesPerRow + 4 * size.width, by: 4) {
-                pixels.append(bytes[start + red])
-                pixels.append(bytes[start + 1])
-                pixels.append(bytes[start + blue])
-            }
-        }
-        self.size = size
-        self.pixels = pixels
+    ///   - alpha: What the fourth byte means. What is not opaque is laid on white, as the exporter's readers do.
+    /// - Throws: `KitError` if the bytes cannot hold such a picture, or alpha is unknown and not 255 everywhere.
+    public init(
+        bytes: UnsafeRawBufferPointer,
+        size: FrameSize,
+        bytesPerRow: Int,
+        order: PixelOrder,
+        alpha: PixelAlpha = .unknown
+    ) throws {
+        let plane = BytePlane(bytes: bytes, bytesPerRow: bytesPerRow)
+        let pixels = try PackedPixels(plane: plane, area: PixelArea(of: size), order: order, alpha: alpha)
+        self.init(reading: pixels, turn: .upright, area: PixelArea(of: size))
     }
 
     static func checkSides(of size: FrameSize) throws {
@@ -89,26 +59,9 @@ public struct RGBImage: Equatable, Sendable {
     /// The picture after a turn.
     public func turned(_ turn: QuarterTurn) -> RGBImage {
         guard turn != .upright else { return self }
-        let turned = turn == .half ? size : FrameSize(width: size.height, height: size.width)
-        var result = [UInt8]()
-        result.reserveCapacity(pixels.count)
-        for row in 0..<turned.height {
-            for column in 0..<turned.width {
-                let start = 3 * sourceIndex(row: row, column: column, turn: turn)
-                result.append(pixels[start])
-                result.append(pixels[start + 1])
-                result.append(pixels[start + 2])
-            }
-        }
-        return RGBImage(uncheckedSize: turned, pixels: result)
-    }
-
-    private func sourceIndex(row: Int, column: Int, turn: QuarterTurn) -> Int {
-        switch turn {
-        case .upright: row * size.width + column
-        case .clockwise: (size.height - 1 - column) * size.width + row
-        case .half: (size.height - 1 - row) * size.width + (size.width - 1 - column)
-        case .counterclockwise: column * size.width + (size.width - 1 - row)
+        return pixels.withUnsafeBufferPointer { bytes in
+            let area = PixelArea(of: turn.applied(to: size))
+            return RGBImage(reading: RGBPixels(bytes: bytes, size: size), turn: turn, area: area)
         }
     }
 
@@ -128,15 +81,27 @@ extension RGBImage {
     /// Three planes, red, green, blue, with values from 0 to 1: the layout of the input `images`.
     public func planes() -> [Float] {
         [Float](unsafeUninitializedCapacity: 3 * size.pixelCount) { buffer, count in
-            writePlanes(to: UnsafeMutableBufferPointer(rebasing: buffer[..<(3 * size.pixelCount)]))
+            fill(UnsafeMutableBufferPointer(rebasing: buffer[..<(3 * size.pixelCount)]))
             count = 3 * size.pixelCount
         }
     }
 
-    /// Writes the three planes into memory that holds exactly `3 * width * height` values, initialised or not.
-    public func writePlanes(to buffer: UnsafeMutableBufferPointer<Float>) {
+    /// Writes the three planes into memory, initialised or not.
+    ///
+    /// - Throws: `KitError` unless the memory holds exactly `3 * width * height` values.
+    public func writePlanes(to buffer: UnsafeMutableBufferPointer<Float>) throws {
+        guard buffer.count == 3 * size.pixelCount else {
+            throw KitError(
+                .wrongInput,
+                "a buffer of \(buffer.count) values for a picture of \(size) pixels",
+                remedy: "give \(3 * size.pixelCount) values"
+            )
+        }
+        fill(buffer)
+    }
+
+    private func fill(_ buffer: UnsafeMutableBufferPointer<Float>) {
         let count = size.pixelCount
-        precondition(buffer.count == 3 * count, "a buffer of \(buffer.count) values for a picture of \(size) pixels")
         pixels.withUnsafeBufferPointer { pixels in
             Self.unitValues.withUnsafeBufferPointer { units in
                 for index in 0..<count {

@@ -49,6 +49,24 @@ struct ResamplingKernel: Sendable {
         self.weights = weights
     }
 
+    private init(windows: [Window], weights: [Int32], stride: Int) {
+        self.windows = windows
+        self.weights = weights
+        self.stride = stride
+    }
+
+    /// The source samples that are read at all.
+    var needed: Range<Int> {
+        let first = windows.map(\.first).min() ?? 0
+        return first..<max(first, windows.map { $0.first + $0.count }.max() ?? first)
+    }
+
+    /// The same for a source without the samples before `first`.
+    func without(first: Int) -> ResamplingKernel {
+        let windows = windows.map { Window(first: $0.first - first, count: $0.count) }
+        return ResamplingKernel(windows: windows, weights: weights, stride: stride)
+    }
+
     private static func bicubic(_ position: Double) -> Double {
         let x = abs(position)
         if x < 1 { return ((1.5 * x - 2.5) * x) * x + 1 }
@@ -62,81 +80,109 @@ struct ResamplingKernel: Sendable {
     }
 }
 
+/// Scales a picture until it covers a target and crops it evenly, in one bicubic, antialiased resampling.
+struct Cover {
+    /// The rows and columns of the source that the target depends on.
+    let area: PixelArea
+    private let across: ResamplingKernel?
+    private let down: ResamplingKernel?
+    private let isDownFirst: Bool
+
+    /// - Throws: `KitError` for a target that is not made of whole patches, or larger than any model's input.
+    init(from source: FrameSize, to target: FrameSize) throws {
+        guard target.isWholePatches, max(target.width, target.height) <= FrameSize.longestSide else {
+            throw KitError(
+                .wrongInput,
+                "a model input of \(target) pixels is not made of whole patches, or too large",
+                remedy: "use the size in kit.json; both sides are multiples of \(FrameSize.patch)"
+            )
+        }
+        let crop = FrameCrop(from: source, toCover: target)
+        let across = Self.kernel(source.width, crop.left, crop.width, target.width)
+        let down = Self.kernel(source.height, crop.top, crop.height, target.height)
+        area = PixelArea(
+            rows: down?.needed ?? 0..<source.height,
+            columns: across?.needed ?? 0..<source.width
+        )
+        self.across = across?.without(first: area.columns.lowerBound)
+        self.down = down?.without(first: area.rows.lowerBound)
+        // Each pass rounds to 8 bits, so their order shows. Pillow 13 begins with the columns where that drops more.
+        let dropsRows = source.height - target.height
+        isDownFirst = dropsRows > 0 && dropsRows > 2 * (source.width - target.width)
+    }
+
+    /// Nil where nothing has to be done along this axis.
+    private static func kernel(_ source: Int, _ start: Double, _ length: Double, _ target: Int) -> ResamplingKernel? {
+        let (first, last) = (Float(start), Float(start + length))
+        if source == target && first == 0 && last == Float(target) { return nil }
+        return ResamplingKernel(sourceLength: source, from: first, to: last, outputLength: target)
+    }
+
+    /// - Parameter part: The area of the source.
+    func applied(to part: RGBImage) -> RGBImage {
+        if isDownFirst { return part.resampledDown(down).resampledAcross(across) }
+        return part.resampledAcross(across).resampledDown(down)
+    }
+}
+
 extension RGBImage {
     /// The picture scaled until it covers `target` and cropped evenly.
     ///
     /// Scale and crop are one bicubic, antialiased resampling, so that the crop may fall between pixels and
     /// `Intrinsics.resized(from:toCover:)` is exact. Give the model frames of about its own aspect ratio: what the crop
     /// takes away is not seen.
-    /// - Throws: `KitError` for a target that is not made of whole patches.
+    /// - Throws: `KitError` for a target that is not made of whole patches, or larger than any model's input.
     public func resized(toCover target: FrameSize) throws -> RGBImage {
-        guard target.isWholePatches else {
-            throw KitError(
-                .wrongInput,
-                "a model input of \(target) pixels is not made of whole patches",
-                remedy: "use the size in kit.json; both sides are multiples of \(FrameSize.patch)"
-            )
+        let cover = try Cover(from: size, to: target)
+        if cover.area == PixelArea(of: size) { return cover.applied(to: self) }
+        return pixels.withUnsafeBufferPointer { bytes in
+            let source = RGBPixels(bytes: bytes, size: size)
+            return cover.applied(to: RGBImage(reading: source, turn: .upright, area: cover.area))
         }
-        let crop = FrameCrop(from: size, toCover: target)
-        let (left, right) = (Float(crop.left), Float(crop.left + crop.width))
-        let (top, bottom) = (Float(crop.top), Float(crop.top + crop.height))
-        let across: Pass = { image in
-            if target.width == image.size.width && left == 0 && right == Float(target.width) { return image }
-            return image.resampledAcross(
-                ResamplingKernel(sourceLength: image.size.width, from: left, to: right, outputLength: target.width)
-            )
-        }
-        let down: Pass = { image in
-            if target.height == image.size.height && top == 0 && bottom == Float(target.height) { return image }
-            return image.resampledDown(
-                ResamplingKernel(sourceLength: image.size.height, from: top, to: bottom, outputLength: target.height)
-            )
-        }
-        // Each pass rounds to 8 bits, so their order shows. Pillow 13 begins with the columns where that drops more.
-        let dropsRows = size.height - target.height
-        let isDownFirst = dropsRows > 0 && dropsRows > 2 * (size.width - target.width)
-        return isDownFirst ? across(down(self)) : down(across(self))
     }
 
-    private typealias Pass = (RGBImage) -> RGBImage
-
     /// Every row on its own.
-    private func resampledAcross(_ kernel: ResamplingKernel) -> RGBImage {
+    fileprivate func resampledAcross(_ kernel: ResamplingKernel?) -> RGBImage {
+        guard let kernel else { return self }
         let output = FrameSize(width: kernel.windows.count, height: size.height)
         return Self.filled(output, from: self, kernel) { source, weights, result in
             for row in 0..<output.height {
-                for column in 0..<output.width {
-                    let window = kernel.windows[column]
-                    let sums = Self.weighted(
-                        source,
-                        from: 3 * (row * size.width + window.first),
-                        step: 3,
-                        weights,
-                        from: column * kernel.stride,
-                        count: window.count
-                    )
-                    Self.store(sums, in: result, at: 3 * (row * output.width + column))
+                for (column, window) in kernel.windows.enumerated() {
+                    var (red, green, blue) = (Self.half, Self.half, Self.half)
+                    var pixel = source + 3 * (row * size.width + window.first)
+                    let first = weights + column * kernel.stride
+                    for index in 0..<window.count {
+                        let weight = first[index]
+                        red &+= Int32(pixel[0]) &* weight
+                        green &+= Int32(pixel[1]) &* weight
+                        blue &+= Int32(pixel[2]) &* weight
+                        pixel += 3
+                    }
+                    let to = result + 3 * (row * output.width + column)
+                    to[0] = Self.level(red)
+                    to[1] = Self.level(green)
+                    to[2] = Self.level(blue)
                 }
             }
         }
     }
 
-    /// Every column on its own.
-    private func resampledDown(_ kernel: ResamplingKernel) -> RGBImage {
+    /// Every column on its own, a row of sums at a time.
+    fileprivate func resampledDown(_ kernel: ResamplingKernel?) -> RGBImage {
+        guard let kernel else { return self }
         let output = FrameSize(width: size.width, height: kernel.windows.count)
-        return Self.filled(output, from: self, kernel) { source, weights, result in
-            for row in 0..<output.height {
-                let window = kernel.windows[row]
-                for column in 0..<output.width {
-                    let sums = Self.weighted(
-                        source,
-                        from: 3 * (window.first * size.width + column),
-                        step: 3 * size.width,
-                        weights,
-                        from: row * kernel.stride,
-                        count: window.count
-                    )
-                    Self.store(sums, in: result, at: 3 * (row * output.width + column))
+        let length = 3 * size.width
+        return withUnsafeTemporaryAllocation(of: Int32.self, capacity: length) { sums in
+            Self.filled(output, from: self, kernel) { source, weights, result in
+                for (row, window) in kernel.windows.enumerated() {
+                    sums.initialize(repeating: Self.half)
+                    for index in 0..<window.count {
+                        let weight = weights[row * kernel.stride + index]
+                        let pixels = source + length * (window.first + index)
+                        for at in 0..<length { sums[at] &+= Int32(pixels[at]) &* weight }
+                    }
+                    let to = result + length * row
+                    for at in 0..<length { to[at] = Self.level(sums[at]) }
                 }
             }
         }
@@ -146,41 +192,24 @@ extension RGBImage {
         _ size: FrameSize,
         from image: RGBImage,
         _ kernel: ResamplingKernel,
-        _ body: (UnsafeBufferPointer<UInt8>, UnsafeBufferPointer<Int32>, UnsafeMutableBufferPointer<UInt8>) -> Void
+        _ body: (UnsafePointer<UInt8>, UnsafePointer<Int32>, UnsafeMutablePointer<UInt8>) -> Void
     ) -> RGBImage {
-        var result = [UInt8](repeating: 0, count: 3 * size.pixelCount)
-        image.pixels.withUnsafeBufferPointer { source in
-            kernel.weights.withUnsafeBufferPointer { weights in
-                result.withUnsafeMutableBufferPointer { body(source, weights, $0) }
+        let pixels = [UInt8](unsafeUninitializedCapacity: 3 * size.pixelCount) { result, count in
+            image.pixels.withUnsafeBufferPointer { source in
+                kernel.weights.withUnsafeBufferPointer { weights in
+                    guard let from = source.baseAddress, let by = weights.baseAddress, let to = result.baseAddress
+                    else { return }
+                    body(from, by, to)
+                    count = 3 * size.pixelCount
+                }
             }
         }
-        return RGBImage(uncheckedSize: size, pixels: result)
+        return RGBImage(uncheckedSize: size, pixels: pixels)
     }
 
-    /// Red, green and blue of one output pixel, in fixed point.
-    @inline(__always)
-    private static func weighted(
-        _ source: UnsafeBufferPointer<UInt8>,
-        from pixel: Int,
-        step: Int,
-        _ weights: UnsafeBufferPointer<Int32>,
-        from weight: Int,
-        count: Int
-    ) -> SIMD3<Int32> {
-        // One half, so that cutting the fraction off rounds.
-        var sums = SIMD3<Int32>(repeating: 1 << (ResamplingKernel.precision - 1))
-        for index in 0..<count {
-            let start = pixel + index * step
-            let color = SIMD3(Int32(source[start]), Int32(source[start + 1]), Int32(source[start + 2]))
-            sums &+= color &* weights[weight + index]
-        }
-        return sums
-    }
+    /// One half in fixed point, so that cutting the fraction off rounds.
+    private static let half: Int32 = 1 << (ResamplingKernel.precision - 1)
 
     @inline(__always)
-    private static func store(_ sums: SIMD3<Int32>, in result: UnsafeMutableBufferPointer<UInt8>, at start: Int) {
-        for channel in 0..<3 {
-            result[start + channel] = UInt8(clamping: sums[channel] >> ResamplingKernel.precision)
-        }
-    }
+    private static func level(_ sum: Int32) -> UInt8 { UInt8(clamping: sum >> ResamplingKernel.precision) }
 }

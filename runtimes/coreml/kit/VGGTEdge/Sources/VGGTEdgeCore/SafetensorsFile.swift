@@ -4,39 +4,20 @@ import Foundation
 ///
 /// The format: 8 bytes with the length of the header (little endian), the header as JSON, the tensors without gaps.
 public struct SafetensorsFile: Sendable {
-    /// Longer headers are refused, as the reference implementation does.
-    static let longestHeader = 100_000_000
+    /// The exporter's headers have some kilobytes.
+    static let headerLimits = StrictJSON.Limits(bytes: 16 << 20, depth: 4, values: 100_000)
+    private static let mostSides = 8
 
-    private struct Entry: Decodable, Sendable {
+    private struct Entry: Sendable {
         let dtype: String
         let shape: [Int]
         let dataOffsets: [Int]
 
-        enum CodingKeys: String, CodingKey {
-            case dtype
-            case shape
-            case dataOffsets = "data_offsets"
-        }
-    }
-
-    private struct Header: Decodable {
-        let entries: [String: Entry]
-
-        struct Key: CodingKey {
-            let stringValue: String
-            let intValue: Int? = nil
-
-            init(stringValue: String) { self.stringValue = stringValue }
-            init?(intValue: Int) { return nil }
-        }
-
-        init(from decoder: any Decoder) throws {
-            let container = try decoder.container(keyedBy: Key.self)
-            var entries = [String: Entry]()
-            for key in container.allKeys where key.stringValue != "__metadata__" {
-                entries[key.stringValue] = try container.decode(Entry.self, forKey: key)
-            }
-            self.entries = entries
+        init(_ members: [StrictJSON.Key: StrictJSON]) throws {
+            try members.checkKeys(["dtype", "shape", "data_offsets"], of: "a tensor")
+            dtype = try members.member("dtype").text("dtype")
+            shape = try members.member("shape").array("shape").map { try $0.whole("a side") }
+            dataOffsets = try members.member("data_offsets").array("data_offsets").map { try $0.whole("an offset") }
         }
     }
 
@@ -55,7 +36,8 @@ public struct SafetensorsFile: Sendable {
             throw KitError(
                 .damagedFile,
                 "cannot read \(url.lastPathComponent): \(error.localizedDescription)",
-                remedy: "copy the file from the bundle again"
+                remedy: "copy the file from the bundle again",
+                underlying: error
             )
         }
         try self.init(data: data, name: url.lastPathComponent)
@@ -67,15 +49,14 @@ public struct SafetensorsFile: Sendable {
     /// - Throws: `KitError` for bytes that are cut short or no such file.
     public init(data: Data, name: String = "safetensors data") throws {
         let headerLength = try Self.headerLength(of: data, name: name)
-        let header = data.dropFirst(8).prefix(headerLength)
-        let entries: [String: Entry]
         do {
-            entries = try JSONDecoder().decode(Header.self, from: Data(header)).entries
+            let header = try StrictJSON(data.dropFirst(8).prefix(headerLength), limits: Self.headerLimits)
+            let tensors = try header.object("header").byText().filter { $0.key != "__metadata__" }
+            entries = try tensors.mapValues { try Entry($0.object("a tensor")) }
         } catch {
-            throw Self.damaged(name, "its header is not understood")
+            throw Self.damaged(name, "its header is not understood (\(error))")
         }
         self.data = data
-        self.entries = entries
         self.name = name
         payloadStart = 8 + headerLength
         try checkEntries()
@@ -84,7 +65,7 @@ public struct SafetensorsFile: Sendable {
     private static func headerLength(of data: Data, name: String) throws -> Int {
         guard data.count >= 8 else { throw damaged(name, "it has \(data.count) bytes") }
         let length = data.withUnsafeBytes { UInt64(littleEndian: $0.loadUnaligned(as: UInt64.self)) }
-        guard length <= UInt64(min(longestHeader, data.count - 8)) else {
+        guard length <= UInt64(min(headerLimits.bytes, data.count - 8)) else {
             throw damaged(name, "its header claims \(length) bytes")
         }
         return Int(length)
@@ -104,7 +85,9 @@ public struct SafetensorsFile: Sendable {
         var end = 0
         for (key, entry) in ordered {
             guard entry.dtype == "F32" else { throw Self.damaged(name, "\(key) is \(entry.dtype), not F32") }
-            guard let count = Self.elementCount(entry.shape), entry.dataOffsets.count == 2 else {
+            guard entry.shape.count <= Self.mostSides, let count = Self.elementCount(entry.shape),
+                entry.dataOffsets.count == 2
+            else {
                 throw Self.damaged(name, "\(key) has no sane shape and place")
             }
             let (byteCount, overflow) = count.multipliedReportingOverflow(by: 4)
@@ -120,7 +103,7 @@ public struct SafetensorsFile: Sendable {
     }
 
     /// The product of the sides, or nil where one is negative or the product has no `Int`.
-    private static func elementCount(_ shape: [Int]) -> Int? {
+    static func elementCount(_ shape: [Int]) -> Int? {
         var count = 1
         for side in shape {
             let (product, overflow) = count.multipliedReportingOverflow(by: side)
@@ -129,6 +112,9 @@ public struct SafetensorsFile: Sendable {
         }
         return count
     }
+
+    /// The sides of a tensor, nil if the file has no such tensor. Nothing is copied.
+    public func shape(of name: String) -> [Int]? { entries[name]?.shape }
 
     /// The names of the tensors in alphabetical order.
     public var names: [String] { entries.keys.sorted() }
@@ -147,13 +133,16 @@ public struct SafetensorsFile: Sendable {
             )
         }
         let first = payloadStart + start
-        let values = data.withUnsafeBytes { bytes in
-            (0..<count).map { index in
-                let bits = bytes.loadUnaligned(fromByteOffset: first + 4 * index, as: UInt32.self)
-                return Float(bitPattern: UInt32(littleEndian: bits))
+        let values = [Float](unsafeUninitializedCapacity: count) { values, initialized in
+            data.withUnsafeBytes { bytes in
+                for index in 0..<count {
+                    let bits = bytes.loadUnaligned(fromByteOffset: first + 4 * index, as: UInt32.self)
+                    values.initializeElement(at: index, to: Float(bitPattern: UInt32(littleEndian: bits)))
+                }
             }
+            initialized = count
         }
-        return Tensor(shape: entry.shape, values: values)
+        return Tensor(uncheckedShape: entry.shape, values: values)
     }
 }
 
@@ -167,8 +156,20 @@ public struct Tensor: Equatable, Sendable {
     /// - Parameters:
     ///   - shape: The sides, the slowest first.
     ///   - values: As many as the product of the sides.
-    public init(shape: [Int], values: [Float]) {
-        precondition(values.count == shape.reduce(1, *), "\(values.count) values for the shape \(shape)")
+    /// - Throws: `KitError` for another number of values.
+    public init(shape: [Int], values: [Float]) throws {
+        guard SafetensorsFile.elementCount(shape) == values.count else {
+            throw KitError(
+                .wrongInput,
+                "\(values.count) values for the shape \(shape)",
+                remedy: "give as many values as the product of the sides"
+            )
+        }
+        self.init(uncheckedShape: shape, values: values)
+    }
+
+    /// For shapes that were checked.
+    init(uncheckedShape shape: [Int], values: [Float]) {
         self.shape = shape
         self.values = values
     }

@@ -48,37 +48,16 @@ public struct YCbCrEncoding: Equatable, Sendable {
     }
 }
 
-/// One plane of a picture in memory that somebody else owns. Valid only as long as that memory is.
-public struct BytePlane {
-    /// The rows, each `bytesPerRow` long; the last one may end with its last sample.
-    public let bytes: UnsafeRawBufferPointer
-    /// From the start of one row to the start of the next.
-    public let bytesPerRow: Int
-
-    /// - Parameters:
-    ///   - bytes: The rows.
-    ///   - bytesPerRow: From the start of one row to the start of the next.
-    public init(bytes: UnsafeRawBufferPointer, bytesPerRow: Int) {
-        self.bytes = bytes
-        self.bytesPerRow = bytesPerRow
-    }
-
-    /// Without multiplying, which could overflow.
-    func holds(rows: Int, of rowLength: Int) -> Bool {
-        bytesPerRow >= rowLength && bytes.count >= rowLength && (bytes.count - rowLength) / bytesPerRow >= rows - 1
-    }
-}
-
 /// The inverse of an encoding in fixed point.
 struct YCbCrDecoder: Sendable {
-    private static let precision = 16
+    private static let precision: Int32 = 16
 
-    private let blackLevel: Int
-    private let brightness: Int
-    private let redFromCr: Int
-    private let greenFromCb: Int
-    private let greenFromCr: Int
-    private let blueFromCb: Int
+    private let blackLevel: Int32
+    private let brightness: Int32
+    private let redFromCr: Int32
+    private let greenFromCb: Int32
+    private let greenFromCr: Int32
+    private let blueFromCb: Int32
 
     init(_ encoding: YCbCrEncoding) {
         let (red, blue) = (encoding.matrix.red, encoding.matrix.blue)
@@ -87,22 +66,23 @@ struct YCbCrDecoder: Sendable {
         let one = Double(1 << Self.precision)
         let colorGain = (video ? 255.0 / 224.0 : 1) * one
         blackLevel = video ? 16 : 0
-        brightness = Int(((video ? 255.0 / 219.0 : 1) * one).rounded())
-        redFromCr = Int((2 * (1 - red) * colorGain).rounded())
-        blueFromCb = Int((2 * (1 - blue) * colorGain).rounded())
-        greenFromCb = Int((2 * (1 - blue) * blue / green * colorGain).rounded())
-        greenFromCr = Int((2 * (1 - red) * red / green * colorGain).rounded())
+        brightness = Int32(((video ? 255.0 / 219.0 : 1) * one).rounded())
+        redFromCr = Int32((2 * (1 - red) * colorGain).rounded())
+        blueFromCb = Int32((2 * (1 - blue) * colorGain).rounded())
+        greenFromCb = Int32((2 * (1 - blue) * blue / green * colorGain).rounded())
+        greenFromCr = Int32((2 * (1 - red) * red / green * colorGain).rounded())
     }
 
+    /// No sum leaves an `Int32`: 255 levels of brightness and 128 of colour, each times less than 2.2 * 2^16.
     @inline(__always)
-    func color(y: UInt8, cb: UInt8, cr: UInt8) -> (red: UInt8, green: UInt8, blue: UInt8) {
-        let half = 1 << (Self.precision - 1)
-        let base = (Int(y) - blackLevel) * brightness + half
-        let (blueness, redness) = (Int(cb) - 128, Int(cr) - 128)
-        return (
-            UInt8(clamping: (base + redness * redFromCr) >> Self.precision),
-            UInt8(clamping: (base - blueness * greenFromCb - redness * greenFromCr) >> Self.precision),
-            UInt8(clamping: (base + blueness * blueFromCb) >> Self.precision)
+    func color(y: UInt8, cb: UInt8, cr: UInt8) -> RGB {
+        let half: Int32 = 1 << (Self.precision - 1)
+        let base = (Int32(y) &- blackLevel) &* brightness &+ half
+        let (blueness, redness) = (Int32(cb) &- 128, Int32(cr) &- 128)
+        return RGB(
+            red: UInt8(clamping: (base &+ redness &* redFromCr) >> Self.precision),
+            green: UInt8(clamping: (base &- blueness &* greenFromCb &- redness &* greenFromCr) >> Self.precision),
+            blue: UInt8(clamping: (base &+ blueness &* blueFromCb) >> Self.precision)
         )
     }
 }
@@ -118,34 +98,8 @@ extension RGBImage {
     ///   - encoding: What the bytes mean.
     /// - Throws: `KitError` if the planes cannot hold such a picture.
     public init(luma: BytePlane, chroma: BytePlane, size: FrameSize, encoding: YCbCrEncoding) throws {
-        try Self.checkSides(of: size)
-        guard luma.holds(rows: size.height, of: size.width),
-            chroma.holds(rows: (size.height + 1) / 2, of: (size.width + 1) / 2 * 2)
-        else {
-            throw KitError(
-                .wrongInput,
-                "the planes hold no picture of \(size) pixels",
-                remedy: "pass the planes, sizes and bytes per row of one pixel buffer"
-            )
-        }
-        let decoder = YCbCrDecoder(encoding)
-        var pixels = [UInt8]()
-        pixels.reserveCapacity(3 * size.pixelCount)
-        for row in 0..<size.height {
-            let lumaStart = row * luma.bytesPerRow
-            let chromaStart = row / 2 * chroma.bytesPerRow
-            for column in 0..<size.width {
-                let colorStart = chromaStart + column / 2 * 2
-                let color = decoder.color(
-                    y: luma.bytes[lumaStart + column],
-                    cb: chroma.bytes[colorStart],
-                    cr: chroma.bytes[colorStart + 1]
-                )
-                pixels.append(color.red)
-                pixels.append(color.green)
-                pixels.append(color.blue)
-            }
-        }
-        self.init(uncheckedSize: size, pixels: pixels)
+        let area = PixelArea(of: size)
+        let pixels = try PlanarPixels(luma: luma, chroma: chroma, size: size, area: area, encoding: encoding)
+        self.init(reading: pixels, turn: .upright, area: area)
     }
 }

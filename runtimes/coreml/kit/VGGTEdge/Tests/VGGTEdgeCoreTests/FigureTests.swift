@@ -9,13 +9,37 @@ final class FigureTests: XCTestCase {
     func testDrifts() throws {
         for example in try Vectors.load().drifts {
             let drift = try Drift(of: example.values, from: example.reference)
-            let (ours, theirs) = (drift, example.drift)
-            XCTAssertEqual(ours.cosine, theirs.cosine, accuracy: 1e-9)
-            XCTAssertEqual(ours.sqnrDB, theirs.sqnrDB, accuracy: 1e-9)
-            XCTAssertEqual(ours.maxAbs, theirs.maxAbs, accuracy: 1e-12)
-            XCTAssertEqual(ours.p99Abs, theirs.p99Abs, accuracy: 1e-12)
-            XCTAssertEqual(ours.maxRel, theirs.maxRel, accuracy: 1e-9)
-            XCTAssertEqual(ours.p99Rel, theirs.p99Rel, accuracy: 1e-9)
+            let encoded = try JSONEncoder().encode(drift)
+            let figures = try JSONDecoder().decode([String: Double].self, from: encoded)
+            XCTAssertEqual(Set(figures.keys), Set(example.drift.keys))
+            for (name, theirs) in example.drift {
+                assertEqual(try XCTUnwrap(figures[name]), theirs, relative: 1e-12)
+            }
+        }
+    }
+
+    /// Selecting a rank gives what sorting gives, for values in any order and with many ties.
+    func testPercentiles() {
+        var state: UInt64 = 7
+        func random(_ bound: Int) -> Double {
+            state = state &* 6_364_136_223_846_793_005 &+ 1_442_695_040_888_963_407
+            return Double(Int(state >> 33) % bound)
+        }
+        for count in [1, 2, 3, 31, 32, 33, 100, 1000] {
+            for bound in [1, 2, 1000] {
+                let random = (0..<count).map { _ in random(bound) }
+                for values in [random, random.sorted(), random.sorted().reversed()] {
+                    for share in [0, 0.3, 0.5, 0.99, 1] {
+                        let sorted = values.sorted()
+                        let position = share * Double(count - 1)
+                        let (low, high) = (sorted[Int(position)], sorted[min(Int(position) + 1, count - 1)])
+                        let expected = low + (high - low) * (position - Double(Int(position)))
+                        var copy = values
+                        let found = copy.withUnsafeMutableBufferPointer { Selection.percentile(share, of: $0) }
+                        XCTAssertEqual(found, expected, "\(count) values below \(bound), share \(share)")
+                    }
+                }
+            }
         }
     }
 
@@ -29,7 +53,14 @@ final class FigureTests: XCTestCase {
     /// Quantiles are those of the Jetson kit: nearest rank.
     func testLatencies() throws {
         for example in try Vectors.load().latencies {
-            XCTAssertEqual(try Latency(milliseconds: example.milliseconds), example.latency)
+            let latency = try Latency(milliseconds: example.milliseconds)
+            let encoded = try JSONEncoder().encode(latency)
+            XCTAssertEqual(try JSONDecoder().decode([String: Double].self, from: encoded), example.latency)
+            XCTAssertEqual(latency.minMS, example.milliseconds.min())
+            XCTAssertEqual(latency.maxMS, example.milliseconds.max())
+        }
+        for times in [[.nan], [1, -1], [.infinity], []] as [[Double]] {
+            assertKitError(.wrongInput, "\(times)") { try Latency(milliseconds: times) }
         }
         XCTAssertThrowsError(try Latency(milliseconds: []))
     }
@@ -51,24 +82,21 @@ final class FigureTests: XCTestCase {
         XCTAssertThrowsError(try StridedLayout(shape: [2], strides: [-1]))
     }
 
-    /// The result is written with sorted keys and read back unchanged.
-    func testResult() throws {
-        let kit = try Kit(json: Vectors.load().kit)
-        let golden = try GoldenTensors(file: SafetensorsFile(data: Vectors.load().golden), kit: kit)
-        let depth = try XCTUnwrap(golden.simulation["depth"]).values
-        let result = CheckResult(
-            kit: kit,
-            device: DeviceDescription(model: "iPhone17,1", system: "18.0", thermalState: "fair", isSimulator: false),
-            computeUnits: .all,
-            accuracy: [try OutputAccuracy(of: "depth", values: depth, golden: golden, tolerances: kit.tolerances)],
-            latency: try Latency(milliseconds: [1, 2]),
-            loadSeconds: 1.5,
-            peakMemoryBytes: 7,
-            placement: nil
-        )
-        XCTAssertTrue(result.passed)
-        XCTAssertEqual(result.failures, "")
-        XCTAssertEqual(try JSONDecoder().decode(CheckResult.self, from: result.json()), result)
-        XCTAssertEqual(try result.json(), try result.json())
+    /// Sizes and strides that no memory has are errors: no overflow, no deep recursion, no request for terabytes.
+    func testAbsurdLayouts() throws {
+        let memory: [Float] = [1, 2, 3]
+        for (shape, strides) in [
+            ([Int.max, Int.max], [1, 1]), ([1 << 40], [0]), ([2, 2], [Int.max, 1]), ([-1], [1]),
+            ([Int](repeating: 1, count: 100_000), [Int](repeating: 1, count: 100_000)), ([Int.min], [Int.min]),
+        ] {
+            assertKitError(.unusableOutput) { try StridedLayout(shape: shape, strides: strides) }
+        }
+        try memory.withUnsafeBufferPointer { memory in
+            XCTAssertEqual(try StridedLayout(shape: [0, 5], strides: [7, 9]).gather(memory), [])
+            XCTAssertEqual(try StridedLayout(shape: [], strides: []).gather(memory), [1])
+            assertKitError(.unusableOutput) { try StridedLayout(shape: [1 << 30], strides: [0]).gather(memory) }
+            XCTAssertEqual(try StridedLayout(shape: [3, 1], strides: [1, 99]).gather(memory), [1, 2, 3])
+            assertKitError(.unusableOutput) { try StridedLayout(shape: [4], strides: [1]).gather(memory) }
+        }
     }
 }

@@ -10,10 +10,10 @@ final class GeometryTests: XCTestCase {
             let cameras = try PoseEncoding.cameras(pose.encoding, size: pose.size)
             XCTAssertEqual(cameras.count, pose.extrinsics.count)
             for (index, camera) in cameras.enumerated() {
-                assertEqual(camera.extrinsics.rowMajor, pose.extrinsics[index], accuracy: 1e-9)
-                assertEqual(camera.intrinsics.matrix.rowMajor, pose.intrinsics[index], accuracy: 1e-6)
+                assertEqual(camera.extrinsics.rowMajor, pose.extrinsics[index], relative: 1e-13)
+                assertEqual(camera.intrinsics.matrix.rowMajor, pose.intrinsics[index], relative: 1e-13)
                 let center = camera.extrinsics.cameraCenter
-                assertEqual([center.x, center.y, center.z], pose.centers[index], accuracy: 1e-9)
+                assertEqual([center.x, center.y, center.z], pose.centers[index], relative: 1e-13)
             }
         }
     }
@@ -24,9 +24,9 @@ final class GeometryTests: XCTestCase {
         for camera in try PoseEncoding.cameras(pose.encoding, size: pose.size) {
             let point = SIMD3(0.3, -1.7, 4.2)
             let back = camera.extrinsics.toWorld(camera.extrinsics.toCamera(point))
-            assertEqual([back.x, back.y, back.z], [0.3, -1.7, 4.2], accuracy: 1e-12)
+            assertEqual([back.x, back.y, back.z], [0.3, -1.7, 4.2], relative: 1e-14)
             let origin = camera.extrinsics.toCamera(camera.extrinsics.cameraCenter)
-            assertEqual([origin.x, origin.y, origin.z], [0, 0, 0], accuracy: 1e-12)
+            for side in [origin.x, origin.y, origin.z] { XCTAssertEqual(side, 0, accuracy: 1e-14) }
         }
     }
 
@@ -53,6 +53,41 @@ final class GeometryTests: XCTestCase {
         }
     }
 
+    /// The angles between two sets of cameras are those of the exporter's report.
+    func testPoseErrors() throws {
+        let size = FrameSize(width: 14, height: 14)
+        for example in try Vectors.load().poseErrors {
+            let ours = try PoseEncoding.cameras(example.values, size: size).map(\.extrinsics)
+            let truth = try PoseEncoding.cameras(example.reference, size: size).map(\.extrinsics)
+            let errors = try PoseErrors(of: ours, from: truth)
+            // An angle near 0 is the difference of two roundings of 1e-16.
+            assertEqual(errors.rotationDegrees, example.rotation, relative: 1e-12, scale: 1)
+            assertEqual(errors.translationDegrees, example.translation, relative: 1e-12, scale: 1)
+            assertKitError(.wrongInput) { try PoseErrors(of: [ours[0]], from: [truth[0]]) }
+            assertKitError(.wrongInput) { try PoseErrors(of: ours, from: [truth[0], truth[1]]) }
+        }
+    }
+
+    /// Sizes that no picture has are errors, whatever they multiply to.
+    func testAbsurdSizes() throws {
+        let pose = try XCTUnwrap(try Vectors.load().poses.first)
+        let cameras = try PoseEncoding.cameras(pose.encoding, size: pose.size)
+        let sizes = [(-1, -1), (0, 1 << 40), (1 << 40, 1 << 40), (Int.max, 2), (Int.min, Int.min), (65536, 65536)]
+        for (width, height) in sizes {
+            let size = FrameSize(width: width, height: height)
+            XCTAssertGreaterThanOrEqual(size.pixelCount, 0)
+            assertKitError(.wrongInput, "\(size)") { try PointCloud.unproject(depth: [], cameras: cameras, size: size) }
+            assertKitError(.wrongInput, "\(size)") {
+                try PointCloud.unproject(depth: [1], cameras: [cameras[0]], size: size)
+            }
+            assertKitError(.wrongInput, "\(size)") { try RGBImage(size: size, pixels: [1, 2, 3]) }
+        }
+        assertKitError(.wrongInput) { try FrameSize.fitting(FrameSize(width: 5, height: 5), longSide: Int.max) }
+        assertKitError(.unusableOutput) {
+            try PointCloud.unproject(depth: [.nan], cameras: [cameras[0]], size: FrameSize(width: 1, height: 1))
+        }
+    }
+
     /// The size for a frame is the one that the exporter would choose.
     func testSizes() throws {
         for size in try Vectors.load().sizes {
@@ -69,7 +104,7 @@ final class GeometryTests: XCTestCase {
                 focalX: lens.before[0], focalY: lens.before[1], centerX: lens.before[2], centerY: lens.before[3]
             )
             let after = before.resized(from: lens.source, toCover: lens.target)
-            assertEqual([after.focalX, after.focalY, after.centerX, after.centerY], lens.after, accuracy: 1e-9)
+            assertEqual([after.focalX, after.focalY, after.centerX, after.centerY], lens.after, relative: 1e-13)
         }
     }
 
@@ -79,7 +114,7 @@ final class GeometryTests: XCTestCase {
             let cameras = try PoseEncoding.cameras(map.encoding, size: map.size)
             let points = try PointCloud.unproject(depth: map.depth, cameras: cameras, size: map.size)
             let flat = points.flatMap { [Double($0.x), Double($0.y), Double($0.z)] }
-            assertEqual(flat, map.points.map { Double($0) }, accuracy: 1e-4)
+            assertEqual(flat, map.points.map { Double($0) }, relative: 1e-6)
             XCTAssertThrowsError(try PointCloud.unproject(depth: [1], cameras: cameras, size: map.size))
         }
     }

@@ -1,6 +1,7 @@
 import Foundation
-import VGGTEdgeCore
 import XCTest
+
+@testable import VGGTEdgeCore
 
 /// Pixels: the same bytes as the exporter's readers make.
 final class PictureTests: XCTestCase {
@@ -61,7 +62,7 @@ final class PictureTests: XCTestCase {
             (FrameSize(width: 0, height: 2), 8), (FrameSize(width: 2, height: Int.max), 8),
             (FrameSize(width: 2, height: 2), Int.max),
         ] {
-            bytes.withUnsafeBytes { buffer in
+            try bytes.withUnsafeBytes { buffer in
                 XCTAssertThrowsError(
                     try RGBImage(bytes: buffer, size: size, bytesPerRow: bytesPerRow, order: .rgba), "\(size)"
                 )
@@ -133,6 +134,95 @@ final class PictureTests: XCTestCase {
                 XCTAssertThrowsError(
                     try RGBImage(luma: planes.0, chroma: planes.1, size: larger, encoding: encoding)
                 )
+            }
+        }
+    }
+
+    /// Wider primaries become sRGB, to one level of the exact colour; sRGB stays as it is.
+    func testGamuts() throws {
+        for gamut in try Vectors.load().gamuts {
+            let space = try XCTUnwrap(ColorSpace(rawValue: gamut.space))
+            for (levels, expected) in zip(gamut.levels, gamut.rgb) {
+                let converted = try image(levels + [255], space)
+                for (ours, theirs) in zip(converted.pixels, expected) {
+                    XCTAssertEqual(Int(ours), Int(theirs), accuracy: 1, "\(gamut.space) \(levels)")
+                }
+                XCTAssertEqual(try image(levels + [255], .sRGB).pixels, levels)
+            }
+        }
+    }
+
+    private func image(_ bytes: [UInt8], _ space: ColorSpace) throws -> RGBImage {
+        try bytes.withUnsafeBytes { bytes in
+            let area = PixelArea(of: FrameSize(width: 1, height: 1))
+            let plane = BytePlane(bytes: bytes, bytesPerRow: 4)
+            let pixels = try PackedPixels(plane: plane, area: area, order: .rgba, alpha: .straight)
+            return try FrameInMemory(.packed(pixels), space: space).image(turn: .upright, toCover: nil)
+        }
+    }
+
+    /// What is not opaque is laid on white, as Pillow does it; alpha without a meaning is refused.
+    func testAlpha() throws {
+        for example in try Vectors.load().alphas {
+            try example.pixels.withUnsafeBytes { bytes in
+                let (size, row) = (example.source, 4 * example.source.width)
+                let laid = try RGBImage(bytes: bytes, size: size, bytesPerRow: row, order: .rgba, alpha: .straight)
+                XCTAssertEqual(laid.pixels, Array(example.onWhite))
+                assertKitError(.wrongInput) { try RGBImage(bytes: bytes, size: size, bytesPerRow: row, order: .rgba) }
+                let seen = try RGBImage(bytes: bytes, size: size, bytesPerRow: row, order: .rgba, alpha: .ignored)
+                let colours = bytes.indices.filter { $0 % 4 < 3 }.map { bytes[$0] }
+                XCTAssertEqual(seen.pixels, colours)
+            }
+        }
+        let half: [UInt8] = [64, 0, 128, 128]
+        try half.withUnsafeBytes { bytes in
+            let size = FrameSize(width: 1, height: 1)
+            let laid = try RGBImage(bytes: bytes, size: size, bytesPerRow: 4, order: .rgba, alpha: .premultiplied)
+            XCTAssertEqual(laid.pixels, [191, 127, 255])
+        }
+    }
+
+    /// Turned and resized in one go is turned, then resized, for every turn, crop and order of the passes.
+    func testFramesInMemory() throws {
+        for (width, height, target) in [
+            (71, 53, FrameSize(width: 42, height: 28)), (33, 90, FrameSize(width: 14, height: 28)),
+            (130, 61, FrameSize(width: 28, height: 14)), (28, 42, FrameSize(width: 28, height: 42)),
+            (9, 11, FrameSize(width: 28, height: 28)), (60, 28, FrameSize(width: 42, height: 28)),
+        ] {
+            let size = FrameSize(width: width, height: height)
+            var bytes = [UInt8](repeating: 255, count: 4 * size.pixelCount)
+            for index in bytes.indices where index % 4 != 3 { bytes[index] = UInt8(index * 97 % 251) }
+            let area = PixelArea(rows: 1..<height, columns: 0..<(width - 1))
+            try bytes.withUnsafeBytes { bytes in
+                let plane = BytePlane(bytes: bytes, bytesPerRow: 4 * width)
+                let whole = try RGBImage(bytes: bytes, size: size, bytesPerRow: 4 * width, order: .rgba)
+                var rows = [UInt8]()
+                for row in area.rows {
+                    let start = 3 * row * width
+                    rows += whole.pixels[start..<(start + 3 * (width - 1))]
+                }
+                let cropped = try RGBImage(size: FrameSize(width: width - 1, height: height - 1), pixels: rows)
+                for turn in QuarterTurn.allCases {
+                    let pixels = try PackedPixels(plane: plane, whole: size, area: area, order: .rgba, alpha: .unknown)
+                    let frame = FrameInMemory(.packed(pixels), space: .sRGB)
+                    XCTAssertEqual(try frame.image(turn: turn, toCover: nil), cropped.turned(turn))
+                    let resized = try frame.image(turn: turn, toCover: target)
+                    XCTAssertEqual(resized, try cropped.turned(turn).resized(toCover: target), "\(size) \(turn)")
+                }
+            }
+        }
+    }
+
+    /// No model's input is larger than the limit, and none smaller than a patch.
+    func testAbsurdTargets() throws {
+        let image = try RGBImage(size: FrameSize(width: 1, height: 1), pixels: [1, 2, 3])
+        for side in [0, -14, 13, 1 << 20, Int.max - Int.max % 14, Int.min] {
+            assertKitError(.wrongInput, "\(side)") { try image.resized(toCover: FrameSize(width: side, height: 14)) }
+            assertKitError(.wrongInput, "\(side)") { try image.resized(toCover: FrameSize(width: 14, height: side)) }
+        }
+        assertKitError(.wrongInput) {
+            try [Float](repeating: 0, count: 4).withUnsafeBufferPointer { values in
+                try image.writePlanes(to: UnsafeMutableBufferPointer(mutating: values))
             }
         }
     }

@@ -11,11 +11,15 @@ struct Vectors: Decodable {
     let resizes: [Resize]
     let turns: [Turn]
     let colors: [Color]
+    let gamuts: [Gamut]
+    let alphas: [Alpha]
     let drifts: [DriftCase]
+    let poseErrors: [PoseErrorCase]
     let unprojections: [Unprojection]
     let confidences: [Confidence]
     let latencies: [LatencyCase]
     let safetensors: [SafetensorsCase]
+    let json: [JSONCase]
     let kit: Data
     let golden: Data
 
@@ -27,11 +31,15 @@ struct Vectors: Decodable {
         case resizes
         case turns
         case colors
+        case gamuts
+        case alphas
         case drifts
+        case poseErrors = "pose_errors"
         case unprojections
         case confidences
         case latencies
         case safetensors
+        case json
         case kit
         case golden
     }
@@ -97,11 +105,39 @@ struct Vectors: Decodable {
         let rgb: [[UInt8]]
     }
 
-    /// Two arrays and how far they are apart.
+    /// Colours in wider primaries and their sRGB, exact to one level.
+    struct Gamut: Decodable {
+        let space: String
+        let levels: [[UInt8]]
+        let rgb: [[UInt8]]
+    }
+
+    /// RGBA pixels with straight alpha, and what is seen on white.
+    struct Alpha: Decodable {
+        let source: FrameSize
+        let pixels: Data
+        let onWhite: Data
+
+        enum CodingKeys: String, CodingKey {
+            case source
+            case pixels
+            case onWhite = "on_white"
+        }
+    }
+
+    /// Two arrays and how far they are apart: the six figures by their keys in `result.json`.
     struct DriftCase: Decodable {
         let values: [Float]
         let reference: [Float]
-        let drift: Drift
+        let drift: [String: Double]
+    }
+
+    /// Two pose encodings and the largest angles between them, in degrees.
+    struct PoseErrorCase: Decodable {
+        let values: [Float]
+        let reference: [Float]
+        let rotation: Double
+        let translation: Double
     }
 
     /// Depth maps and their world points.
@@ -121,7 +157,7 @@ struct Vectors: Decodable {
     /// Times and their quantiles.
     struct LatencyCase: Decodable {
         let milliseconds: [Double]
-        let latency: Latency
+        let latency: [String: Double]
     }
 
     /// A file, good or hostile, and the one tensor that a good one holds.
@@ -132,6 +168,13 @@ struct Vectors: Decodable {
         let values: [Float]?
     }
 
+    /// A text, and whether all kits accept it or all refuse it.
+    struct JSONCase: Decodable {
+        let name: String
+        let text: Data
+        let accepted: Bool
+    }
+
     /// Reads the resource of this test bundle.
     static func load() throws -> Vectors {
         let url = try XCTUnwrap(Bundle.module.url(forResource: "vectors", withExtension: "json"))
@@ -139,16 +182,50 @@ struct Vectors: Decodable {
     }
 }
 
-/// Fails unless two lists have the same length and no entries differ by more than the accuracy.
+/// Fails unless two numbers agree to a share of the larger one. Stored numbers have all their digits; the last bits of
+/// a sine differ between processors.
+func assertEqual(
+    _ first: Double,
+    _ second: Double,
+    relative: Double,
+    scale: Double = 0,
+    file: StaticString = #filePath,
+    line: UInt = #line
+) {
+    let size = max(abs(first), abs(second), scale)
+    XCTAssertEqual(first, second, accuracy: relative * size, file: file, line: line)
+}
+
+/// Fails unless two lists have the same length and their entries agree to a share of the largest one.
 func assertEqual(
     _ first: [Double],
     _ second: [Double],
-    accuracy: Double,
+    relative: Double,
     file: StaticString = #filePath,
     line: UInt = #line
 ) {
     XCTAssertEqual(first.count, second.count, file: file, line: line)
+    let scale = second.map(abs).max() ?? 0
     for (ours, theirs) in zip(first, second) {
-        XCTAssertEqual(ours, theirs, accuracy: accuracy, file: file, line: line)
+        assertEqual(ours, theirs, relative: relative, scale: scale, file: file, line: line)
+    }
+}
+
+/// Fails unless `body` throws a `KitError` of that kind, with a remedy.
+func assertKitError(
+    _ kind: KitError.Kind,
+    _ message: String = "",
+    file: StaticString = #filePath,
+    line: UInt = #line,
+    _ body: () throws -> some Any
+) {
+    do {
+        _ = try body()
+        XCTFail("no error \(message)", file: file, line: line)
+    } catch let error as KitError {
+        XCTAssertEqual(error.kind, kind, "\(message): \(error)", file: file, line: line)
+        XCTAssertFalse(error.remedy.isEmpty, file: file, line: line)
+    } catch {
+        XCTFail("\(message): \(error) is no KitError", file: file, line: line)
     }
 }

@@ -90,7 +90,7 @@
         /// After `unload` the next prediction loads the model again.
         func testUnload() async throws {
             let model = try await VGGTModel.load(from: bundleFolder())
-            await model.unload()
+            await model.unloadAndWait()
             try await model.warmUp()
         }
     }

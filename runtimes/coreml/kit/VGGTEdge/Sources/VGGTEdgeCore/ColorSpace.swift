@@ -1,0 +1,107 @@
+import Foundation
+
+/// The primaries of a picture. The model sees sRGB, as the exporter's readers give it; others are converted.
+package enum ColorSpace: String, CaseIterable, Sendable {
+    /// sRGB and BT.709 have the same primaries.
+    case sRGB
+    /// What phones save photos in.
+    case displayP3
+    /// BT.2020 with a range of ordinary brightness.
+    case bt2020
+
+    /// Rows of the matrix from linear values of these primaries to linear sRGB; the white of both is D65.
+    var toSRGB: [[Float]]? {
+        switch self {
+        case .sRGB: nil
+        case .displayP3: [
+            [1.2249401762805598, -0.2249401762805598, 0],
+            [-0.042056954709688, 1.042056954709688, 0],
+            [-0.019637554590334, -0.078636045550632, 1.098273600140966],
+        ]
+        case .bt2020: [
+            [1.660491002108435, -0.587641138788550, -0.072849863319885],
+            [-0.124550474521591, 1.132899897125960, -0.008349422604370],
+            [-0.018150763354905, -0.100578898008007, 1.118729661362913],
+        ]
+        }
+    }
+}
+
+/// A source in other primaries, read as sRGB. All three spaces are taken to have the curve of sRGB.
+struct ConvertedPixels<Source: PixelSource>: PixelSource {
+    let source: Source
+    let matrix: [Float]
+
+    init(_ source: Source, matrix: [[Float]]) {
+        self.source = source
+        self.matrix = matrix.flatMap { $0 }
+    }
+
+    var size: FrameSize { source.size }
+
+    func color(row: Int, column: Int) -> RGB {
+        let color = source.color(row: row, column: column)
+        let (red, green, blue) = (
+            SRGBCurve.linear[Int(color.red)], SRGBCurve.linear[Int(color.green)], SRGBCurve.linear[Int(color.blue)]
+        )
+        return RGB(
+            red: SRGBCurve.level(matrix[0] * red + matrix[1] * green + matrix[2] * blue),
+            green: SRGBCurve.level(matrix[3] * red + matrix[4] * green + matrix[5] * blue),
+            blue: SRGBCurve.level(matrix[6] * red + matrix[7] * green + matrix[8] * blue)
+        )
+    }
+}
+
+/// The curve of sRGB between levels of 8 bits and linear values, by tables.
+private enum SRGBCurve {
+    static let steps = 1 << 14
+
+    static let linear: [Float] = (0...255).map { level in
+        let value = Double(level) / 255
+        return Float(value <= 0.04045 ? value / 12.92 : pow((value + 0.055) / 1.055, 2.4))
+    }
+
+    private static let levels: [UInt8] = (0...steps).map { step in
+        let value = Double(step) / Double(steps)
+        let encoded = value <= 0.0031308 ? 12.92 * value : 1.055 * pow(value, 1 / 2.4) - 0.055
+        return UInt8((255 * encoded).rounded())
+    }
+
+    /// What lies outside sRGB is cut off.
+    static func level(_ linear: Float) -> UInt8 {
+        levels[Int((min(max(linear, 0), 1) * Float(steps)).rounded())]
+    }
+}
+
+/// A frame in memory that somebody else owns, and what its values mean.
+package struct FrameInMemory {
+    package enum Pixels {
+        case packed(PackedPixels)
+        case planar(PlanarPixels)
+    }
+
+    private let pixels: Pixels
+    private let space: ColorSpace
+
+    package init(_ pixels: Pixels, space: ColorSpace) {
+        self.pixels = pixels
+        self.space = space
+    }
+
+    /// The frame upright and in sRGB; scaled and cropped to a model's input where one is given.
+    package func image(turn: QuarterTurn, toCover target: FrameSize?) throws -> RGBImage {
+        switch (pixels, space.toSRGB) {
+        case (.packed(let source), nil): try image(source, turn, target)
+        case (.packed(let source), let matrix?): try image(ConvertedPixels(source, matrix: matrix), turn, target)
+        case (.planar(let source), nil): try image(source, turn, target)
+        case (.planar(let source), let matrix?): try image(ConvertedPixels(source, matrix: matrix), turn, target)
+        }
+    }
+
+    private func image(_ source: some PixelSource, _ turn: QuarterTurn, _ target: FrameSize?) throws -> RGBImage {
+        let size = turn.applied(to: source.size)
+        guard let target else { return RGBImage(reading: source, turn: turn, area: PixelArea(of: size)) }
+        let cover = try Cover(from: size, to: target)
+        return cover.applied(to: RGBImage(reading: source, turn: turn, area: cover.area))
+    }
+}
