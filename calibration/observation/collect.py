@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves
 
 from vggt_edge.calibration.observation.observe import NonFiniteError, Observer, split_tokens
 from vggt_edge.calibration.observation.stats import PERCENTILES, BlockRange, CalibrationStats, Sample, TensorStats
@@ -45,33 +46,55 @@ def layers_of(block: nn.Module) -> dict[str, nn.Module]:
     return {path: module for path, module in block.named_modules() if isinstance(module, LAYERS)}
 
 
-class HeadroomScan(TorchFunctionMode):
-    """Largest magnitude of every tensor that is computed inside each block.
+# What runs in no module of its own: the model's own code between its blocks.
+TOP = "model"
 
-    Attention logits never leave the fused operator: they are bounded by max ||q|| * max ||k|| * scale instead.
+
+class HeadroomScan(TorchFunctionMode):
+    """Largest magnitude of every tensor that is computed inside each block, and in the modules between the blocks.
+
+    Attention logits never leave the fused operator: they are bounded by max ||q|| * max ||k|| * scale instead. Between
+    the blocks, what an operation reads counts as well as what it computes: a block in FP32 may hand over what FP16
+    cannot hold, and a normalisation that reads it computes small numbers.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.block: str | None = None
+        self._between: list[str] = [TOP]
         self.ranges: dict[str, BlockRange] = {}
         self.seconds = 0.0
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
-        if self.block is not None and isinstance(result, Tensor) and result.is_floating_point() and result.numel():
-            start = perf_counter()
-            name = getattr(func, "__name__", str(func))
-            self._note(name, float(torch.linalg.vector_norm(result, float("inf"))))
-            if func is functional.scaled_dot_product_attention:
-                self._note("attention logits", _logit_bound(*args[:2], **(kwargs or {})))
-            self.seconds += perf_counter() - start
+        if not isinstance(result, Tensor):
+            return result
+        start = perf_counter()
+        name = getattr(func, "__name__", str(func))
+        for tensor in [result] if self.block is not None else [result, *tree_leaves((args, kwargs or {}))]:
+            if isinstance(tensor, Tensor) and tensor.is_floating_point() and tensor.numel():
+                self._note(name, float(torch.linalg.vector_norm(tensor, float("inf"))))
+        if self.block is not None and func is functional.scaled_dot_product_attention:
+            self._note("attention logits", _logit_bound(*args[:2], **(kwargs or {})))
+        self.seconds += perf_counter() - start
         return result
 
     def _note(self, operation: str, absmax: float) -> None:
-        assert self.block is not None
-        if absmax > self.ranges[self.block].absmax or not np.isfinite(absmax):
-            self.ranges[self.block] = BlockRange(self.block, absmax, operation)
+        name = self.block if self.block is not None else self._between[-1]
+        known = self.ranges.setdefault(name, BlockRange(name, 0.0, ""))
+        if absmax > known.absmax or not np.isfinite(absmax):
+            self.ranges[name] = BlockRange(name, absmax, operation)
+
+    def watch_between(self, path: str, module: nn.Module) -> list[Any]:
+        """Hooks that attribute what runs in a module outside the blocks to its path in the model."""
+
+        def enter(module: nn.Module, inputs: Any) -> None:
+            self._between.append(path)
+
+        def leave(module: nn.Module, inputs: Any, output: Any) -> None:
+            self._between.pop()
+
+        return [module.register_forward_pre_hook(enter), module.register_forward_hook(leave)]
 
     def watch(self, name: str, block: nn.Module) -> list[Any]:
         """Hooks that attribute what runs inside ``block`` to it."""
@@ -141,6 +164,8 @@ class _Recorder:
                 handles += self.scan.watch(name, blocks[name])
                 for path, layer in layers_of(blocks[name]).items():
                     handles.append(layer.register_forward_pre_hook(self.watch.hook(f"{name}.{path}")))
+            for path, module in _between_blocks(self.model, stage):
+                handles += self.scan.watch_between(path, module)
             with self.scan:
                 yield
         finally:
@@ -159,7 +184,7 @@ class _Recorder:
             model_digest=self.digest,
             samples=self.samples,
             tensors=tuple(_record(layer, group, observer) for (layer, group), observer in seen),
-            block_ranges=tuple(self.scan.ranges[name] for name in stage.blocks),
+            block_ranges=tuple(self.scan.ranges[name] for name in sorted(self.scan.ranges)),
             channel_absmax={
                 f"{layer}|{group}": observer.channel_absmax
                 for (layer, group), observer in seen
@@ -167,7 +192,7 @@ class _Recorder:
             },
         )
         self.parts[index] = part
-        if self.folder is not None and stage.blocks:
+        if self.folder is not None:
             folder = self._part(index)
             folder.mkdir(parents=True, exist_ok=True)
             part.save(folder)
@@ -223,15 +248,32 @@ def calibrate(
 def _merged(
     parts: Sequence[CalibrationStats], model: StagedModel, digest: str, samples: tuple[Sample, ...]
 ) -> CalibrationStats:
-    ranges = {entry.block: entry for part in parts for entry in part.block_ranges}
+    ranges = _largest(entry for part in parts for entry in part.block_ranges)
+    between = sorted(set(ranges) - set(model.blocks()))
     tensors = [entry for part in parts for entry in part.tensors]
     return CalibrationStats(
         model_digest=digest,
         samples=samples,
         tensors=tuple(sorted(tensors, key=lambda entry: (entry.layer, entry.group))),
-        block_ranges=tuple(ranges[name] for name in model.blocks()),
+        block_ranges=tuple(ranges[name] for name in (*model.blocks(), *between)),
         channel_absmax={key: array for part in parts for key, array in part.channel_absmax.items()},
     )
+
+
+def _largest(entries: Iterable[BlockRange]) -> dict[str, BlockRange]:
+    """By name, the entry with the largest magnitude: what runs between blocks runs in several stages."""
+    found: dict[str, BlockRange] = {}
+    for entry in entries:
+        if entry.block not in found or entry.absmax > found[entry.block].absmax:
+            found[entry.block] = entry
+    return found
+
+
+def _between_blocks(model: StagedModel, stage: Stage) -> Iterator[tuple[str, nn.Module]]:
+    """The modules of a stage that belong to no block, by their paths in the model."""
+    inside = {id(module) for block in model.blocks().values() for module in block.modules()}
+    mine = {id(module) for module in stage.module.modules()} - inside
+    return ((path, module) for path, module in model.named_modules() if id(module) in mine)
 
 
 def _record(layer: str, group: str, seen: Observer) -> TensorStats:

@@ -63,7 +63,10 @@ class TensorStats:
 
 @dataclass(frozen=True)
 class BlockRange:
-    """Largest magnitude of any tensor inside one block (attention logits: an upper bound), and where it appeared."""
+    """Largest magnitude of any tensor inside one block (attention logits: an upper bound), and where it appeared.
+
+    block: a block's name, the path of a module that belongs to no block, or ``model`` for the model's own code.
+    """
 
     block: str
     absmax: float
@@ -95,7 +98,8 @@ class CalibrationStats:
         return peaks
 
     def fp32_blocks(self, margin: float = HEADROOM_MARGIN) -> tuple[str, ...]:
-        """Blocks whose largest tensor, times ``margin``, does not fit FP16 (65504): compute these in FP32."""
+        """What to compute in FP32: the blocks, and modules between them, whose largest tensor, times ``margin``, does
+        not fit FP16 (65504)."""
         return tuple(entry.block for entry in self.block_ranges if entry.absmax * margin > FP16_MAX)
 
     @property

@@ -85,10 +85,16 @@ def annotated_graph(model: ExportableModel, plan: PrecisionPlan, stats: Calibrat
         input_names=(IMAGES,),
         output_names=tuple(model.output_names),
         blocks=tuple(model.blocks()),
-        fp32_blocks=stats.fp32_blocks(),
+        fp32_blocks=_fp32_scopes(model, stats),
         outputs=tuple(model.outputs),
         about=model.about,
     )
+
+
+def _fp32_scopes(model: ExportableModel, stats: CalibrationStats) -> tuple[str, ...]:
+    """What the headroom scan wants in FP32, by what the names of its nodes begin with."""
+    namer = Namer(model.blocks(), (path for path, _ in model.named_modules()))
+    return tuple(name if name in namer.blocks else namer.scope(name) for name in stats.fp32_blocks())
 
 
 def write_onnx(

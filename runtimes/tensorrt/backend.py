@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping
+from importlib.metadata import version
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -20,9 +22,11 @@ from vggt_edge.runtimes.base import (
     Availability,
     Backend,
     Check,
+    Executor,
     Lowered,
     Options,
     Rates,
+    Runtime,
     Session,
 )
 from vggt_edge.runtimes.common.audit import audit_onnx, linears, load_onnx
@@ -37,6 +41,8 @@ from vggt_edge.runtimes.tensorrt.rules import enforce
 FOLDER = "tensorrt"
 MODEL_FILE, KIT_FILE, GOLDEN_FILE = "model.onnx", "kit.json", "golden.npz"
 KIT_SCHEMA_VERSION = 1
+_HOW = "tensorrt/model.onnx in our ONNX interpreter on this CPU, every result rounded to the type that the graph says"
+_DIFFERS = "the device runs TensorRT's kernels, which fuse operators and sum in another order"
 _GOLDEN_GROUPS = ("input", "expected", "fp32")
 
 
@@ -47,6 +53,7 @@ class TensorRT(Backend):
     title = "TensorRT"
     distributions = ("tensorrt-rtx-cu13-bindings", "onnxruntime-ep-nv-tensorrt-rtx-cu13", "tensorrt")
     supported = ("fp32", "fp16", "w8a16", "w4a16", "w8a8")
+    subjects = MappingProxyType({"tensorrt-fp16": "TensorRT's graph, interpreted in FP16"})
     # The compiler of TensorRT for RTX is a process of its own; its plan is the one copy of the weights.
     rates = Rates(seconds=0.0, bytes_per_s=0.02e9, copies=0, memory_bytes=1_000_000_000, scene_seconds=0.0)
 
@@ -88,6 +95,11 @@ class TensorRT(Backend):
         files = (KIT_FILE, "README.md", engine.SCRIPT, MODEL_FILE, f"{MODEL_FILE}.data")
         return Lowered(self.name, tuple(f"{FOLDER}/{name}" for name in sorted(files)), realised, checks)
 
+    def executors(self) -> tuple[Executor, ...]:
+        """The interpreter of the graph that ships. An engine on this machine's GPU is another one than the device's."""
+        runtime = Runtime("onnx-interpreter", version("vggt-edge"), "FP16 as the graph says", _DIFFERS)
+        return (Executor("tensorrt-fp16", _HOW, open_graph, runtime),)
+
     def open(self, bundle: Path) -> Session:
         """An engine on this machine's GPU; ``ToolchainError`` where there is none."""
         return engine.EngineSession(bundle / FOLDER)
@@ -104,6 +116,13 @@ def _check_opset(profile: DeviceProfile) -> None:
             expected=f"{OPSET} or later: 4-bit weights need it",
             remedy="update the device's TensorRT, and its profile",
         )
+
+
+def open_graph(bundle: Path) -> Session:
+    """The graph of a bundle, executed in the arithmetic that its types ask for."""
+    from vggt_edge.runtimes.tensorrt.interpreter.session import GraphSession
+
+    return GraphSession(bundle / FOLDER / MODEL_FILE)
 
 
 def _prepared_check(prepared: Prepared) -> Check:

@@ -83,6 +83,21 @@ def test_headroom_scan_finds_the_block_that_overflows_fp16(model: VGGT, scenes: 
     assert "patch_embed.blocks.0" not in stats.fp32_blocks()
 
 
+def test_headroom_scan_sees_what_is_handed_over_between_blocks(model: VGGT, scenes: tuple[Scene, ...]) -> None:
+    """A normalisation after the last DINO block reads the residual stream and computes small numbers from it."""
+    with torch.no_grad():
+        model.aggregator.patch_embed.blocks[-1].ls2.gamma *= 1e7
+    wanted = calibrate(model, scenes[:1]).fp32_blocks()
+    assert "aggregator.patch_embed.norm" in wanted
+    assert "depth_head" not in wanted
+
+
+def test_headroom_scan_covers_every_module_that_runs(model: VGGT, stats: CalibrationStats) -> None:
+    named = {entry.block for entry in stats.block_ranges}
+    assert set(model.blocks()) < named
+    assert {"model", "aggregator.patch_embed.norm", "aggregator.patch_embed.patch_embed.proj"} <= named
+
+
 def test_headroom_scan_sees_attention_logits(model: VGGT, scenes: tuple[Scene, ...]) -> None:
     """They never leave the fused operator, and overflow first."""
     attention = model.aggregator.frame_blocks[1].attn
