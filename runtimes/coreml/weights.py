@@ -129,7 +129,7 @@ def emit_weight(mb: Any, weight: Weight, name: str, *, blockwise: bool) -> Any:
 def _emit_floats(mb: Any, weight: Floats, name: str) -> Any:
     if weight.values.dtype == weight.compute:
         return mb.const(val=weight.values, name=name)
-    return mb.constexpr_cast(source_val=weight.values, output_dtype=np.dtype(weight.compute).name[:2] + "32", name=name)
+    return mb.constexpr_cast(source_val=weight.values, output_dtype="fp32", name=name)
 
 
 def _emit_integers(mb: Any, weight: Integers, name: str, blockwise: bool) -> Any:

@@ -104,16 +104,18 @@ def test_strict_ane_names_the_operations(lower_mini: Lower) -> None:
         lower_mini("w4a16", "w8a16", "w8a16", out="strict", strict_ane=True)
 
 
+@pytest.mark.parametrize("scheme", ["w4a16", "fp16"])
 def test_an_fp32_block_keeps_its_weights_and_computes_wide(
     write_mini: Callable[..., Path],
     make_plan: Callable[..., PrecisionPlan],
     graph_of: Callable[..., AnnotatedGraph],
     tmp_path: Path,
+    scheme: str,
 ) -> None:
     """What lacks headroom computes in FP32, while its file stays as small as the plan says."""
-    graph = graph_of(write_mini("fp16", "w4a16", "fp16"), ("global_blocks.0",))
-    lowered = BACKEND.lower(graph, make_plan("fp16", "w4a16", "fp16"), load_profile("ipad-m4"), tmp_path / "out")
-    assert [entry.realised for entry in lowered.realised] == ["fp16", "w4a16", "fp16"]
+    graph = graph_of(write_mini("fp16", scheme, "fp16"), ("global_blocks.0",))
+    lowered = BACKEND.lower(graph, make_plan("fp16", scheme, "fp16"), load_profile("ipad-m4"), tmp_path / "out")
+    assert [entry.realised for entry in lowered.realised] == ["fp16", scheme, "fp16"]
     program = load_program(tmp_path / "out" / PACKAGE)
     types = {
         operation.outputs[0].type.dtype

@@ -14,6 +14,7 @@ from vggt_edge.calibration.plan import PrecisionPlan
 from vggt_edge.devices.errors import InputError, LoweringError, ToolchainError
 from vggt_edge.devices.profile import load_profile
 from vggt_edge.runtimes.base import AnnotatedGraph, Check, Lowered
+from vggt_edge.runtimes.onnxruntime import open_onnx
 from vggt_edge.runtimes.tensorrt import BACKEND, rtx, write_golden
 from vggt_edge.runtimes.tensorrt.engine import kit_module
 
@@ -65,6 +66,19 @@ def test_an_fp32_island_is_told_to_the_kit(lower: Lower) -> None:
     _, out = lower(("depth_head",))
     blocks = {block["block"]: block for block in json.loads((out / "tensorrt" / "kit.json").read_text())["blocks"]}
     assert (blocks["depth_head"]["scheme"], blocks["depth_head"]["computed"]) == ("fp16", "fp32")
+
+
+@pytest.mark.usefixtures("without_compiler")
+def test_what_ships_is_executed_and_near_the_graph_that_it_was_made_from(lower: Lower, tokens: np.ndarray) -> None:
+    _, out = lower()
+    (executor,) = BACKEND.executors()
+    ours = executor.open(out).run({"tokens": tokens})
+    for name, wanted in open_onnx(out.parent / "model.onnx").run({"tokens": tokens}).items():
+        error = float(np.square(ours[name] - wanted).sum())
+        assert error > 0  # FP16 rounds
+        assert 10 * np.log10(float(np.square(wanted).sum()) / error) > 25, (
+            name
+        )  # the limit of the profile: some INT8 roundings flip
 
 
 @pytest.mark.usefixtures("without_compiler")
