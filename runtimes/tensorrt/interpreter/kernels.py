@@ -130,8 +130,8 @@ def gemm(call: Call) -> Tensor:
     a, b, c = call.operand(0), call.operand(1), call.optional(2)
     a = a.T if call.get("transA", 0) else a
     b = b.T if call.get("transB", 0) else b
-    product = call.get("alpha", 1.0) * (a @ b)
-    return product if c is None else product + call.get("beta", 1.0) * c
+    product = (a @ b) * float(call.get("alpha", 1.0))
+    return product if c is None else product + c * float(call.get("beta", 1.0))
 
 
 def _padding(call: Call) -> list[int]:
