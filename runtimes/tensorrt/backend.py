@@ -53,7 +53,7 @@ class TensorRT(Backend):
     title = "TensorRT"
     distributions = ("tensorrt-rtx-cu13-bindings", "onnxruntime-ep-nv-tensorrt-rtx-cu13", "tensorrt")
     supported = ("fp32", "fp16", "w8a16", "w4a16", "w8a8")
-    subjects = MappingProxyType({"tensorrt-fp16": "TensorRT's graph, interpreted in FP16"})
+    subjects = MappingProxyType({name: title, "tensorrt-fp16": "TensorRT graph, FP16 (interpreted)"})
     # The compiler of TensorRT for RTX is a process of its own; its plan is the one copy of the weights.
     rates = Rates(seconds=0.0, bytes_per_s=0.02e9, copies=0, memory_bytes=1_000_000_000, scene_seconds=0.0)
 

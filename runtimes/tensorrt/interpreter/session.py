@@ -72,8 +72,7 @@ class GraphSession(Session):
         left.update(self._graph.outputs)
         for node in self._graph:
             operands = tuple(None if value is None else self._value(values, value) for value in node.inputs)
-            for value, result in zip(node.outputs, self._results(node, operands), strict=True):
-                values[value] = result
+            values |= dict(zip(node.outputs, self._results(node, operands), strict=True))
             for read in node.inputs:
                 if read is not None:
                     left[read] -= 1
