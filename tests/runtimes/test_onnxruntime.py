@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +15,7 @@ import onnx
 import onnxruntime
 import pytest
 from onnx.reference import ReferenceEvaluator
+from safetensors.numpy import save_file
 
 from vggt_edge.calibration.scheme import SCHEMES
 from vggt_edge.devices.errors import InputError, LoweringError
@@ -156,3 +160,21 @@ def test_lowering_writes_nothing(
     assert sorted(tmp_path.rglob("*")) == before
     assert lowered.files == ("model.onnx", "model.onnx.data")
     assert onnx.load(path, load_external_data=False).graph.name == "graph"
+
+
+def test_the_readme_of_a_bundle_reproduces_the_report(
+    write_mini: Callable[..., Path], tokens: Array, tmp_path: Path
+) -> None:
+    """Its Python block, run as a user would, in the bundle's folder."""
+    path = write_mini("w4a16", "w4a16", "w8a16")
+    inputs = {"tokens": tokens}
+    outputs = open_onnx(path).run(inputs)
+    groups = {"input": inputs, "simulation": outputs}
+    save_file({f"{group}/{name}": value for group, arrays in groups.items() for name, value in arrays.items()},
+              path.parent / "golden.safetensors")  # fmt: skip
+    BACKEND.write_golden(path.parent, inputs, outputs, {})
+    (code,) = re.findall(r"```python\n(.*?)```", (path.parent / "README.md").read_text(), re.DOTALL)
+    ran = subprocess.run([sys.executable, "-c", code], cwd=path.parent, capture_output=True, text=True, check=True)
+    decibels = {line.split()[0]: float(line.split()[1]) for line in ran.stdout.splitlines()}
+    assert set(decibels) == set(outputs)
+    assert min(decibels.values()) > 100
