@@ -172,8 +172,9 @@ for name, value in zip(names, session.run(names, inputs)):
     print(name, round(10 * np.log10(float(np.square(expected).sum()) / noise), 1), "dB")
 ```
 
-For speed, use `ORT_ENABLE_ALL` and measure the accuracy again. OpenVINO 2024.6 and 2025.4 read 4-bit weights in blocks
-(`w4a16`) wrongly and without a word; 2026.0 reads them right.
+For speed, use `ORT_ENABLE_ALL` and measure the accuracy again: `w8a8` fell to 18.6 dB with it on an x86 processor
+without VNNI (ONNX Runtime 1.23 and later). OpenVINO 2024.6 and 2025.4 read 4-bit weights in blocks (`w4a16`) wrongly
+and without a word; 2026.0 reads them right.
 """
 
 
