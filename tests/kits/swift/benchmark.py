@@ -57,7 +57,7 @@ def python_times() -> dict[str, float]:
 def resized(image: Image.Image) -> Image.Image:
     """Scaled until it covers the target and cropped evenly, as the readers do it."""
     scale = max(TARGET[1] / image.width, TARGET[0] / image.height)
-    width, height = TARGET[1] / scale, TARGET[0] / scale
+    width, height = min(TARGET[1] / scale, image.width), min(TARGET[0] / scale, image.height)
     left, top = (image.width - width) / 2, (image.height - height) / 2
     box = (left, top, left + width, top + height)
     return image.resize(TARGET[::-1], Image.Resampling.BICUBIC, box=box)

@@ -132,7 +132,7 @@
 
         /// Copies a frame out of its buffer and brings it to the model's size, in sRGB.
         ///
-        /// Call it where the frame arrives, but not on the main thread: a frame of 1920 x 1440 takes some ten to thirty
+        /// Call it where the frame arrives, but not on the main thread: a frame of 1920 x 1440 takes some tens of
         /// milliseconds in a Release build, and seconds in a Debug build. The buffer can go back to its pool at once;
         /// ARKit stops when too many are held.
         /// - Parameters:

@@ -29,26 +29,36 @@ package enum ColorSpace: String, CaseIterable, Sendable {
 
 /// A source in other primaries, read as sRGB. All three spaces are taken to have the curve of sRGB.
 struct ConvertedPixels<Source: PixelSource>: PixelSource {
-    let source: Source
-    let matrix: [Float]
+    private let source: Source
+    private let red: SIMD3<Float>
+    private let green: SIMD3<Float>
+    private let blue: SIMD3<Float>
+    // Held here and not read from where they are made: that would be checked anew for every pixel.
+    private let linear = SRGBCurve.linear
+    private let levels = SRGBCurve.levels
 
+    /// - Parameter matrix: Three rows of three numbers.
     init(_ source: Source, matrix: [[Float]]) {
         self.source = source
-        self.matrix = matrix.flatMap { $0 }
+        red = SIMD3(matrix[0])
+        green = SIMD3(matrix[1])
+        blue = SIMD3(matrix[2])
     }
 
     var size: FrameSize { source.size }
 
+    @inline(__always)
     func color(row: Int, column: Int) -> RGB {
         let color = source.color(row: row, column: column)
-        let (red, green, blue) = (
-            SRGBCurve.linear[Int(color.red)], SRGBCurve.linear[Int(color.green)], SRGBCurve.linear[Int(color.blue)]
-        )
-        return RGB(
-            red: SRGBCurve.level(matrix[0] * red + matrix[1] * green + matrix[2] * blue),
-            green: SRGBCurve.level(matrix[3] * red + matrix[4] * green + matrix[5] * blue),
-            blue: SRGBCurve.level(matrix[6] * red + matrix[7] * green + matrix[8] * blue)
-        )
+        let value = SIMD3(linear[Int(color.red)], linear[Int(color.green)], linear[Int(color.blue)])
+        return RGB(red: level(red * value), green: level(green * value), blue: level(blue * value))
+    }
+
+    /// What lies outside sRGB is cut off.
+    @inline(__always)
+    private func level(_ parts: SIMD3<Float>) -> UInt8 {
+        let linear = min(max(parts.x + parts.y + parts.z, 0), 1)
+        return levels[Int(linear * Float(SRGBCurve.steps) + 0.5)]
     }
 }
 
@@ -61,15 +71,10 @@ private enum SRGBCurve {
         return Float(value <= 0.04045 ? value / 12.92 : pow((value + 0.055) / 1.055, 2.4))
     }
 
-    private static let levels: [UInt8] = (0...steps).map { step in
+    static let levels: [UInt8] = (0...steps).map { step in
         let value = Double(step) / Double(steps)
         let encoded = value <= 0.0031308 ? 12.92 * value : 1.055 * pow(value, 1 / 2.4) - 0.055
         return UInt8((255 * encoded).rounded())
-    }
-
-    /// What lies outside sRGB is cut off.
-    static func level(_ linear: Float) -> UInt8 {
-        levels[Int((min(max(linear, 0), 1) * Float(steps)).rounded())]
     }
 }
 
