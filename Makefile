@@ -14,6 +14,9 @@ FOLDERS := devices calibration runtimes exporter
 # A stamp holds as long as pyproject.toml does not change: the install is editable, so code needs no new one.
 DEMO_STAMP := $(VENV)/.installed-demo
 DEV_STAMP := $(VENV)/.installed-dev
+# Versions of ExecuTorch that an app may bring, beside the one that exports; tests run every program in each of them.
+RUNTIME_VERSIONS := 1.4.0 1.5.1
+RUNTIME_STAMPS := $(RUNTIME_VERSIONS:%=$(VENV)/runtimes/executorch-%/.installed)
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-kits lint docs typing-links install install-dev clean
@@ -27,7 +30,7 @@ demo: $(DEMO_STAMP)
 	echo "report: $$out/report.html"
 
 # One thread in each of two processes: small models gain little from a second thread, and suites from a second process.
-test: lint
+test: lint $(RUNTIME_STAMPS)
 	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadfile
 
 # KITS="swift" runs one kit only.
@@ -48,7 +51,7 @@ typing-links:
 
 install: $(DEMO_STAMP)
 
-install-dev: $(DEV_STAMP)
+install-dev: $(DEV_STAMP) $(RUNTIME_STAMPS)
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -62,6 +65,11 @@ $(DEV_STAMP): pyproject.toml | $(BIN)/python
 	@echo "installing into $(VENV) (about two gigabytes)"
 	@$(PIP) install --quiet --quiet --editable '.[jetson,apple,coreai,android,dev]'
 	@touch $@ $(DEMO_STAMP)
+
+$(VENV)/runtimes/executorch-%/.installed: | $(BIN)/python
+	@echo "installing ExecuTorch $* into $(@D)"
+	@$(PIP) install --quiet --no-deps --target $(@D) executorch==$*
+	@touch $@
 
 clean:
 	rm -rf $(VENV) .typing .mypy_cache .pytest_cache .ruff_cache .hypothesis build *.egg-info

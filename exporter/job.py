@@ -41,7 +41,7 @@ from vggt_edge.exporter.steps.assemble import (
 )
 from vggt_edge.exporter.steps.cache import StepCache, check_free, is_work_folder
 from vggt_edge.exporter.steps.calibrate import calibrate_step
-from vggt_edge.exporter.steps.context import SENSITIVITY, Job, fp32_bytes
+from vggt_edge.exporter.steps.context import SENSITIVITY, Job, fp32_bytes, options_of
 from vggt_edge.exporter.steps.inputs import SceneSets, choose_scenes, scenes_to_judge
 from vggt_edge.exporter.steps.lock import output_lock
 from vggt_edge.exporter.steps.lower import lower_step
@@ -50,10 +50,18 @@ from vggt_edge.exporter.steps.prepare import prepare_step
 from vggt_edge.exporter.steps.sample import sample_step, save_calibration
 from vggt_edge.exporter.steps.sensitivity import sensitivities_json, sensitivity_step
 from vggt_edge.exporter.steps.tune import tune_step
-from vggt_edge.exporter.steps.validate import VALIDATION, Places, golden_size, judge, judged_with, validate_step
+from vggt_edge.exporter.steps.validate import (
+    VALIDATION,
+    Places,
+    chosen_executors,
+    golden_size,
+    judge,
+    judged_with,
+    validate_step,
+)
 from vggt_edge.exporter.validation import SIMULATION, Row, Status, ValidationReport
 from vggt_edge.exporter.validation.rows import FP32
-from vggt_edge.runtimes.base import Backend, Options
+from vggt_edge.runtimes.base import Backend
 from vggt_edge.runtimes.registry import backend
 
 ChooseScenes: TypeAlias = Callable[[ExportRequest, Checkpoint], SceneSets]
@@ -135,12 +143,28 @@ def check_runnable(request: ExportRequest, profile: DeviceProfile, own: Backend)
             where="--precision",
             expected=f"one of: {', '.join((*known, 'mixed'))}",
         )
-    options = Options(image_input=request.image_input, strict_ane=request.strict_ane)
-    if foreign := sorted(set(options.asked) - own.options):
+    for name in request.execute:
+        _check_emulation(name, profile, own)
+    if foreign := sorted(set(options_of(request).asked) - own.options):
         raise UsageError(
             f"the runtime {own.name} of {profile.name} does not know {foreign[0]}",
             where=f"--{foreign[0].replace('_', '-')}",
             expected=f"one of: {', '.join(sorted(own.options)) or 'no such option'}",
+        )
+
+
+def _check_emulation(name: str, profile: DeviceProfile, own: Backend) -> None:
+    emulations = [one for one in own.executors() if one.on_request == name and one.fits(profile)]
+    if not emulations:
+        raise UsageError(
+            f"the runtime {own.name} of {profile.name} has no emulation {name}",
+            where="--execute",
+            expected="a target whose artifact runs on such a processor",
+        )
+    state = emulations[0].availability()
+    if not state.ok:
+        raise ToolchainError(
+            f"the emulation {name} cannot run here: {state.reason}", where="--execute", remedy=state.remedy
         )
 
 
@@ -179,7 +203,7 @@ def needed_by(job: Job, verb: str) -> Estimate:
             max_memory_bytes=job.request.max_memory_bytes,
             lowering=tuple(one.rates for one in job.backends),
             writes_form=job.backend.writes_form,
-            executions=1 + len(job.backend.executors()),
+            executions=1 + len(chosen_executors(job, job.backend)),
         )
     ).up_to(LAST_STEP[verb])
 
@@ -293,14 +317,16 @@ def plan(request: ExportRequest, progress: Progress = SILENT) -> StepResult:
     return StepResult(request.output, job.profile.name, chosen.digest, peak_memory_bytes())
 
 
-def validate(bundle: Path, progress: Progress = SILENT, *, scenes: Path | None = None) -> ValidationReport:
+def validate(
+    bundle: Path, progress: Progress = SILENT, *, scenes: Path | None = None, execute: str | None = None
+) -> ValidationReport:
     """Run a bundle's graph again, on its own validation scenes or on others, and judge it against FP32.
 
     The model named in ``resolved.toml`` must be at hand and be the same one. Raises ``AccuracyGateError`` as ``export``
     does; the bundle is left as it is.
     """
     manifest = verify_bundle(bundle)
-    request = resolve_request({}, (), bundle / RESOLVED)
+    request = resolve_request({"execute": execute}, (), bundle / RESOLVED)
     other = scenes or request.validate_on
     choose = _choose_from(other, bundle) if other else choose_scenes
     if scenes:  # the bundle's number is of its own scenes

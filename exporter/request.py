@@ -26,6 +26,8 @@ SensitivityMethod: TypeAlias = Literal["auto", "exact", "probe"]
 SENSITIVITY_METHODS: tuple[str, ...] = get_args(SensitivityMethod)
 Effort: TypeAlias = Literal["none", "fast", "balanced", "max"]
 EFFORTS: tuple[str, ...] = get_args(Effort)
+Execution: TypeAlias = Literal["arm"]
+EXECUTIONS: tuple[str, ...] = get_args(Execution)
 
 _Name: TypeAlias = Annotated[str, Field(min_length=1)]
 _PositiveInt: TypeAlias = Annotated[int, Field(gt=0)]
@@ -54,7 +56,9 @@ class ExportRequest(BaseModel):
     effort: how much calibration may cost; ``none`` is rounding to nearest, without transforms and tuning.
     opset: of the ONNX graph in the bundle; 21 is read by ONNX Runtime from 1.20 on, 23 keeps attention as one node.
     image_input: the model takes each frame as an image instead of all in one tensor. strict_ane: findings of the Neural
-    Engine audit are errors. Both for targets whose runtime knows them.
+    Engine audit are errors. external_weights: they lie in a file beside the program. All three for targets whose
+    runtime knows them.
+    execute: emulations that run the artifact as well; ``arm`` is the build of ExecuTorch for a phone's processor.
     output: the folder to make. resume: go on from the cached steps of an earlier run.
     """
 
@@ -81,13 +85,15 @@ class ExportRequest(BaseModel):
     opset: Literal[21, 23] = 21
     image_input: bool = False
     strict_ane: bool = False
+    external_weights: bool = False
     seed: Annotated[int, Field(ge=0)] = 0
+    execute: tuple[Execution, ...] = ()
     output: Path = Path("out")
     resume: bool = False
 
 
 # These steer one run and say nothing about its result, so that a file cannot hold them.
-RUN_ONLY = ("output", "resume")
+RUN_ONLY = ("execute", "output", "resume")
 # Names without units are what people type; the field behind each says in what unit it ends up.
 _FIELD_OF_KEY = {
     {"max_memory_bytes": "max_memory", "max_latency_ms": "max_latency"}.get(field, field): field
@@ -202,6 +208,14 @@ def _effort(value: object) -> str:
     return name
 
 
+def _execute(value: object) -> tuple[str, ...]:
+    names = tuple(dict.fromkeys(name.strip() for name in _strings(value, split=",") if name.strip()))
+    for name in names:
+        if name not in EXECUTIONS:
+            raise UnknownNameError("emulation", name, EXECUTIONS)
+    return names
+
+
 _PARSERS: Mapping[str, Callable[[object], object]] = MappingProxyType(
     {
         "target": _text,
@@ -225,7 +239,9 @@ _PARSERS: Mapping[str, Callable[[object], object]] = MappingProxyType(
         "opset": _integer,
         "image_input": _switch,
         "strict_ane": _switch,
+        "external_weights": _switch,
         "seed": _integer,
+        "execute": _execute,
         "output": _path,
         "resume": bool,
     }

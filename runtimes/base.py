@@ -62,11 +62,12 @@ class Options:
     """What one lowering may be asked for beside the plan; a backend lists in ``options`` those that it knows.
 
     image_input: take every frame as an image of 8 bits per channel. strict_ane: refuse what the Neural Engine would
-    hand to another processor.
+    hand to another processor. external_weights: in a file beside the program.
     """
 
     image_input: bool = False
     strict_ane: bool = False
+    external_weights: bool = False
 
     @property
     def asked(self) -> tuple[str, ...]:
@@ -194,12 +195,23 @@ class Executor:
     how: what computes, for readers.
     open: opens the folder that ``lower`` filled.
     runtime: which runtime that is.
+    on_request: the name of an emulation that takes long, so it runs only where that is asked for; empty for what always
+    runs.
+    feature: of the processor that it emulates; empty for any.
+    availability: of an emulation.
     """
 
     subject: str
     how: str
     open: Callable[[Path], Session]
     runtime: Runtime
+    on_request: str = ""
+    feature: str = ""
+    availability: Callable[[], Availability] = lambda: Availability(True)
+
+    def fits(self, profile: DeviceProfile) -> bool:
+        """Whether the device has that processor."""
+        return self.feature in ("", *profile.features)
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ def register(app: typer.Typer) -> None:
 def validate(
     bundle: options.Bundle,
     scenes: options.Scenes = None,
+    execute: options.Execute = None,
     json: options.Json = False,
     log_level: options.Log = options.LogLevel.WARNING,
 ) -> None:
@@ -30,7 +31,7 @@ def validate(
 
     with stdout_to_stderr():
         progress = make_progress(quiet=log_level is options.LogLevel.ERROR)
-        report = job.validate(bundle, progress, scenes=scenes)
+        report = job.validate(bundle, progress, scenes=scenes, execute=execute)
     print_result(report, as_json=json)
 
 

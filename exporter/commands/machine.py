@@ -40,18 +40,20 @@ def targets(json: options.Json = False, log_level: options.Log = options.LogLeve
 
 
 def doctor(
+    bundle: options.OptionalBundle = None,
     target: options.Target = None,
     json: options.Json = False,
     log_level: options.Log = options.LogLevel.WARNING,
 ) -> None:
     """Say which toolchains are here, what is missing, and how to get it; exit code 3 when something needed is missing.
 
-    Needed are the package's own dependencies and, with --target, the backend of that target.
+    Needed are the package's own dependencies and, with --target, the backend of that target. With a bundle, also say
+    which runtimes judged it.
     """
     from vggt_edge.exporter.machine.doctor import examine
 
     with stdout_to_stderr():
-        findings = examine(target)
+        findings = examine(target, bundle=bundle)
     exit_code = 0 if all(finding.ok or not finding.needed for finding in findings) else 3
     if json:
         print_document({"findings": findings, "exit_code": exit_code})

@@ -121,6 +121,18 @@ ImageInput: TypeAlias = Annotated[
 StrictAne: TypeAlias = Annotated[
     bool, _option("--strict-ane", help="Fail if the Neural Engine would not run an operation.", panel=_BUDGET)
 ]
+ExternalWeights: TypeAlias = Annotated[
+    bool, _option("--external-weights", help="Write weights to a file beside the program (ExecuTorch).", panel=_WHAT)
+]
+Execute: TypeAlias = Annotated[
+    str | None,
+    _option(
+        "--execute",
+        metavar="NAME",
+        panel=_BUDGET,
+        help="Emulation that runs the artifact as well: arm, a phone's kernels under QEMU (`vggt-edge doctor`).",
+    ),
+]
 Seed: TypeAlias = Annotated[int | None, _option("--seed", help="Seed of everything random. Default: 0.", panel=_BUDGET)]
 Config: TypeAlias = Annotated[Path | None, _option("--config", metavar="FILE", help="Settings in TOML.", panel=_CONFIG)]
 Set: TypeAlias = Annotated[
@@ -137,3 +149,6 @@ Log: TypeAlias = Annotated[
     LogLevel, _option("--log-level", help="debug also shows tracebacks; error hides progress. Default: warning.")
 ]
 Bundle: TypeAlias = Annotated[Path, typer.Argument(metavar="BUNDLE", help="The folder that `export` made.")]
+OptionalBundle: TypeAlias = Annotated[
+    Path | None, typer.Argument(metavar="[BUNDLE]", help="A bundle, to see what judged it.", show_default=False)
+]

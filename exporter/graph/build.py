@@ -27,6 +27,7 @@ from vggt_edge.exporter.graph.names import Namer
 from vggt_edge.exporter.graph.stage_program import StageProgram, alone
 from vggt_edge.exporter.graph.template import Template, Value
 from vggt_edge.exporter.graph.translate import translate
+from vggt_edge.exporter.models.mapping import release_pages
 from vggt_edge.runtimes.base import AnnotatedGraph
 
 OnProgress = Callable[[int, int], None]
@@ -150,7 +151,9 @@ def _whole_program(model: ExportableModel, plan: PrecisionPlan, stats: Calibrati
     assert isinstance(model, nn.Module)
     with ExitStack() as stack:
         for stage in model.stages():
+            read = list(stage.module.parameters())
             stack.enter_context(quantized_stage(model, stage, plan, stats))
+            release_pages(read)  # mapped from a checkpoint: what was quantized is not needed again
         return annotate(model, model.example_input())
 
 

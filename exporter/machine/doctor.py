@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -37,18 +38,21 @@ class Finding:
         return "missing" if self.needed else "optional"
 
 
-def examine(target: str | None = None, folder: Path | None = None) -> tuple[Finding, ...]:
+def examine(target: str | None = None, folder: Path | None = None, bundle: Path | None = None) -> tuple[Finding, ...]:
     """Look at Python, packages, backends, memory and the disk that ``folder`` (default: the current one) is on.
 
-    With a target its backend becomes needed; ``UnknownNameError`` if there is no such target.
+    With a target its backend becomes needed; ``UnknownNameError`` if there is no such target. With a bundle, what ran
+    its artifacts to judge them; ``InputError`` where it is none.
     """
     wanted_runtime = load_profile(target).runtime if target else None
     return (
         _python(),
         *_packages(),
         *_backends(wanted_runtime),
+        *_emulations(),
         _memory(),
         _disk(folder or Path.cwd()),
+        *(_judged(bundle) if bundle is not None else ()),
     )
 
 
@@ -105,6 +109,36 @@ def _backends(wanted: str | None) -> tuple[Finding, ...]:
         found = "ready" if availability.ok else availability.reason
         findings.append(Finding(f"backend {name}", availability.ok, name == wanted, found, availability.remedy))
     return tuple(findings)
+
+
+def _emulations() -> Iterator[Finding]:
+    """What `--execute` can be told here, each once."""
+    from vggt_edge.runtimes.registry import backends
+
+    executors = [one for backend in backends().values() for one in backend.executors() if one.on_request]
+    for name, executor in {one.on_request: one for one in reversed(executors)}.items():
+        state = executor.availability()
+        found = f"ready for --execute {name}: {executor.how}" if state.ok else state.reason
+        yield Finding(f"emulation {name}", state.ok, False, found, state.remedy)
+
+
+def _judged(bundle: Path) -> Iterator[Finding]:
+    """By what the bundle's artifacts were judged, and whether that is what its device runs."""
+    from vggt_edge.exporter.bundle import read_manifest
+    from vggt_edge.runtimes.registry import backend
+
+    manifest = read_manifest(bundle)
+    yield from (Finding(f"judged by {one.subject}", True, False, one.text) for one in manifest.judged_with)
+    profile = load_profile(manifest.target)
+    nearer = [one for one in backend(profile.runtime).executors() if one.on_request and one.fits(profile)]
+    if nearer and not {one.subject for one in nearer} & {one.subject for one in manifest.judged_with}:
+        yield Finding(
+            "judged by the device's build",
+            False,
+            False,
+            f"no: by none of {', '.join(one.subject for one in nearer)}",
+            f"export with --execute {nearer[0].on_request}",
+        )
 
 
 def _memory() -> Finding:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from copy import copy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from importlib.metadata import version
 from time import perf_counter
@@ -39,6 +39,11 @@ SAMPLING, SENSITIVITY = "sampling.json", "sensitivity.json"
 # Of every export; each backend declares its own besides.
 TOOLS = ("vggt-edge", "torch", "torchao", "onnx", "onnx-ir", "onnxruntime", "numpy", "scipy")
 EXACT_UP_TO_BYTES = 200_000_000  # of FP32 weights, for sensitivities by exact ablation
+
+
+def options_of(request: ExportRequest) -> Options:
+    """What the request asks of a lowering."""
+    return Options(**{one.name: getattr(request, one.name) for one in fields(Options)})
 
 
 @dataclass(frozen=True)
@@ -129,7 +134,7 @@ class Job:
 
     @property
     def options(self) -> Options:
-        return Options(image_input=self.request.image_input, strict_ane=self.request.strict_ane)
+        return options_of(self.request)
 
     @property
     def tools(self) -> dict[str, str]:

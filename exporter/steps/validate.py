@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from time import perf_counter
@@ -25,7 +25,7 @@ from vggt_edge.exporter.steps.lower import Artifacts, reason_of
 from vggt_edge.exporter.validation import SIMULATION, ValidationReport, validate
 from vggt_edge.exporter.validation.roundings import rounds_activations
 from vggt_edge.exporter.validation.simulate import run_stagewise, simulated
-from vggt_edge.runtimes.base import Arrays, Executor, Session
+from vggt_edge.runtimes.base import Arrays, Backend, Executor, Session
 from vggt_edge.runtimes.onnxruntime import OnnxRuntime, open_onnx, oracle
 
 VALIDATION, GOLDEN = "validation.json", "golden.safetensors"
@@ -75,6 +75,7 @@ def validate_step(job: Job, model: Model, stats: CalibrationStats, plan: Precisi
         # By the folders' names, which carry the digest of all that their content depends on.
         "artifacts": [artifacts.graph.name, *(one.folder.name for one in artifacts.made)],
         "absent": dict(artifacts.absent),
+        "judged_with": [asdict(one) for one in judged_with(job, artifacts)],
     }
 
     def make(folder: Path) -> None:
@@ -152,7 +153,13 @@ def golden_size(bundle: Path) -> tuple[int, int, int]:
 def executors(job: Job, made: Container[str]) -> Iterator[tuple[str, Executor]]:
     """What runs here of the backends that ``made`` an artifact, each with the backend's name."""
     backends = (backend for backend in job.backends if backend.name in made)
-    return ((backend.name, executor) for backend in backends for executor in backend.executors())
+    return ((backend.name, executor) for backend in backends for executor in chosen_executors(job, backend))
+
+
+def chosen_executors(job: Job, backend: Backend) -> tuple[Executor, ...]:
+    """Those that always run, and what was asked for with ``--execute`` for processors of the device."""
+    wanted = ("", *job.request.execute)
+    return tuple(one for one in backend.executors() if one.on_request in wanted and one.fits(job.profile))
 
 
 def judged_with(job: Job, artifacts: Artifacts) -> tuple[JudgedWith, ...]:
@@ -164,8 +171,8 @@ def judged_with(job: Job, artifacts: Artifacts) -> tuple[JudgedWith, ...]:
 
 def companion_peers(job: Job) -> dict[str, str]:
     """A companion is compared with the target's own artifact, too: with its most exact executor, the last one."""
-    own = job.backend.executors()
-    every = (executor for companion in job.companions for executor in companion.executors())
+    own = [one for one in chosen_executors(job, job.backend) if not one.on_request]
+    every = (executor for companion in job.companions for executor in chosen_executors(job, companion))
     return {executor.subject: own[-1].subject for executor in every} if own else {}
 
 

@@ -6,6 +6,7 @@ refuses.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import json
 import logging
@@ -68,16 +69,28 @@ def _refusal(error: Exception) -> Answer:
 
 
 def peak_memory_bytes() -> int:
-    """The most memory that this process had.
+    """The most memory that this process had, since ``forget_peak_memory`` where that works.
 
     From /proc, since a child's ``ru_maxrss`` starts at what its parent had when it started it.
     """
+    return _status_bytes("VmHWM") or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def resident_bytes() -> int:
+    """What this process holds in memory now; 0 where the system does not tell."""
+    return _status_bytes("VmRSS")
+
+
+def forget_peak_memory() -> None:
+    """Let the peak begin anew at what is held now. Linux only; elsewhere it stays."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def _status_bytes(field: str) -> int:
     status = Path("/proc/self/status")
-    if status.is_file():
-        for line in status.read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    lines = status.read_text().splitlines() if status.is_file() else []
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{field}:")), 0)
 
 
 def end_with_parent() -> None:

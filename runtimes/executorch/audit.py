@@ -7,9 +7,11 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from vggt_edge.calibration.plan import Assignment, PrecisionPlan
 from vggt_edge.calibration.scheme import Activation
+from vggt_edge.devices.errors import LoweringError
 from vggt_edge.runtimes.base import Finding, Realised
 from vggt_edge.runtimes.common.audit import LinearPrecision, audit, place
 from vggt_edge.runtimes.executorch.assemble import Undelegated
+from vggt_edge.runtimes.executorch.payload import unpacked_constants
 from vggt_edge.runtimes.executorch.sdk import sdk
 from vggt_edge.runtimes.executorch.xnnpack import LoweredPiece, StoredLinear
 
@@ -38,6 +40,21 @@ def _precision(lowered: LoweredPiece, linear: StoredLinear, blocks: Sequence[str
     activation = Activation.DYNAMIC_TOKEN if linear.dynamic else Activation.NONE
     elements = lowered.piece.weights[linear.weight].numel()
     return block, LinearPrecision(f"{block}/{path}", path, _BITS.get(linear.datatype, 0), elements, activation)
+
+
+def check_constants(lowered: Sequence[LoweredPiece]) -> None:
+    """``LoweringError`` where a delegate reads a stored constant that is unmapped by then."""
+    for one in lowered:
+        for name, delegate in one.delegates.items():
+            for found in unpacked_constants(delegate.payload):
+                block = one.piece.block or "outside the blocks"
+                raise LoweringError(
+                    f"{found.operation} number {found.index} of delegate {name} reads a stored constant as its "
+                    f"{found.operand}, where XNNPACK does not pack it: the first prediction on a phone would crash",
+                    where=block,
+                    expected="stored constants as filter or bias of linears and convolutions alone",
+                    remedy="the lowering has a fault: report it with the model's sizes and the plan",
+                )
 
 
 def findings(undelegated: Iterable[Undelegated]) -> tuple[Finding, ...]:

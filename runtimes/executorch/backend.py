@@ -6,7 +6,7 @@ import ctypes
 import gc
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -35,9 +35,18 @@ from vggt_edge.runtimes.base import (
 )
 from vggt_edge.runtimes.common.kit import kit_outputs
 from vggt_edge.runtimes.executorch import kit_files
+from vggt_edge.runtimes.executorch.arm.build import PROCESSORS, ArmBuild
+from vggt_edge.runtimes.executorch.arm.session import ArmSession
 from vggt_edge.runtimes.executorch.files import FOLDER, MODEL_FILE, PROGRAM, WEIGHTS
 from vggt_edge.runtimes.executorch.model_file import Border, write_model_file
-from vggt_edge.runtimes.executorch.sdk import NAME, availability, installed, refusals, write_program
+from vggt_edge.runtimes.executorch.sdk import (
+    NAME,
+    availability,
+    flatbuffer_bytes,
+    installed,
+    refusals,
+    write_program,
+)
 from vggt_edge.runtimes.executorch.session import ExecuTorchSession
 
 if TYPE_CHECKING:  # listing the backends must not cost the import of torch
@@ -49,8 +58,6 @@ if TYPE_CHECKING:  # listing the backends must not cost the import of torch
     from vggt_edge.runtimes.executorch.xnnpack import LoweredPiece
 
 HOW = "ExecuTorch's runtime with XNNPACK on this CPU"
-# A program with its weights inside is one flatbuffer and is read whole; apart, weights are mapped from their file.
-EXTERNAL_FROM_BYTES = 200_000_000
 IMAGES = "images"
 
 
@@ -63,7 +70,15 @@ class ExecuTorch(Backend):
     supported = ("fp32", "w8a8d", "w4a8d")
     # Each kind of block is lowered once; the memory is also that of the process that runs the program as a check.
     rates = Rates(seconds=40.0, bytes_per_s=0.008e9, copies=13, scene_seconds=0.0)
-    subjects = MappingProxyType({name: "ExecuTorch (XNNPACK) on this CPU"})
+    options = frozenset({"external_weights"})
+    subjects = MappingProxyType(
+        {
+            name: "ExecuTorch (XNNPACK) on this CPU",
+            f"{name}-arm-dotprod": "ARM build (emulated), dot products",
+            f"{name}-arm-i8mm": "ARM build (emulated), i8mm",
+            f"{name}-arm-sme": "ARM build (emulated), SME",
+        }
+    )
 
     def availability(self) -> Availability:
         return availability()
@@ -76,7 +91,7 @@ class ExecuTorch(Backend):
         out_dir: Path,
         options: Options = DEFAULT_OPTIONS,
     ) -> Lowered:
-        """Write ``<out_dir>/executorch``: program, weights where they are many, and the Android kit for images.
+        """Write ``<out_dir>/executorch``: the program, with its weights unless asked otherwise, and the kit for images.
 
         ``ToolchainError`` without ExecuTorch; ``LoweringError`` for a graph that it refuses or cannot run, or a block
         without its precision.
@@ -86,23 +101,34 @@ class ExecuTorch(Backend):
             raise ToolchainError(f"{NAME} cannot lower here: {state.reason}", remedy=state.remedy)
         folder = out_dir / FOLDER
         folder.mkdir(parents=True, exist_ok=True)
-        made = _make(graph, plan, folder)
+        made = _make(graph, plan, folder, external=options.external_weights)
         _give_back_memory()
-        checks = (
-            made.lowering,
-            _run_check(folder),
-            made.block_errors,
-            *_kit_checks(folder, made.borders, graph.outputs, plan, profile, made.planned_bytes),
-        )
+        run, memory = _run_check(folder)
+        memory = {"planned_bytes": made.planned_bytes, **memory}
+        kit = _kit_checks(folder, made.borders, graph.outputs, plan, profile, memory)
+        checks = (made.lowering, run, made.block_errors, *kit)
         return Lowered(self.name, _files(out_dir), made.realised, checks, made.findings)
 
     def executors(self) -> tuple[Executor, ...]:
-        """ExecuTorch's own runtime, where it is installed."""
+        """ExecuTorch's own runtime, where it is installed, and its build for the processors of phones."""
         if not installed():
             return ()
-        differs = "the device's kernels for ARM, and the options of its own build"
-        runtime = Runtime(self.name, version("executorch"), "the Python package's build", differs)
-        return (Executor(self.name, HOW, self.open, runtime),)
+        differs = "the device's kernels for ARM, the version of Android's library, and its weights cache"
+        runtime = Runtime(self.name, version("executorch"), "the Python package's build, weights cache off", differs)
+        return Executor(self.name, HOW, self.open, runtime), *map(self._emulated, PROCESSORS)
+
+    def _emulated(self, feature: str) -> Executor:
+        build = ArmBuild.of_android()
+        options = f"PyPI's build for Linux on ARM, weights cache on, {PROCESSORS[feature]} in {build.emulator}"
+        return Executor(
+            f"{self.name}-arm-{feature}",
+            f"{build.how}, {PROCESSORS[feature]}",
+            lambda bundle: ArmSession(bundle / FOLDER, feature, build),
+            Runtime(self.name, build.version, options, "a compiler and system of its own, and no shared workspace"),
+            on_request="arm",
+            feature=feature,
+            availability=build.availability,
+        )
 
     def open(self, bundle: Path) -> ExecuTorchSession:
         return ExecuTorchSession(bundle / FOLDER)
@@ -131,16 +157,16 @@ class _Made:
     planned_bytes: int
 
 
-def _make(graph: AnnotatedGraph, plan: PrecisionPlan, folder: Path) -> _Made:
+def _make(graph: AnnotatedGraph, plan: PrecisionPlan, folder: Path, *, external: bool) -> _Made:
     """Write program, weights and ``model.json``."""
-    from vggt_edge.runtimes.executorch.audit import audit_pieces, findings
+    from vggt_edge.runtimes.executorch.audit import audit_pieces, check_constants, findings
     from vggt_edge.runtimes.executorch.block_errors import block_error_check
 
     began = time.perf_counter()
     program = graph.program()
     pieces, lowered = _lowered(program, graph.blocks)
     realised = audit_pieces(lowered, plan, graph.blocks)
-    external = _data_bytes(lowered) > EXTERNAL_FROM_BYTES
+    check_constants(lowered)
     assembled = _assembled(program, pieces, lowered, external=external)
     _write(assembled, folder, external=external)
     borders = _borders(program, graph)
@@ -182,13 +208,6 @@ def _write(assembled: Assembled, folder: Path, *, external: bool) -> None:
     write_program(assembled.manager, folder / PROGRAM)
 
 
-def _data_bytes(lowered: Sequence[LoweredPiece]) -> int:
-    sizes = {
-        key: len(data) for one in lowered for delegate in one.delegates.values() for key, data in delegate.data.items()
-    }
-    return sum(sizes.values())
-
-
 def _borders(program: ExportedProgram, graph: AnnotatedGraph) -> tuple[tuple[Border, ...], tuple[Border, ...]]:
     nodes = {node.name: node for node in program.graph.nodes}
     signature = program.graph_signature
@@ -210,6 +229,7 @@ def _lowering_check(folder: Path, lowered: Sequence[LoweredPiece], assembled: As
         "delegated_operations": sum(one.nodes for one in delegates),
         "undelegated_operations": len(assembled.undelegated),
         "planned_bytes": assembled.planned_bytes,
+        "flatbuffer_bytes": flatbuffer_bytes(folder / PROGRAM),
         "program_bytes": (folder / PROGRAM).stat().st_size,
         "weights_bytes": weights.stat().st_size if weights.is_file() else 0,
     }
@@ -218,8 +238,11 @@ def _lowering_check(folder: Path, lowered: Sequence[LoweredPiece], assembled: As
     return Check(f"{NAME} lowering", "passed", what, figures)
 
 
-def _run_check(folder: Path) -> Check:
-    """Loaded and run once on zeros. ``LoweringError`` for a refusal, a crash, or NaN."""
+def _run_check(folder: Path) -> tuple[Check, dict[str, int]]:
+    """Loaded and run once on zeros; the check, and the memory of both for the kit, empty where that is not known.
+
+    ``LoweringError`` for a refusal, a crash, or NaN.
+    """
     try:
         session = ExecuTorchSession(folder)
         ran = session.measure({name: np.zeros(shape, np.float32) for name, shape in session.input_shapes.items()})
@@ -233,13 +256,19 @@ def _run_check(folder: Path) -> Check:
     broken = sorted(name for name, array in ran.outputs.items() if not bool(np.isfinite(array).all()))
     if broken:
         raise LoweringError(f"NaN or Inf for {', '.join(broken)}", where=str(folder / PROGRAM), expected="numbers")
+    memory = {
+        "load_bytes": session.loaded_bytes - session.before_bytes,
+        "first_prediction_bytes": ran.peak_memory_bytes - session.before_bytes,
+    }
+    memory = memory if session.before_bytes else {}
     figures = {
+        **memory,
         "load_seconds": session.load_seconds,
         "seconds": ran.seconds[0],
         "peak_memory_bytes": ran.peak_memory_bytes,
         "threads": session.threads,
     }
-    return Check(f"{NAME} run", "passed", f"runs; outputs {', '.join(sorted(ran.outputs))}", figures)
+    return Check(f"{NAME} run", "passed", f"runs; outputs {', '.join(sorted(ran.outputs))}", figures), memory
 
 
 def _kit_checks(
@@ -248,7 +277,7 @@ def _kit_checks(
     declared: Sequence[Output],
     plan: PrecisionPlan,
     profile: DeviceProfile,
-    planned_bytes: int,
+    memory: Mapping[str, int],
 ) -> tuple[Check, ...]:
     (images, *others), outputs = borders
     if others or images.name != IMAGES or len(images.shape) != 5:
@@ -260,7 +289,7 @@ def _kit_checks(
         program=PROGRAM,
         weights=weights,
         executorch_version=version("executorch"),
-        memory={"planned_bytes": planned_bytes},
+        memory=memory,
         frames=images.shape[1],
         height=images.shape[3],
         width=images.shape[4],

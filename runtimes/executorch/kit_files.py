@@ -58,7 +58,9 @@ class KitDescription:
     """What the app has to know of an exported model.
 
     program: name of the ``.pte`` in the kit's folder. weights: name of its ``.ptd``, None where the program holds its
-    weights itself. memory: bytes by what needs them, ``planned_bytes`` (ExecuTorch's planned buffers) among them.
+    weights itself. memory: bytes by what needs them. ``planned_bytes``: of ExecuTorch's planned buffers. Measured where
+    the export ran, and missing where that was not possible: ``load_bytes``, what loading the program added to the
+    resident size of the process; ``first_prediction_bytes``, the most that was added until the first prediction ended.
     outputs: in the order in which the program returns them. backend_sqnr_db_min: least SQNR of an output on the device
     against the simulation of the plan, None where that is not judged. pose_degrees_max: largest angle between the
     cameras of two frames, against the simulation; None where it is only reported.
@@ -122,6 +124,14 @@ def write_golden(folder: Path, inputs: Arrays, simulation: Arrays, fp32: Arrays)
     }
     write_json(folder / KIT_FILE, kit)
     return path
+
+
+def library_version() -> str:
+    """Of ExecuTorch's library for Android, which the Gradle project brings into an app."""
+    properties = (KIT / PROJECT / "gradle.properties").read_text()
+    found = re.search(r"^executorchVersion=(\S+)$", properties, re.MULTILINE)
+    assert found is not None
+    return found[1]
 
 
 def golden_files() -> tuple[str, ...]:

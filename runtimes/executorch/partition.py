@@ -30,13 +30,12 @@ def partitioner() -> type[Any]:
             self.delegation_spec = sdk("exir.backend.partitioner").DelegationSpec(VggtEdgeDeferred.__name__, [])
 
         def partition(self, exported_program: ExportedProgram) -> Any:
-            """With the operands of every operation, not of products alone, which would be handed over at each run."""
+            """Of the constants only those that XNNPACK packs: all others are unmapped before the first run."""
             found = self.generate_partitions(exported_program)
             tags = {f"tag{one.id}": self.delegation_spec for one in found}
             for one in found:
                 for node in one.nodes:
                     node.meta["delegation_tag"] = f"tag{one.id}"
-            sdk("exir.backend.utils").tag_constant_data(exported_program)
             return sdk("exir.backend.partitioner").PartitionResult(exported_program, tags)
 
     return Partitioner

@@ -57,6 +57,15 @@ def write_program(manager: Any, path: Path) -> None:
         manager.write_to_file(stream)
 
 
+def flatbuffer_bytes(path: Path) -> int:
+    """Of a program: everything but its segments, in which weights and delegates lie. A flatbuffer ends at 2 GB."""
+    header = sdk("exir._serialize._program")._ExtendedHeader
+    with path.open("rb") as stream:
+        # Behind the offset of the root and the file's identifier.
+        about = header.from_bytes(stream.read(8 + header.EXPECTED_LENGTH)[8:])
+    return int(about.program_size)
+
+
 def operator_name(target: Any) -> str:
     """``aten.expand_copy.default``, of an operator of ExecuTorch's edge dialect."""
     schema = getattr(target, "_schema", None)

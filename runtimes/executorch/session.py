@@ -14,7 +14,7 @@ import numpy.typing as npt
 from vggt_edge.runtimes.base import Arrays, Session
 from vggt_edge.runtimes.executorch.files import INPUTS, OUTPUTS, PROGRAM, WEIGHTS
 from vggt_edge.runtimes.executorch.model_file import ModelFile, checked_model
-from vggt_edge.runtimes.executorch.process import Worker
+from vggt_edge.runtimes.executorch.process import INSTALLED, Build, Worker
 
 # vggt-mini loads and runs in a second, VGGT-1B in some minutes: ten times that is a hang.
 TIMEOUT_S, TIMEOUT_S_PER_GB = 120.0, 3600.0
@@ -32,14 +32,14 @@ class Ran:
 class ExecuTorchSession(Session):
     """One program. ``run`` gives float32 arrays by output name."""
 
-    def __init__(self, folder: Path, timeout_s: float | None = None) -> None:
+    def __init__(self, folder: Path, timeout_s: float | None = None, build: Build = INSTALLED) -> None:
         """``folder``: that of the program. ``InputError`` for files that are missing, damaged or of another export."""
         self._model: ModelFile = checked_model(folder)
         weights = folder / WEIGHTS if self._model.weights_sha256 is not None else None
         size = sum(path.stat().st_size for path in (folder / PROGRAM, *([] if weights is None else [weights])))
         limit = TIMEOUT_S + TIMEOUT_S_PER_GB * size / 1e9 if timeout_s is None else timeout_s
         self._where = str(folder / PROGRAM)
-        self._worker = Worker(folder / PROGRAM, weights, limit)
+        self._worker = Worker(folder / PROGRAM, weights, limit, build)
 
     @property
     def where(self) -> str:
@@ -52,6 +52,26 @@ class ExecuTorchSession(Session):
     @property
     def load_seconds(self) -> float:
         return float(self._worker.loaded["load_seconds"])
+
+    @property
+    def before_bytes(self) -> int:
+        """Resident size of the process before it loaded the program: Python, torch, and ExecuTorch itself."""
+        return int(self._worker.loaded["before_bytes"])
+
+    @property
+    def loaded_bytes(self) -> int:
+        """Resident size of the process when the program was loaded."""
+        return int(self._worker.loaded["loaded_bytes"])
+
+    @property
+    def version(self) -> str:
+        """Of the ExecuTorch that runs it."""
+        return str(self._worker.loaded["version"])
+
+    @property
+    def log(self) -> str:
+        """What native code has said so far."""
+        return self._worker.log()
 
     @property
     def threads(self) -> int:

@@ -125,6 +125,11 @@ def latency(taken: dict[str, list[float]]) -> Iterator[str]:
     return table(header, rows)
 
 
+def named(text: str) -> tuple[str, Path]:
+    name, _, folder = text.partition("=")
+    return name, Path(folder)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--target", default="android")
@@ -134,10 +139,14 @@ def main() -> None:
     parser.add_argument("--export", default="", help="more options of `vggt-edge export`, in one string")
     parser.add_argument("--rounds", type=int, default=15, help="runs of each program")
     parser.add_argument("--reuse", action="store_true", help="time the bundles that lie in --work, without any export")
+    parser.add_argument(
+        "--beside", nargs="+", type=named, default=(), metavar="NAME=BUNDLE",
+        help="other bundles that are timed in the same rounds, such as those of an older version",
+    )  # fmt: skip
     arguments = parser.parse_args()
     arguments.work.mkdir(parents=True, exist_ok=True)
     if arguments.reuse:
-        bundles = {name: arguments.work / f"out-{name}" for name in arguments.precisions}
+        bundles = {name: arguments.work / f"out-{name}" for name in arguments.precisions} | dict(arguments.beside)
         print("\n".join(latency(latencies_ms(bundles, arguments.rounds))))
         return
     done = [export(arguments, precision) for precision in arguments.precisions]
@@ -146,7 +155,7 @@ def main() -> None:
         if one not in made:
             print(f"{one.precision}: {one.run.described()}, no bundle; see {arguments.work}", file=sys.stderr)
     if made:
-        bundles = {one.precision: one.bundle for one in made}
+        bundles = {one.precision: one.bundle for one in made} | dict(arguments.beside)
         print("\n".join((*sizes(made), "", *latency(latencies_ms(bundles, arguments.rounds)))))
 
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
+import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,21 +20,65 @@ from safetensors.numpy import load_file
 from vggt_edge.exporter.bundle import read_manifest
 from vggt_edge.exporter.cli import main
 from vggt_edge.runtimes.executorch import BACKEND
+from vggt_edge.runtimes.executorch.arm.build import NATIVE, SWITCHED_ON, ArmBuild
+from vggt_edge.runtimes.executorch.arm.session import ArmSession
+from vggt_edge.runtimes.executorch.process import Build
 from vggt_edge.runtimes.executorch.sdk import installed
+from vggt_edge.runtimes.executorch.session import ExecuTorchSession
 
 pytestmark = pytest.mark.skipif(not installed(), reason="the extra android is not installed")
 Run = Callable[..., Any]
 SMALL = ("--frames", "2", "--resolution", "42", "--calibration-scenes", "2", "--validation-scenes", "2")
 
 
+# Versions of ExecuTorch that Android's library has or may have, beside the installed one.
+RUNTIMES = Path(sys.prefix) / "runtimes"
+ARM = ArmBuild.of_android().availability()
+OTHER_VERSIONS = ("1.4.0", "1.5.1")
+
+
 @pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One export for all tests here: 4 bits, which takes every form of a layer."""
-    out = tmp_path_factory.mktemp("android") / "out"
-    code = main(["export", "--target", "android", *SMALL, "--precision", "w4a8d", "-o", str(out)])
-    # 42 pixels are half of what the model was made for: the line is tested here, not the accuracy.
-    assert code in (0, 4)
-    return out
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """``exported(precision)``: the bundle of one export for all tests here."""
+
+    @cache
+    def export(precision: str) -> Path:
+        out = tmp_path_factory.mktemp("android") / precision
+        # Every form of a layer, and every output, in one of them: each export takes a minute or two.
+        outputs = "camera,depth,points" if precision == "w4a8d" else "camera"
+        asked = ["--precision", precision, "--outputs", outputs, "--effort", "none", "-o", str(out)]
+        code = main(["export", "--target", "android", *SMALL, *asked])
+        # 42 pixels are half of what the model was made for: the line is tested here, not the accuracy.
+        assert code in (0, 4)
+        return out
+
+    return export
+
+
+@pytest.fixture(scope="module")
+def bundle(exported: Callable[[str], Path]) -> Path:
+    """4 bits, which takes every form of a layer."""
+    return exported("w4a8d")
+
+
+@pytest.fixture(scope="module")
+def cache_switch(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A library that switches XNNPACK's weights cache on, as it is in Android's library."""
+    compiler = shutil.which("cc") or shutil.which("gcc")
+    if compiler is None:
+        pytest.skip("no C compiler: install gcc to switch XNNPACK's weights cache on")
+    library = tmp_path_factory.mktemp("switch") / "cache_on.so"
+    subprocess.run([compiler, "-shared", "-fPIC", "-o", str(library), str(NATIVE / "xnnpack_cache_on.c")], check=True)
+    return library
+
+
+def runtime_folder(version: str) -> Path | None:
+    if version == "installed":
+        return None
+    folder = RUNTIMES / f"executorch-{version}"
+    if not folder.is_dir():
+        pytest.skip(f"ExecuTorch {version} is missing in {RUNTIMES}: run `make install-dev`")
+    return folder
 
 
 def drift(bundle: Path, subject: str, against: str) -> dict[str, float]:
@@ -58,6 +105,8 @@ def test_every_operation_is_delegated_and_every_block_measured(bundle: Path) -> 
     assert figures["undelegated_operations"] == 0
     assert figures["kinds"] < figures["delegates"]
     assert figures["planned_bytes"] > 0
+    assert figures["weights_bytes"] == 0
+    assert figures["flatbuffer_bytes"] < figures["program_bytes"] / 20
     errors = checks["error of each block"]["figures"]
     blocks = {entry["block"] for entry in lowered["realised"]}
     assert blocks <= set(errors)
@@ -65,6 +114,98 @@ def test_every_operation_is_delegated_and_every_block_measured(bundle: Path) -> 
     assert checks["Android kit compiles"]["status"] in ("passed", "not_run")
     assert lowered["findings"] == []
     assert all(entry["asked"] == entry["realised"] for entry in lowered["realised"])
+
+
+def test_make_installs_the_versions_of_executorch_that_are_tested(repository: Path) -> None:
+    """Tests of a version that is missing are skipped, so its absence must not go unnoticed."""
+    listed = re.search(r"^RUNTIME_VERSIONS := (.+)$", (repository / "Makefile").read_text(), re.MULTILINE)
+    assert listed is not None
+    assert tuple(listed[1].split()) == OTHER_VERSIONS
+
+
+@pytest.mark.parametrize("weights_cache", ["cache off", "cache on"])
+@pytest.mark.parametrize("version", ["installed", *OTHER_VERSIONS])
+@pytest.mark.parametrize("precision", ["fp32", "w8a8d", "w4a8d"])
+def test_golden_tensors_are_replayed_by_what_a_phone_may_run(
+    exported: Callable[[str], Path],
+    request: pytest.FixtureRequest,
+    precision: str,
+    version: str,
+    weights_cache: str,
+) -> None:
+    """Each in a process of its own; one that crashes is a ``ToolchainError`` with its signal."""
+    switch: Path | None = request.getfixturevalue("cache_switch") if weights_cache == "cache on" else None
+    folder = exported(precision) / "executorch"
+    golden = load_file(folder / "golden.safetensors")
+    session = ExecuTorchSession(folder, build=Build(runtime_folder(version), switch))
+    try:
+        outputs = session.run({"images": golden["input/images"]})
+        again = session.run({"images": golden["input/images"]})
+        assert (SWITCHED_ON in session.log) == (switch is not None)
+        assert version in ("installed", session.version)
+    finally:
+        session.close()
+    for name, values in outputs.items():
+        np.testing.assert_array_equal(values, again[name])
+        assert sqnr_db(values, golden[f"simulation/{name}"]) > 20, name
+
+
+def test_the_doctor_says_what_judged_a_bundle(vggt_edge: Run, bundle: Path) -> None:
+    """And that Android's library was not among it, unless the export was told to emulate it."""
+    found = {one["subject"]: one for one in vggt_edge("doctor", bundle, "--json").document["findings"]}
+    assert re.search(r"executorch 1\.\d+\.\d+ \(.*weights cache off\)", found["judged by executorch"]["found"])
+    missing = found["judged by the device's build"]
+    assert "executorch-arm-i8mm" in missing["found"]
+    assert missing["remedy"] == "export with --execute arm"
+
+
+@pytest.mark.skipif(not ARM.ok, reason=f"{ARM.reason}: {ARM.remedy}")
+@pytest.mark.parametrize("precision", ["fp32", "w8a8d", "w4a8d"])
+def test_golden_tensors_are_replayed_by_the_kernels_of_a_phone(exported: Callable[[str], Path], precision: str) -> None:
+    """The version of Android's library, with its weights cache, on an emulated processor with i8mm."""
+    folder = exported(precision) / "executorch"
+    golden = load_file(folder / "golden.safetensors")
+    outputs = ArmSession(folder, "i8mm").run({"images": golden["input/images"]})
+    for name, values in outputs.items():
+        assert sqnr_db(values, golden[f"simulation/{name}"]) > 20, name
+
+
+@pytest.mark.skipif(not ARM.ok, reason=f"{ARM.reason}: {ARM.remedy}")
+def test_a_bundle_is_validated_on_the_processors_of_its_device(vggt_edge: Run, bundle: Path) -> None:
+    """Only where that is asked for, and only on those whose features the profile lists."""
+    validated = vggt_edge("validate", bundle, "--execute", "arm", "--json")
+    assert validated.code in (0, 4), validated.err
+    if validated.code == 0:
+        subjects = {row["subject"] for row in validated.document["rows"]}
+        assert {"executorch", "executorch-arm-dotprod", "executorch-arm-i8mm"} <= subjects
+        assert "executorch-arm-sme" not in subjects
+    assert not any("arm" in one.subject for one in read_manifest(bundle).judged_with)
+
+
+def test_without_the_build_for_arm_the_emulation_is_refused_with_a_remedy(
+    vggt_edge: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before any work; so is an emulation for a target that has none."""
+    monkeypatch.setattr(sys, "prefix", str(tmp_path))
+    refused = vggt_edge("export", "--target", "android", "--execute", "arm", "-o", tmp_path / "out")
+    assert refused.code == 3
+    assert "vggt_edge.runtimes.executorch.arm.install" in refused.err
+    foreign = vggt_edge("export", "--target", "host-cpu", "--execute", "arm", "-o", tmp_path / "out")
+    assert foreign.code == 2
+    assert "has no emulation arm" in foreign.err
+
+
+def sqnr_db(values: np.ndarray, reference: np.ndarray) -> float:
+    noise = float(np.linalg.norm(values - reference))
+    return math.inf if noise == 0 else 20 * math.log10(float(np.linalg.norm(reference)) / noise)
+
+
+def test_the_kit_says_what_memory_the_program_took_here(bundle: Path) -> None:
+    """More than the file and the planned buffers: XNNPACK has a workspace and packs every weight."""
+    memory = json.loads((bundle / "executorch" / "kit.json").read_text())["model"]["memory"]
+    stored = (bundle / "executorch" / "vggt.pte").stat().st_size
+    assert memory["first_prediction_bytes"] >= memory["load_bytes"] > 0
+    assert memory["first_prediction_bytes"] > stored
 
 
 def test_the_report_names_the_executor_and_the_kit(bundle: Path) -> None:

@@ -192,6 +192,8 @@ def test_resolutions(text: str, wanted: object) -> None:
         ("target=", "at least 1 character"),
         ("frames", "has no value"),
         ("output=x", "only be given as --output"),
+        ("execute=arm", "only be given as --execute"),
+        ("external_weights=perhaps", "neither true nor false"),
     ],
 )
 def test_a_wrong_value_is_named_with_its_place(setting: str, part: str) -> None:
@@ -199,6 +201,15 @@ def test_a_wrong_value_is_named_with_its_place(setting: str, part: str) -> None:
         resolve_request({}, [setting])
     assert part in str(caught.value)
     assert setting in str(caught.value)
+
+
+def test_emulations_are_named_once_and_by_their_names() -> None:
+    """They steer a run, so that they are not among the settings of a bundle."""
+    request = resolve_request({"execute": "arm, arm"})
+    assert request.execute == ("arm",)
+    assert "execute" not in to_toml(request)
+    with pytest.raises(UnknownNameError, match="toaster"):
+        resolve_request({"execute": "toaster"})
 
 
 def test_an_unknown_key_lists_the_known_ones(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from importlib import metadata
 from typing import Any
@@ -11,6 +13,7 @@ from packaging.requirements import Requirement
 
 from vggt_edge.devices.errors import UnknownNameError
 from vggt_edge.exporter.machine.doctor import examine, package_finding
+from vggt_edge.runtimes.executorch.sdk import installed
 
 
 def test_an_installed_package_is_found_with_its_version() -> None:
@@ -70,3 +73,20 @@ def test_command_reports_and_exits_by_what_is_needed(vggt_edge: Callable[..., An
     findings = finished.document["findings"]
     complete = all(finding["ok"] for finding in findings if finding["needed"])
     assert finished.code == finished.document["exit_code"] == (0 if complete else 3)
+
+
+@pytest.mark.skipif(not installed(), reason="the extra android is not installed")
+def test_the_emulation_of_a_phone_says_what_it_is_or_how_to_get_it() -> None:
+    """It is an extra of ours that no package index has, so its own command stands there."""
+    (finding,) = (finding for finding in examine() if finding.subject == "emulation arm")
+    assert not finding.needed
+    assert "64-bit ARM" in finding.found or finding.found.startswith("made for")
+    assert finding.ok or finding.remedy
+
+
+def test_nothing_of_qualcomm_is_imported() -> None:
+    """Its module starts to fetch an SDK when it is imported."""
+    program = "import sys; from vggt_edge.exporter.machine.doctor import examine; examine(); "
+    program += "print([name for name in sys.modules if 'qualcomm' in name])"
+    finished = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert finished.stdout.strip() == "[]"

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from vggt_edge.calibration.quantization.apply import Recipe, quantized
 from vggt_edge.calibration.scheme import SCHEMES
+from vggt_edge.runtimes.executorch.arm.build import PROCESSORS, ArmBuild
+from vggt_edge.runtimes.executorch.arm.session import ArmSession
 from vggt_edge.runtimes.executorch.assemble import Assembled, assemble
 from vggt_edge.runtimes.executorch.model_file import Border, write_model_file
 from vggt_edge.runtimes.executorch.pieces import Pieces, cut
@@ -37,13 +39,18 @@ def assembled(model: nn.Module, x: Tensor, *, external: bool = False) -> Assembl
     return assemble(pieces, lower_pieces(pieces.pieces), x, external=external)
 
 
-def executed(made: Assembled, x: Tensor, folder: Path) -> Tensor:
-    """The one output, as ExecuTorch computes it."""
+def written(made: Assembled, x: Tensor, shape: tuple[int, ...], folder: Path) -> Path:
+    """``folder`` with a program of one output of that shape."""
     with (folder / "vggt.pte").open("wb") as stream:
         made.manager.write_to_file(stream)
     made.manager.write_tensor_data_to_file(str(folder))
-    write_model_file(folder, (Border("x", tuple(x.shape)),), (Border("y", ()),), made.planned_bytes)
-    session = ExecuTorchSession(folder)
+    write_model_file(folder, (Border("x", tuple(x.shape)),), (Border("y", shape),), made.planned_bytes)
+    return folder
+
+
+def executed(made: Assembled, x: Tensor, folder: Path) -> Tensor:
+    """The one output, as ExecuTorch computes it."""
+    session = ExecuTorchSession(written(made, x, (), folder))
     (array,) = session.run({"x": x.numpy()}).values()
     session.close()
     return torch.from_numpy(array)
@@ -82,6 +89,27 @@ def test_a_layer_computes_what_the_simulation_does(name: str, scheme: str, tmp_p
     assert made.undelegated == ()
     with torch.no_grad():
         assert distance(executed(made, x, tmp_path), layer(x)) < 1e-4
+
+
+ARM = ArmBuild.of_android().availability()
+
+
+@pytest.mark.skipif(not ARM.ok, reason=f"{ARM.reason}: {ARM.remedy}")
+@pytest.mark.parametrize("feature", PROCESSORS)
+@pytest.mark.parametrize(
+    ("name", "scheme"),
+    [*((name, "w8a8d") for name in ("linear", "convolution", "patches", "transposed")), ("linear", "w4a8d")],
+)
+def test_a_layer_computes_it_on_the_processor_of_a_phone_too(
+    name: str, scheme: str, feature: str, tmp_path: Path
+) -> None:
+    """By the kernels for dot products, for i8mm and for SME, in QEMU."""
+    torch.manual_seed(0)
+    layer, x = LAYERS[name](scheme)
+    with torch.no_grad():
+        expected = layer(x)
+    folder = written(assembled(layer, x), x, tuple(expected.shape), tmp_path)
+    assert distance(torch.from_numpy(ArmSession(folder, feature).run({"x": x.numpy()})["y"]), expected) < 1e-4
 
 
 @pytest.mark.parametrize("before", [nn.ReLU(), nn.Sequential(nn.Conv2d(32, 32, 1), nn.ReLU()), nn.Flatten(2)])
