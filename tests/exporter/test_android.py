@@ -176,7 +176,7 @@ def test_a_bundle_is_validated_on_the_processors_of_its_device(vggt_edge: Run, b
     validated = vggt_edge("validate", bundle, "--execute", "arm", "--json")
     assert validated.code in (0, 4), validated.err
     if validated.code == 0:
-        subjects = {row["subject"] for row in validated.document["rows"]}
+        subjects = {row["subject"] for row in validated.document["result"]["rows"]}
         assert {"executorch", "executorch-arm-dotprod", "executorch-arm-i8mm"} <= subjects
         assert "executorch-arm-sme" not in subjects
     assert not any("arm" in one.subject for one in read_manifest(bundle).judged_with)
