@@ -20,6 +20,8 @@ from vggt_edge.runtimes.executorch.pieces import RESTORES, Piece
 _aten, _decomposed, _torchao = torch.ops.aten, torch.ops.quantized_decomposed, torch.ops.torchao
 Rule: TypeAlias = Callable[..., Any]
 Rules: TypeAlias = Mapping[Any, Rule]
+# The stored tensors, by name, that the rule of a node needs: partitioners take no computed operand for a weight.
+Constants: TypeAlias = Callable[[Node, GraphModule], Sequence[tuple[str, Tensor]]]
 # Attention in groups of heads whose score matrix takes no more: a global block of VGGT-1B at 2 x 518 x 518 would need
 # 483 MB for one.
 SCORES_BYTES = 64 * 2**20
@@ -27,9 +29,12 @@ _SIGN_GAIN = 1e30
 _EPS = 1e-5
 
 
-def rewrite(piece: Piece, rules: Rules | None = None) -> ExportedProgram:
-    """The same computation for XNNPACK; weights keep their names behind ``source.``. rules: of another delegate."""
-    rewritten = _Rewritten(piece.module, RULES if rules is None else rules)
+def rewrite(piece: Piece, rules: Rules | None = None, constants: Constants | None = None) -> ExportedProgram:
+    """The same computation for XNNPACK; weights keep their names behind ``source.``.
+
+    rules, constants: those of another delegate.
+    """
+    rewritten = _Rewritten(piece.module, rules or RULES, constants or _constants_of)
     with torch.no_grad():
         program = torch.export.export(rewritten, piece.examples, strict=False)
     for node in program.graph.nodes:
@@ -41,12 +46,12 @@ def rewrite(piece: Piece, rules: Rules | None = None) -> ExportedProgram:
 class _Rewritten(nn.Module):
     """Runs the piece operator by operator under the rules; holds the constants that they bring in."""
 
-    def __init__(self, source: GraphModule, rules: Rules) -> None:
+    def __init__(self, source: GraphModule, rules: Rules, constants: Constants) -> None:
         super().__init__()
         self.source, self.rules = source, rules
         for node in source.graph.nodes:
             if node.target in rules:
-                for name, tensor in _constants_of(node, source):
+                for name, tensor in constants(node, source):
                     self.register_buffer(name, tensor)
 
     def forward(self, *inputs: Tensor) -> Any:
@@ -54,11 +59,15 @@ class _Rewritten(nn.Module):
 
 
 def _constants_of(node: Node, source: GraphModule) -> Sequence[tuple[str, Tensor]]:
-    """What a rule needs as a stored tensor: the partitioner takes no other operand for a weight or a zero point."""
     if node.target is _aten.layer_norm.default:
         width = int(node.args[1][-1])  # type: ignore[index, arg-type]
         eps = float(node.args[4]) if len(node.args) > 4 else _EPS  # type: ignore[arg-type]
         return (f"mean_{width}", torch.full((1, width), 1 / width)), (_eps_name(eps), torch.tensor([eps]))
+    return zero_points(node, source)
+
+
+def zero_points(node: Node, source: GraphModule) -> Sequence[tuple[str, Tensor]]:
+    """The zeros that the rules for stored weights need."""
     if node.target in RESTORES:
         index = 1 if node.target is _decomposed.dequantize_per_channel.default else 2
         scale = node.args[index]

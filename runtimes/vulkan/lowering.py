@@ -18,7 +18,7 @@ from vggt_edge.runtimes.executorch.pieces import Piece, cut
 from vggt_edge.runtimes.executorch.rewrite import rewrite
 from vggt_edge.runtimes.executorch.sdk import ALIGNMENT, operator_name, quiet, sdk
 from vggt_edge.runtimes.vulkan.payload import Operation, operations
-from vggt_edge.runtimes.vulkan.rewrite import RULES, restored
+from vggt_edge.runtimes.vulkan.rewrite import RULES, constants_of, restored
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ def lower_program(program: ExportedProgram) -> LoweredProgram:
     (piece,) = cut(program, lambda path: "").pieces
     piece = restored(piece)
     with quiet(), _root_level():
-        edge = _delegated(rewrite(piece, RULES))
+        edge = _delegated(rewrite(piece, RULES, constants_of))
         module = edge.exported_program().graph_module
         delegates = tuple(operations(bytes(one.processed_bytes)) for _, one in module.named_children())
         wanted = sdk("exir").ExecutorchBackendConfig(segment_alignment=ALIGNMENT)

@@ -18,13 +18,16 @@ from torch.nn import functional
 
 from vggt_edge.runtimes.executorch.pieces import RESTORES, Piece
 from vggt_edge.runtimes.executorch.rewrite import RULES as XNNPACK_RULES
-from vggt_edge.runtimes.executorch.rewrite import Rules
+from vggt_edge.runtimes.executorch.rewrite import Rules, zero_points
 
 _aten, _torchao = torch.ops.aten, torch.ops.torchao
 # The kernel of packed 4-bit weights works in tiles of four channels, of its input and of its output.
 TILE = 4
 # Behind a first clamp nothing exceeds this in FP16, which ends at 65504; below its inverse a sign fades to zero.
 _SIGN_GAIN = 2.0**14
+# GELU is 0 below the negative of this and the identity above it, in FP16 and in FP32. The kernel takes the tanh of the
+# cube of its argument: from 10.1 on a tanh that is a quotient of exponentials overflows in FP32 and gives NaN.
+_GELU_BOUND = 10.0
 
 
 def packs(weight: Tensor) -> bool:
@@ -128,12 +131,61 @@ def _sign(x: Tensor) -> Tensor:
 
 
 def _in_four(function: Any) -> Any:
-    """Element by element, in the four dimensions that such kernels go up to."""
+    """Element by element, in the four dimensions that such kernels go up to.
+
+    ExecuTorch joins two views that have only such operators between them. The product with one keeps them apart.
+    """
 
     def rule(owner: Any, x: Tensor) -> Tensor:
-        return function(x if x.dim() <= 4 else x.reshape(-1, *x.shape[-3:])).view(x.shape)  # type: ignore[no-any-return]
+        if x.dim() <= 4:
+            return function(x)  # type: ignore[no-any-return]
+        return (function(x.reshape(-1, *x.shape[-3:])) * 1.0).view(x.shape)  # type: ignore[no-any-return]
 
     return rule
+
+
+def _gelu(owner: Any, x: Tensor) -> Tensor:
+    """With an argument that no driver's tanh turns into NaN."""
+    return functional.gelu(torch.clamp(x, -_GELU_BOUND, _GELU_BOUND)) + functional.relu(x - _GELU_BOUND)
+
+
+def _layer_norm(
+    owner: Any,
+    x: Tensor,
+    shape: Sequence[int],
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    eps: float = 1e-5,
+    *_: object,
+) -> Tensor:
+    """With a weight and a bias: the kernel refuses to go without."""
+    weight = owner.get_buffer(_filled_name("ones", shape)) if weight is None else weight
+    bias = owner.get_buffer(_filled_name("zeros", shape)) if bias is None else bias
+    return functional.layer_norm(x, list(shape), weight, bias, eps)
+
+
+def _filled_name(what: str, shape: Sequence[int]) -> str:
+    return f"norm_{what}_{'_'.join(map(str, shape))}"
+
+
+def constants_of(node: Node, source: GraphModule) -> Sequence[tuple[str, Tensor]]:
+    """The stored tensors that the rule of a node needs."""
+    if node.target is not _aten.layer_norm.default:
+        return zero_points(node, source)
+    shape: list[int] = list(node.args[1])  # type: ignore[arg-type]
+    return (_filled_name("ones", shape), torch.ones(shape)), (_filled_name("zeros", shape), torch.zeros(shape))
+
+
+def _resize(
+    owner: Any, x: Tensor, size: Sequence[int] | None, align_corners: bool, scales: Sequence[float] | None = None
+) -> Tensor:
+    """With aligned corners the kernel divides by the side less one: a side of one is the first of two."""
+    if not align_corners or size is None or 1 not in size:
+        return _aten.upsample_bilinear2d.vec(x, size, align_corners, scales)  # type: ignore[no-any-return]
+    resized = _aten.upsample_bilinear2d.vec(x, [max(side, 2) for side in size], True, None)
+    for dimension, side in zip((2, 3), size, strict=True):
+        resized = _aten.slice.Tensor(resized, dimension, 0, side)
+    return resized  # type: ignore[no-any-return]
 
 
 def _linear(owner: Any, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -176,6 +228,9 @@ RULES: Rules = {
     _aten.sign.default: _in_four(_sign),
     _aten.abs.default: _in_four(torch.abs),
     _aten.exp.default: _in_four(torch.exp),
+    _aten.gelu.default: _gelu,
+    _aten.layer_norm.default: _layer_norm,
+    _aten.upsample_bilinear2d.vec: _resize,
     _aten.conv2d.default: _image_by_image(_aten.conv2d.default),
     _aten.conv_transpose2d.input: _image_by_image(_aten.conv_transpose2d.input),
     _torchao.choose_qparams_affine.default: _no_scale,

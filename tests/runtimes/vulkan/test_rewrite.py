@@ -7,12 +7,14 @@ from collections.abc import Callable
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.fx import Interpreter
+from torch.nn import functional
 
 from vggt_edge.calibration.quantization.apply import Recipe, quantized
 from vggt_edge.calibration.scheme import SCHEMES
 from vggt_edge.runtimes.executorch.pieces import Piece, cut
 from vggt_edge.runtimes.executorch.rewrite import rewrite
-from vggt_edge.runtimes.vulkan.rewrite import RULES, packs, restored
+from vggt_edge.runtimes.vulkan.rewrite import RULES, constants_of, packs, restored
 
 ATEN, TORCHAO = torch.ops.aten, torch.ops.torchao
 
@@ -52,10 +54,14 @@ def piece_of(module: nn.Module, x: Tensor) -> Piece:
 
 def rewritten(module: nn.Module, x: Tensor) -> tuple[Tensor, set[object]]:
     """(what the rewritten module computes, its operators)."""
-    program = rewrite(restored(piece_of(module, x)), RULES)
+    program = program_of(module, x)
     with torch.no_grad():
         (found,) = program.module()(x)
     return found, {node.target for node in program.graph.nodes if node.op == "call_function"}
+
+
+def program_of(module: nn.Module, x: Tensor) -> torch.export.ExportedProgram:
+    return rewrite(restored(piece_of(module, x)), RULES, constants_of)
 
 
 def distance(found: Tensor, expected: Tensor) -> float:
@@ -141,3 +147,59 @@ def test_the_sign_stays_within_fp16() -> None:
     halves = torch.clamp(torch.clamp(x, -1, 1) * 2.0**14, -1, 1)
     assert torch.equal(found, torch.sign(x.float()))
     assert torch.equal(halves.float(), found)
+
+
+@pytest.mark.parametrize("norm", [nn.LayerNorm(8, elementwise_affine=False, eps=1e-6), nn.LayerNorm(8, bias=False)])
+def test_a_layer_norm_has_stored_weights(norm: nn.LayerNorm) -> None:
+    """The runtime refuses one without weight or bias; with ones and zeros it is bit-equal."""
+    torch.manual_seed(0)
+    x = torch.randn(2, 3, 8)
+    program = program_of(norm, x)
+    (node,) = (one for one in program.graph.nodes if one.target is ATEN.layer_norm.default)
+    assert all(one.op == "placeholder" for one in node.args[2:4])
+    with torch.no_grad():
+        (found,) = program.module()(x)
+        assert torch.equal(found, norm(x))
+
+
+def naive_tanh(x: Tensor) -> Tensor:
+    return (torch.exp(2 * x) - 1) / (torch.exp(2 * x) + 1)
+
+
+class NaiveDriver(Interpreter):
+    """Runs a program as ExecuTorch's kernels do on a driver whose tanh is a quotient of exponentials."""
+
+    def call_function(self, target: object, args: tuple[Tensor, ...], kwargs: dict[str, object]) -> Tensor:
+        if target is not ATEN.gelu.default:
+            return super().call_function(target, args, kwargs)  # type: ignore[no-any-return, arg-type]
+        (x,) = args
+        return 0.5 * x * (1 + naive_tanh(0.7978845 * (x + 0.044715 * x**3)))
+
+
+def test_gelu_is_right_on_a_driver_with_a_naive_tanh() -> None:
+    """Where the plain one gives NaN; on a good driver nothing changes."""
+    x = torch.cat([torch.linspace(-30, 30, 601), torch.tensor([-264.0, 143.0])])
+    found, _ = rewritten(Applied(functional.gelu), x)
+    assert distance(found, functional.gelu(x)) < 1e-7
+    plain = torch.export.export(Applied(functional.gelu), (x,))
+    assert NaiveDriver(plain.graph_module).run(x)[0].isnan().any()
+    cured = NaiveDriver(program_of(Applied(functional.gelu), x).graph_module).run(x)[0]
+    torch.testing.assert_close(cured, functional.gelu(x), atol=5e-4, rtol=0)  # tanh stands for erf
+
+
+@pytest.mark.parametrize("size", [(1, 5), (5, 1), (1, 1), (7, 9)])
+@pytest.mark.parametrize("sides", [(3, 4), (1, 4), (1, 1)])
+def test_a_resize_never_goes_to_a_side_of_one(sides: tuple[int, int], size: tuple[int, int]) -> None:
+    """With aligned corners the runtime divides by the side less one."""
+    torch.manual_seed(0)
+    x = torch.randn(2, 3, *sides)
+
+    def resize(x: Tensor) -> Tensor:
+        return functional.interpolate(x, size=size, mode="bilinear", align_corners=True)
+
+    program = program_of(Applied(resize), x)
+    shapes = [one.meta["val"].shape for one in program.graph.nodes if one.target is ATEN.upsample_bilinear2d.vec]
+    assert shapes
+    assert all(1 not in shape[2:] for shape in shapes)
+    (found,) = program.module()(x)
+    assert torch.equal(found, resize(x))
