@@ -29,6 +29,7 @@ _OPTIONAL = (
     "group_sizes",
     "on_request",
     "power_modes",
+    "texture_limit",
     "throughput_ops_per_s",
 )
 _OPTIONAL_MEMORY = ("usable_share", "usable_reason")
@@ -90,6 +91,7 @@ class DeviceProfile:
     usable_memory_bytes: what weights and activations of the model may take together, for the reason given.
     layer_overhead_us: fixed cost of one layer beside arithmetic and traffic (launch, synchronisation).
     features: hardware features by name (``dotprod``, ``dla``, ``int8_compute``) that backends and audits may ask for.
+    texture_limit: texels along each side of a 3D texture (Vulkan's ``maxImageDimension3D``); None: the runtime's own.
     """
 
     schema_version: int
@@ -114,6 +116,7 @@ class DeviceProfile:
     toolchain: Toolchain
     tolerances: Tolerances
     power_modes: tuple[str, ...]
+    texture_limit: int | None = None
 
     @property
     def runnable(self) -> tuple[str, ...]:
@@ -231,6 +234,7 @@ def _profile(table: Table) -> DeviceProfile:
         toolchain=_toolchain(table.table("toolchain")),
         tolerances=_tolerances(table.table("tolerances")),
         power_modes=table.texts("power_modes") if table.has("power_modes") else (),
+        texture_limit=_texture_limit(table),
     )
     if not profile.schemes:
         table.fail("schemes", "is empty", "at least one scheme, the preferred one first")
@@ -263,6 +267,10 @@ def _compute_capability(table: Table) -> str | None:
     if not table.has("compute_capability"):
         return None
     return table.text("compute_capability", 'a CUDA compute capability such as "8.7"', r"\d{1,2}\.\d")
+
+
+def _texture_limit(table: Table) -> int | None:
+    return table.integer("texture_limit", at_least=256, at_most=65536) if table.has("texture_limit") else None
 
 
 def _throughput(profile: Table) -> Mapping[str, float]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -38,7 +38,7 @@ from vggt_edge.runtimes.executorch import kit_files
 from vggt_edge.runtimes.executorch.arm.build import PROCESSORS, ArmBuild
 from vggt_edge.runtimes.executorch.arm.session import ArmSession
 from vggt_edge.runtimes.executorch.files import FOLDER, MODEL_FILE, PROGRAM, WEIGHTS
-from vggt_edge.runtimes.executorch.model_file import Border, write_model_file
+from vggt_edge.runtimes.executorch.model_file import Border, borders_of, write_model_file
 from vggt_edge.runtimes.executorch.sdk import (
     NAME,
     availability,
@@ -169,7 +169,7 @@ def _make(graph: AnnotatedGraph, plan: PrecisionPlan, folder: Path, *, external:
     check_constants(lowered)
     assembled = _assembled(program, pieces, lowered, external=external)
     _write(assembled, folder, external=external)
-    borders = _borders(program, graph)
+    borders = borders_of(program, graph)
     write_model_file(folder, *borders, assembled.planned_bytes)
     return _Made(
         _lowering_check(folder, lowered, assembled, time.perf_counter() - began),
@@ -206,17 +206,6 @@ def _write(assembled: Assembled, folder: Path, *, external: bool) -> None:
     if external:
         assembled.manager.write_tensor_data_to_file(str(folder))
     write_program(assembled.manager, folder / PROGRAM)
-
-
-def _borders(program: ExportedProgram, graph: AnnotatedGraph) -> tuple[tuple[Border, ...], tuple[Border, ...]]:
-    nodes = {node.name: node for node in program.graph.nodes}
-    signature = program.graph_signature
-
-    def borders(names: Sequence[str], given: Sequence[Any]) -> tuple[Border, ...]:
-        pairs = zip(names, given, strict=True)
-        return tuple(Border(name, tuple(nodes[str(node)].meta["val"].shape)) for name, node in pairs)
-
-    return borders(graph.input_names, signature.user_inputs), borders(graph.output_names, signature.user_outputs)
 
 
 def _lowering_check(folder: Path, lowered: Sequence[LoweredPiece], assembled: Assembled, seconds: float) -> Check:

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter, ValidationError
 
 from vggt_edge.devices.errors import InputError
+from vggt_edge.runtimes.base import AnnotatedGraph
 from vggt_edge.runtimes.common.kit import sha256, write_bytes
 from vggt_edge.runtimes.executorch.files import MODEL_FILE, PROGRAM, WEIGHTS
+
+if TYPE_CHECKING:  # a session reads the file without torch
+    from torch.export import ExportedProgram
 
 SCHEMA_VERSION = 1
 
@@ -40,6 +45,18 @@ class ModelFile:
 
 
 _ADAPTER = TypeAdapter(ModelFile)
+
+
+def borders_of(program: ExportedProgram, graph: AnnotatedGraph) -> tuple[tuple[Border, ...], tuple[Border, ...]]:
+    """(inputs, outputs): a program itself knows them by their place alone."""
+    nodes = {node.name: node for node in program.graph.nodes}
+    signature = program.graph_signature
+
+    def borders(names: Sequence[str], given: Sequence[Any]) -> tuple[Border, ...]:
+        pairs = zip(names, given, strict=True)
+        return tuple(Border(name, tuple(nodes[str(node)].meta["val"].shape)) for name, node in pairs)
+
+    return borders(graph.input_names, signature.user_inputs), borders(graph.output_names, signature.user_outputs)
 
 
 def write_model_file(folder: Path, inputs: tuple[Border, ...], outputs: tuple[Border, ...], planned_bytes: int) -> None:

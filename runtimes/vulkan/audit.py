@@ -14,8 +14,10 @@ from vggt_edge.calibration.scheme import SCHEMES, Activation
 from vggt_edge.runtimes.base import Finding, Realised
 from vggt_edge.runtimes.common.audit import LinearPrecision, audit, place
 from vggt_edge.runtimes.executorch.pieces import Piece
+from vggt_edge.runtimes.vulkan import checks
+from vggt_edge.runtimes.vulkan.graph import VulkanGraph
 from vggt_edge.runtimes.vulkan.lowering import LoweredProgram
-from vggt_edge.runtimes.vulkan.payload import FLOATING, PACKED, Operation, half_key, packed_key
+from vggt_edge.runtimes.vulkan.payload import FLOATING, PACKED, half_key, packed_key
 from vggt_edge.runtimes.vulkan.rewrite import packs
 
 # What the GPU computes where a plan asks for something else: it does not quantize activations, and has no kernel for
@@ -42,12 +44,13 @@ class Layer:
     packable: bool
 
 
-def layers(piece: Piece, found: Sequence[Operation]) -> Iterator[Layer]:
-    """Every layer with a weight of the model. 0 bits: no operator of the graph reads that weight."""
+def layers(piece: Piece, graphs: Sequence[VulkanGraph]) -> Iterator[Layer]:
+    """Every layer with a weight of the model. 0 bits: no operator of the graphs reads that weight."""
     names: dict[str, set[str]] = defaultdict(set)
-    for operation in found:
-        for key in operation.keys:
-            names[key].add(operation.name)
+    for graph in graphs:
+        for call in graph.calls:
+            for key in graph.keys(call):
+                names[key].add(call.name)
     for node in piece.module.graph.nodes:
         if node.target in _LAYERS:
             yield _layer(piece, node, names)
@@ -71,9 +74,8 @@ def audit_program(lowered: LoweredProgram, plan: PrecisionPlan, blocks: Sequence
 
     ``LoweringError`` lists the layers that hold something else than ``HELD`` says of their assignment.
     """
-    operators = [one for delegate in lowered.delegates for one in delegate]
     found: dict[str, list[tuple[Layer, str]]] = defaultdict(list)
-    for layer in layers(lowered.piece, operators):
+    for layer in layers(lowered.piece, lowered.delegates):
         block, path = place(layer.target.rpartition(".")[0], blocks)
         found[block].append((layer, path))
     asked = tuple(_held(one, found[one.block]) for one in plan.assignments)
@@ -103,8 +105,9 @@ def _answer(realised: Realised, assignment: Assignment) -> Realised:
 
 
 def findings(lowered: LoweredProgram, fp32_blocks: Sequence[str]) -> tuple[Finding, ...]:
-    """What is left to the CPU, and blocks whose values may not fit the FP16 that the delegate computes in."""
-    return (*_left(lowered), *_narrow(fp32_blocks))
+    """What is left to the CPU, what not every phone runs, and blocks whose values FP16 may not hold."""
+    portable = (one for graph in lowered.delegates for one in checks.findings(graph))
+    return (*_left(lowered), *portable, *_narrow(fp32_blocks))
 
 
 def _left(lowered: LoweredProgram) -> Iterator[Finding]:

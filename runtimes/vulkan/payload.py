@@ -1,15 +1,11 @@
-"""What a serialized Vulkan graph holds: operators, and the stored tensors that each of them reads."""
+"""Which operators of a serialized Vulkan graph hold a weight, and under which key the graph stores it."""
 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
-
-from vggt_edge.runtimes.executorch.sdk import sdk
 
 PACKED = "et_vk.linear_q4gsw.default"
 # Products with an FP16 weight: as written, and as ExecuTorch joins them with what follows.
@@ -23,24 +19,9 @@ FLOATING = frozenset(
 )
 
 
-@dataclass(frozen=True)
-class Operation:
-    """One operator of the graph. keys: SHA-256 of the stored tensors among its operands."""
-
-    name: str
-    keys: frozenset[str]
-
-
-def operations(payload: bytes) -> tuple[Operation, ...]:
-    """In the order in which the delegate runs them."""
-    serialization = sdk("backends.vulkan.serialization.vulkan_graph_serialize")
-    graph = serialization.flatbuffer_to_vk_graph(serialization.extract_vk_flatbuffer(payload))
-    return tuple(Operation(call.name, frozenset(_keys(graph, call.args))) for call in graph.chain)
-
-
-def _keys(graph: Any, places: list[int]) -> list[str]:
-    held = (getattr(graph.values[place].value, "constant_id", -1) for place in places)
-    return [graph.constants[index].named_key for index in held if index >= 0]
+def weight_key(weight: Tensor) -> str:
+    """Of a weight as ``restored`` leaves it: integers of 4 bits in two dimensions, or floating point."""
+    return half_key(weight) if weight.is_floating_point() else packed_key(weight)
 
 
 def packed_key(weight: Tensor) -> str:

@@ -27,7 +27,7 @@ TILE = 4
 _SIGN_GAIN = 2.0**14
 # GELU is 0 below the negative of this and the identity above it, in FP16 and in FP32. The kernel takes the tanh of the
 # cube of its argument: from 10.1 on a tanh that is a quotient of exponentials overflows in FP32 and gives NaN.
-_GELU_BOUND = 10.0
+GELU_BOUND = 10.0
 
 
 def packs(weight: Tensor) -> bool:
@@ -146,7 +146,7 @@ def _in_four(function: Any) -> Any:
 
 def _gelu(owner: Any, x: Tensor) -> Tensor:
     """With an argument that no driver's tanh turns into NaN."""
-    return functional.gelu(torch.clamp(x, -_GELU_BOUND, _GELU_BOUND)) + functional.relu(x - _GELU_BOUND)
+    return functional.gelu(torch.clamp(x, -GELU_BOUND, GELU_BOUND)) + functional.relu(x - GELU_BOUND)
 
 
 def _layer_norm(

@@ -3,8 +3,9 @@
 ``android.py [--target NAME] [--precisions P ...] [--work DIR] [--checkpoint FILE] [--export "MORE OPTIONS"]``: one
 ``vggt-edge export`` per precision, each a process of its own; then all programs run in turns, each in a worker of its
 own, and two tables in Markdown come out. Latency is of this CPU: its ratios say something about kernels, nothing about
-a phone. With the random checkpoint of ``vggt-edge bench --write-random-checkpoint`` sizes, times and memory are those
-of VGGT-1B.
+a phone. For a target of the Vulkan backend (``--target android-gpu``) one table comes out: sizes, times, and what the
+interpreter of Vulkan graphs made of each program; nothing here times a GPU. With the random checkpoint of ``vggt-edge
+bench --write-random-checkpoint`` sizes, times and memory are those of VGGT-1B.
 """
 
 from __future__ import annotations
@@ -23,8 +24,12 @@ from typing import Any
 import numpy as np
 from measure import Run, format_seconds, format_size, number, run_measured, table
 
+from vggt_edge.devices.profile import load_profile
+
 PRECISIONS = ("fp32", "w8a8d", "w4a8d", "mixed")
-LOWERING, RUNNING = "ExecuTorch lowering", "ExecuTorch run"
+GPU_PRECISIONS = ("fp16", "w4a16", "mixed")
+LOWERING, RUNNING, GPU_LOWERING = "ExecuTorch lowering", "ExecuTorch run", "Vulkan lowering"
+OUTPUTS = ("pose_enc", "depth", "depth_conf", "points", "points_conf")
 
 
 @dataclass(frozen=True)
@@ -34,14 +39,15 @@ class Exported:
     precision: str
     run: Run
     bundle: Path
+    backend: str = "executorch"
 
     def check(self, name: str) -> dict[str, Any]:
-        lowered = json.loads((self.bundle / "lowered-executorch.json").read_text())
+        lowered = json.loads((self.bundle / f"lowered-{self.backend}.json").read_text())
         return next(one["figures"] for one in lowered["checks"] if one["name"] == name)
 
-    def figure(self, output: str, metric: str, against: str) -> float | None:
+    def figure(self, output: str, metric: str, against: str, subject: str = "executorch") -> float | None:
         rows = json.loads((self.bundle / "validation.json").read_text())["rows"]
-        wanted = ("executorch", output, metric, against)
+        wanted = (subject, output, metric, against)
         keys = ("subject", "output", "metric", "against")
         return next((row["value"] for row in rows if tuple(row[key] for key in keys) == wanted), None)
 
@@ -60,7 +66,8 @@ def export(arguments: argparse.Namespace, precision: str) -> Exported:
     if arguments.checkpoint is not None:
         command += ["--model", str(arguments.checkpoint)]
     print("$", shlex.join(command), file=sys.stderr)
-    return Exported(precision, run_measured(command, arguments.work / f"{precision}.log"), bundle)
+    run = run_measured(command, arguments.work / f"{precision}.log")
+    return Exported(precision, run, bundle, load_profile(arguments.target).runtime)
 
 
 def latencies_ms(bundles: Mapping[str, Path], rounds: int) -> dict[str, list[float]]:
@@ -89,8 +96,7 @@ def sizes(done: Sequence[Exported]) -> Iterator[str]:
     rows = []
     for one in done:
         lowering, running = one.check(LOWERING), one.check(RUNNING)
-        outputs = ("pose_enc", "depth", "depth_conf", "points", "points_conf")
-        parity = [value for name in outputs if (value := one.figure(name, "sqnr_db", "simulation")) is not None]
+        parity = [value for name in OUTPUTS if (value := one.figure(name, "sqnr_db", "simulation")) is not None]
         rows.append(
             (
                 one.precision,
@@ -104,6 +110,36 @@ def sizes(done: Sequence[Exported]) -> Iterator[str]:
                 format_size(running["peak_memory_bytes"]),
                 number(one.figure("pose_enc", "auc30_drop", "ground_truth"), ".2f"),
                 f"{min(parity):.1f} dB" if parity else "-",
+                one.run.described(),
+            )
+        )
+    return table(header, rows)
+
+
+def gpu_sizes(done: Sequence[Exported]) -> Iterator[str]:
+    """SQNR in dB of the saved program, interpreted, against the simulation: in FP32 / with FP16 between operations."""
+    header = ("precision", "program", "operations", "packed linears", "undelegated", "lowering", "whole export",
+              "peak memory", *OUTPUTS, "ended")  # fmt: skip
+    rows = []
+    for one in done:
+        lowering = one.check(GPU_LOWERING)
+        parity = (
+            " / ".join(
+                number(one.figure(name, "sqnr_db", "simulation", f"vulkan-{kind}"), ".1f") for kind in ("fp32", "fp16")
+            )
+            for name in OUTPUTS
+        )
+        rows.append(
+            (
+                one.precision,
+                format_size(lowering["program_bytes"]),
+                str(lowering["delegated_operations"]),
+                str(lowering["packed_linears"]),
+                str(lowering["undelegated_operations"]),
+                format_seconds(lowering["seconds"]),
+                format_seconds(one.run.wall_s),
+                format_size(one.run.peak_bytes),
+                *parity,
                 one.run.described(),
             )
         )
@@ -133,7 +169,7 @@ def named(text: str) -> tuple[str, Path]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--target", default="android")
-    parser.add_argument("--precisions", nargs="+", default=PRECISIONS, choices=PRECISIONS)
+    parser.add_argument("--precisions", nargs="+", choices=sorted({*PRECISIONS, *GPU_PRECISIONS}))
     parser.add_argument("--work", type=Path, default=Path("runs/android"))
     parser.add_argument("--checkpoint", type=Path, help="another model than vggt-mini")
     parser.add_argument("--export", default="", help="more options of `vggt-edge export`, in one string")
@@ -144,6 +180,8 @@ def main() -> None:
         help="other bundles that are timed in the same rounds, such as those of an older version",
     )  # fmt: skip
     arguments = parser.parse_args()
+    on_gpu = load_profile(arguments.target).runtime == "vulkan"
+    arguments.precisions = arguments.precisions or (GPU_PRECISIONS if on_gpu else PRECISIONS)
     arguments.work.mkdir(parents=True, exist_ok=True)
     if arguments.reuse:
         bundles = {name: arguments.work / f"out-{name}" for name in arguments.precisions} | dict(arguments.beside)
@@ -154,7 +192,9 @@ def main() -> None:
     for one in done:
         if one not in made:
             print(f"{one.precision}: {one.run.described()}, no bundle; see {arguments.work}", file=sys.stderr)
-    if made:
+    if made and on_gpu:
+        print("\n".join(gpu_sizes(made)))
+    elif made:
         bundles = {one.precision: one.bundle for one in made} | dict(arguments.beside)
         print("\n".join((*sizes(made), "", *latency(latencies_ms(bundles, arguments.rounds)))))
 

@@ -1,4 +1,4 @@
-"""The whole line for the GPU of a phone: lowered with Vulkan, judged without it, and honest about that."""
+"""The whole line for the GPU of a phone: lowered for Vulkan, interpreted, and honest about what has not run."""
 
 from __future__ import annotations
 
@@ -32,11 +32,24 @@ def test_a_mix_for_the_gpu_is_lowered_whole_and_not_run(vggt_edge: Run, tmp_path
     assert checks["Vulkan lowering"]["figures"]["delegates"] == 1
     assert checks["Vulkan run"]["status"] == "not_run"
     rows = json.loads((out / "validation.json").read_text())["rows"]
-    assert [row["status"] for row in rows if row["subject"] == "vulkan"] == ["not_run"]
+    (device,) = (row for row in rows if row["subject"] == "vulkan")
+    assert device["status"] == "not_run"
+    assert "there is no kit for it" in device["reason"]
     assert {"simulation", "onnxruntime"} <= {row["subject"] for row in rows}
     assert "ExecuTorch (Vulkan)" in (out / "report.html").read_text()
-    assert {"vulkan/README.md", "vulkan/vggt.pte"} <= {entry.path for entry in read_manifest(out).files}
+    assert worst(rows, "vulkan-fp32") > 70
+    assert worst(rows, "vulkan-fp16") > 50
+    assert checks["Vulkan static check"]["status"] == "passed"
+    assert {"vulkan/README.md", "vulkan/model.json", "vulkan/vggt.pte"} <= {
+        entry.path for entry in read_manifest(out).files
+    }
     assert vggt_edge("verify", out).code == 0
+
+
+def worst(rows: list[dict[str, Any]], subject: str) -> float:
+    """The lowest SQNR of a subject's outputs against the simulation."""
+    wanted = ("sqnr_db", "simulation", subject)
+    return float(min(row["value"] for row in rows if (row["metric"], row["against"], row["subject"]) == wanted))
 
 
 def test_what_the_gpu_does_not_hold_is_refused_before_any_work(vggt_edge: Run, tmp_path: Path) -> None:

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
 from torch import Tensor, nn
@@ -15,7 +17,7 @@ from torch.nn import functional
 from vggt_edge.calibration.plan import Assignment, PrecisionPlan
 from vggt_edge.calibration.quantization.apply import Recipe, quantized
 from vggt_edge.calibration.scheme import SCHEMES
-from vggt_edge.devices.errors import InputError, LoweringError, ResourceError, ToolchainError
+from vggt_edge.devices.errors import InputError, LoweringError, ResourceError
 from vggt_edge.devices.profile import DeviceProfile, resolve
 from vggt_edge.exporter.graph.annotate import annotate
 from vggt_edge.runtimes.base import AnnotatedGraph, Lowered
@@ -108,14 +110,15 @@ def narrow(tmp_path_factory: pytest.TempPathFactory) -> tuple[Lowered, Path]:
 def test_all_of_a_block_and_a_head_goes_to_one_delegate(narrow: tuple[Lowered, Path]) -> None:
     """Linears of 4 bits as the packed operator, also where the layer runs twice."""
     lowered, folder = narrow
-    check, run = lowered.checks
+    check, static, run = lowered.checks
     assert check.status == "passed"
     assert check.figures["delegates"] == 1
     assert check.figures["undelegated_operations"] == 0
     assert check.figures["packed_linears"] == 4
     assert check.figures["program_bytes"] == (folder / "vulkan" / "vggt.pte").stat().st_size
-    assert run.status == "not_run"
-    assert "no Vulkan runtime" in run.detail
+    assert (static.status, run.status) == ("passed", "not_run")
+    assert static.figures["operations"] == check.figures["delegated_operations"]
+    assert "no Vulkan implementation has run this program" in run.detail
 
 
 def test_what_is_held_is_said_block_by_block(narrow: tuple[Lowered, Path]) -> None:
@@ -135,8 +138,10 @@ def test_a_block_that_may_overflow_is_a_finding(narrow: tuple[Lowered, Path]) ->
 
 def test_the_files_say_what_goes_in_and_out(narrow: tuple[Lowered, Path]) -> None:
     lowered, folder = narrow
-    assert lowered.files == ("vulkan/README.md", "vulkan/vggt.pte")
+    assert lowered.files == ("vulkan/README.md", "vulkan/model.json", "vulkan/vggt.pte")
     text = (folder / "vulkan" / "README.md").read_text()
+    assert "no Vulkan implementation has run this program" in text.splitlines()[2]
+    assert "There is no app kit for it" in text
     assert "| in | x | (2, 6, 32) |" in text
     assert "| out | values | (1, 2, 8, 12, 4) |" in text
 
@@ -174,15 +179,35 @@ def test_a_large_model_is_left_out(tmp_path: Path) -> None:
         BACKEND.lower(graph_of("fp16", "fp16"), plan, phone(), tmp_path)
 
 
-def test_nothing_here_runs_it(narrow: tuple[Lowered, Path], tmp_path: Path) -> None:
-    """No executor, and an error that says where it would run."""
+def test_the_saved_program_is_interpreted(narrow: tuple[Lowered, Path], tmp_path: Path) -> None:
+    """In FP32 it computes what the model computes, with scales stored in FP16; FP16 rounds on top of that."""
     _, folder = narrow
-    assert BACKEND.executors() == ()
-    with pytest.raises(ToolchainError, match="does not run here") as caught:
-        BACKEND.open(folder)
-    assert "executor_runner" in caught.value.remedy
-    with pytest.raises(InputError, match="no program"):
+    torch.manual_seed(1)
+    x = torch.randn(2, TOKENS, WIDTH)
+    with torch.no_grad():
+        expected = dict(zip(("pose", "values"), Model("w4a16", "w4a16")(x), strict=True))
+    half, full = BACKEND.executors()
+    assert (half.subject, full.subject) == ("vulkan-fp16", "vulkan-fp32")
+    found = {one.subject: one.open(folder).run({"x": x.numpy()}) for one in (half, full)}
+    assert min(sqnr_db(found["vulkan-fp32"][name], expected[name]) for name in expected) > 65
+    assert 45 < min(sqnr_db(found["vulkan-fp16"][name], expected[name]) for name in expected) < 80
+    with pytest.raises(InputError, match=r"model.json"):
         BACKEND.open(tmp_path)
+
+
+def test_a_value_that_overflows_fp16_is_an_error(narrow: tuple[Lowered, Path]) -> None:
+    """Which names the operation."""
+    _, folder = narrow
+    huge = np.zeros((2, TOKENS, WIDTH), np.float32)
+    huge[0, 0, 0] = 65000
+    huge[0, 0, 1] = -65000
+    with pytest.raises(LoweringError, match=r"overflow FP16: \d+ aten\."):
+        BACKEND.open(folder).run({"x": huge * 1.005})
+
+
+def sqnr_db(found: npt.NDArray[np.float32], expected: Tensor) -> float:
+    exact = expected.double().numpy()
+    return float(10 * np.log10((exact**2).sum() / ((found - exact) ** 2).sum()))
 
 
 def test_keys_are_those_of_executorch() -> None:
