@@ -21,9 +21,10 @@ _IR_VERSION = 10  # the one of opset 21
 _NEURAL = {"Conv", "ConvTranspose", "Gelu", "Gemm", "LayerNormalization", "MatMul", "Resize", "Softmax"}
 _QDQ = {"DequantizeLinear", "QuantizeLinear"}
 _POINTWISE = {"Abs", "Add", "Clip", "Cos", "Div", "Equal", "Erf", "Exp", "Log", "Max", "Min", "Mul", "Neg", "Pow"}
-_POINTWISE |= {"Relu", "Sigmoid", "Sign", "Sin", "Softplus", "Sqrt", "Sub", "Tanh", "Where"}
+_POINTWISE |= {"Relu", "Round", "Sigmoid", "Sign", "Sin", "Softplus", "Sqrt", "Sub", "Tanh", "Where"}
 _MOVES = {"Cast", "CastLike", "Concat", "Constant", "ConstantOfShape", "Expand", "Flatten", "Gather", "Identity"}
-_MOVES |= {"ReduceMean", "ReduceSum", "Reshape", "Shape", "Slice", "Split", "Squeeze", "Transpose", "Unsqueeze"}
+_MOVES |= {"ReduceMax", "ReduceMean", "ReduceMin", "ReduceSum", "Reshape", "Shape", "Slice", "Split", "Squeeze"}
+_MOVES |= {"Transpose", "Unsqueeze"}
 #: The same in opset 21 as in opset 23.
 UNCHANGED = frozenset(_NEURAL | _QDQ | _POINTWISE | _MOVES)
 _REMEDY = "write the model without it, or add what it means in opset 21 to runtimes/common/opset.py"

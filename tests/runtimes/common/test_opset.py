@@ -14,7 +14,7 @@ from onnx import TensorProto
 
 from vggt_edge.devices.errors import LoweringError
 from vggt_edge.runtimes.common.audit import audit_onnx, linears
-from vggt_edge.runtimes.common.opset import UNCHANGED
+from vggt_edge.runtimes.common.opset import UNCHANGED, write_lowered
 from vggt_edge.runtimes.onnxruntime import open_onnx
 from vggt_edge.runtimes.tensorrt.prepare import prepare
 from vggt_edge.runtimes.tensorrt.rules import violations
@@ -56,6 +56,15 @@ def test_attention_is_written_out_with_the_same_results(
     assert {"frame_blocks.0/attn/Mul", "frame_blocks.0/attn/Softmax", "frame_blocks.0/attn/MatMul_1"} <= set(names)
     x = {"x": np.random.default_rng(0).standard_normal(SHAPE).astype(np.float32)}
     assert sqnr_db(open_onnx(prepared.path).run(x)["y"], open_onnx(source).run(x)["y"]) > 55
+
+
+def test_quantization_at_run_time_is_plain_opset_21(builder: Any, tmp_path: Path, save: Any) -> None:
+    """Scales and zero points are computed in the graph: what every export for Android holds."""
+    source = save23(builder, builder.fake_quantize_rows("frame_blocks.0", "x"), tmp_path, save)
+    write_lowered(source, tmp_path / "lowered.onnx")
+    x = {"x": np.random.default_rng(0).standard_normal(SHAPE).astype(np.float32)}
+    lowered, original = (open_onnx(path).run(x)["y"] for path in (tmp_path / "lowered.onnx", source))
+    np.testing.assert_array_equal(lowered, original)
 
 
 def test_writing_out_is_deterministic(builder: Any, tmp_path: Path, save: Any) -> None:
