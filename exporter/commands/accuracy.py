@@ -25,32 +25,42 @@ def accuracy(
     model: options.Model = None,
     schemes: Annotated[
         str | None,
-        typer.Option(metavar="LIST", help="Of w8a8,w8a8d,w4a16,w4a8d,w4a4d, separated by commas. Default: all."),
+        typer.Option(
+            metavar="LIST", help="Schemes to measure, separated by commas: w8a8,w8a8d,w4a16,w4a8d,w4a4d. Default: all."
+        ),
     ] = None,
     methods: Annotated[
         str | None,
         typer.Option(
-            metavar="LIST", help="Of rtn,smoothquant,awq,gptq,quarot,quantvggt,qvggt,ours. Default: all of them."
+            metavar="LIST",
+            help="Methods to measure: rtn,smoothquant,awq,gptq,quarot,quantvggt,qvggt,ours. Default: all.",
         ),
     ] = None,
-    seeds: Annotated[int, typer.Option(min=1, max=99, help="How many, each with calibration scenes of its own.")] = 3,
-    scene_count: Annotated[int, typer.Option(min=1, help="How many held-out scenes.")] = 64,
+    seeds: Annotated[
+        int, typer.Option(min=1, max=99, help="Number of seeds; each has its own calibration scenes.")
+    ] = 3,
+    scene_count: Annotated[int, typer.Option(min=1, help="Number of held-out scenes.")] = 64,
     calibration_scenes: Annotated[
-        int | None, typer.Option(min=1, help="How many to calibrate on. Default: as many as an export.")
+        int | None, typer.Option(min=1, help="Number of calibration scenes. Default: as many as an export uses.")
     ] = None,
     frames: options.Frames = None,
     planted: Annotated[
-        bool, typer.Option("--planted", help="Plant outliers in some channels first; FP32 stays as it is.")
+        bool, typer.Option("--planted", help="First enlarge some channels, without changing the FP32 outputs.")
     ] = False,
     ablation: Annotated[
-        bool, typer.Option("--ablation", help="Our method whole and without each of its parts, not the others.")
+        bool,
+        typer.Option(
+            "--ablation", help="Measure our method whole and without each of its parts, instead of the other methods."
+        ),
     ] = False,
     effort: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Of our method: fast, balanced or max. Default: balanced.")
+        str | None, typer.Option(metavar="NAME", help="Effort of our method: fast, balanced or max. Default: balanced.")
     ] = None,
     work: Annotated[
         Path | None,
-        typer.Option(metavar="FOLDER", help="Keep each result here, and measure only what it lacks. Default: none."),
+        typer.Option(
+            metavar="FOLDER", help="Folder that keeps each result; only missing ones are measured. Default: none."
+        ),
     ] = None,
     json: options.Json = False,
     log_level: options.Log = options.LogLevel.WARNING,

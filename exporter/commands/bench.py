@@ -32,16 +32,16 @@ def bench(
     context: typer.Context,
     model: options.Model = None,
     frames: options.Frames = None,
-    scene_count: Annotated[int, typer.Option("--scene-count", min=1, help="How many held-out scenes.")] = 64,
+    scene_count: Annotated[int, typer.Option("--scene-count", min=1, help="Number of held-out scenes.")] = 64,
     write_random_checkpoint: Annotated[
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="Measure nothing: write a checkpoint of VGGT-1B's shapes with random weights, for sizes and times.",
+            help="Write a checkpoint of VGGT-1B's shapes with random weights, for measuring sizes and times.",
         ),
     ] = None,
     width_divisor: Annotated[
-        int | None, typer.Option(metavar="1|2|4|8", help="Of the random checkpoint: a fraction of the true width.")
+        int | None, typer.Option(metavar="1|2|4|8", help="Divide the width of the random checkpoint by this number.")
     ] = None,
     seed: options.Seed = None,
     json: options.Json = False,

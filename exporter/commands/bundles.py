@@ -52,7 +52,7 @@ def verify(
 
 
 def inspect(
-    path: Annotated[Path, typer.Argument(help="A bundle, plan.json, stats.json, an ONNX file or an .mlpackage.")],
+    path: Annotated[Path, typer.Argument(help="Bundle, plan.json, stats.json, ONNX file or .mlpackage to show.")],
     json: options.Json = False,
     log_level: options.Log = options.LogLevel.WARNING,
 ) -> None:

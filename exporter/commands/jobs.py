@@ -23,9 +23,14 @@ Job = Callable[["ExportRequest", "Progress"], object]
 
 def register(app: typer.Typer) -> None:
     """Add the commands of this module to the command line."""
-    _add(app, "export", _export, "Calibrate, plan, lower, validate and bundle a model for a target.")
-    _add(app, "calibrate", _calibrate, "Observe the model on scenes; writes stats.json and stats.safetensors.")
-    _add(app, "plan", _plan, "Choose a scheme for every block; writes plan.json.")
+    _add(app, "export", _export, "Export a model for a device: calibrate, plan, lower, validate, and write a bundle.")
+    _add(
+        app,
+        "calibrate",
+        _calibrate,
+        "Record what flows through the model on your scenes; writes stats.json and stats.safetensors.",
+    )
+    _add(app, "plan", _plan, "Choose a precision for every block; writes plan.json.")
 
 
 def _export(request: ExportRequest, progress: Progress) -> object:
