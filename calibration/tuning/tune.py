@@ -8,7 +8,8 @@ disturbs the outputs least. So the search is for the task's objective, without a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -168,17 +169,18 @@ def tune(
     substitute = tuner.designed if parts.tokens == "designed" else None
     passes = 3 if parts.reconstruction else 2
     total = passes * len(model.stages())
-    for time in pulled_back(
-        model,
-        scenes,
-        tuner.seen,
-        tuner.finished,
-        seed=seed,
-        journal_folder=folder,
-        substitute=substitute,
-        values=values,
-    ):
-        report(replace(time, total=total))
+    with _named_weights(model):
+        for time in pulled_back(
+            model,
+            scenes,
+            tuner.seen,
+            tuner.finished,
+            seed=seed,
+            journal_folder=folder,
+            substitute=substitute,
+            values=values,
+        ):
+            report(replace(time, total=total))
     if parts.reconstruction:
         learning = Reconstruction(model, plan, stats, scenes, values, seed, on_learned or _ignored)
         for time in learning.run():
@@ -204,6 +206,17 @@ def _check(scenes: Sequence[Scene]) -> None:
                 expected="values in [0, 1]",
                 remedy="read the images again, or leave this scene out",
             )
+
+
+@contextmanager
+def _named_weights(model: WiredModel) -> Iterator[None]:
+    """Where something is not finite, the weight that is the cause says more than the output that it has reached."""
+    try:
+        yield
+    except InputError:
+        for path, module in model.named_modules():
+            check_weights(path, module)
+        raise
 
 
 def _ignored(index: int, stage: Stage) -> None:

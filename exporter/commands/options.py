@@ -219,3 +219,11 @@ Log: TypeAlias = Annotated[
     _option("--log-level", help="Messages on stderr: debug adds tracebacks, error hides progress. Default: warning."),
 ]
 Bundle: TypeAlias = Annotated[Path, typer.Argument(metavar="BUNDLE", help="Folder that `vggt-edge export` created.")]
+OptionalBundle: TypeAlias = Annotated[
+    Path | None,
+    typer.Argument(
+        metavar="[BUNDLE]",
+        help="Bundle whose runtimes to list: what judged it, and what the device has.",
+        show_default=False,
+    ),
+]
