@@ -6,33 +6,37 @@ import hashlib
 import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Literal
 
-from vggt_edge.calibration.scheme import SCHEMES, Activation, Scheme, scheme
+from vggt_edge.calibration.documents import Count, Finite, read_document
+from vggt_edge.calibration.scheme import SCHEMES, Scheme, scheme
 from vggt_edge.devices.errors import InputError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION: Literal[2] = 2
 
 
 @dataclass(frozen=True)
 class Assignment:
     """What one block gets. ``predicted_*`` are the planner's estimates, not measurements.
 
-    excluded: names, relative to the block, of linears that get the plan's ``excluded_scheme``.
+    excluded: names, relative to the block, of layers that are kept in the plan's ``kept_scheme``.
     """
 
     block: str
     scheme: str
     reason: str
-    predicted_error: float
-    weight_bytes: int
-    predicted_latency_ms: float
+    predicted_error: Finite
+    weight_bytes: Count
+    predicted_latency_ms: Finite
     excluded: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class PrecisionPlan:
-    """Total over the model's blocks. ``rest_scheme`` is what everything outside the blocks is stored as."""
+    """Total over the model's blocks.
+
+    rest_scheme: what everything outside the blocks is stored as. kept_scheme: what excluded layers are stored as.
+    """
 
     model_digest: str
     stats_digest: str
@@ -40,9 +44,10 @@ class PrecisionPlan:
     group_size: int
     assignments: tuple[Assignment, ...]
     rest_scheme: str = "fp16"
-    rest_bytes: int = 0
+    rest_bytes: Count = 0
+    kept_scheme: str = "fp16"
     notes: tuple[str, ...] = field(default=())
-    schema_version: int = SCHEMA_VERSION
+    schema_version: Literal[2] = SCHEMA_VERSION
 
     def assignment(self, block: str) -> Assignment:
         for assignment in self.assignments:
@@ -53,11 +58,13 @@ class PrecisionPlan:
     def scheme_of(self, block: str) -> Scheme:
         return SCHEMES[self.assignment(block).scheme]
 
-    @property
-    def excluded_scheme(self) -> Scheme:
-        """What excluded layers get: the rest scheme, or FP32 where that quantizes activations."""
-        rest = scheme(self.rest_scheme)
-        return rest if rest.activation is Activation.NONE else SCHEMES["fp32"]
+    def is_kept(self, block: str, path: str) -> bool:
+        """Whether the layer at ``path`` in ``block``, or what it is a part of, is excluded from the block's scheme."""
+        return any(f"{path}.".startswith(f"{name}.") for name in self.assignment(block).excluded)
+
+    def scheme_of_layer(self, block: str, path: str) -> Scheme:
+        """What the layer at ``path`` in ``block`` is asked to be: ``kept_scheme`` if it is kept, else the block's."""
+        return scheme(self.kept_scheme) if self.is_kept(block, path) else self.scheme_of(block)
 
     @property
     def weight_bytes(self) -> int:
@@ -78,29 +85,24 @@ class PrecisionPlan:
     @classmethod
     def from_json(cls, text: str, *, where: str = "plan.json") -> PrecisionPlan:
         """Read a plan back; ``InputError`` says which field is wrong."""
-        try:
-            raw: dict[str, Any] = json.loads(text)
-            if raw["schema_version"] != SCHEMA_VERSION:
-                raise ValueError(f"schema_version {raw['schema_version']}")
-            raw["assignments"] = tuple(
-                Assignment(**{**entry, "excluded": tuple(entry["excluded"])}) for entry in raw["assignments"]
-            )
-            raw["notes"] = tuple(raw["notes"])
-            plan = cls(**raw)
-        except (ValueError, KeyError, TypeError) as error:
-            raise InputError(
-                f"not a precision plan: {error}",
-                where=where,
-                expected=f"a plan of schema version {SCHEMA_VERSION}, as `vggt-edge plan` writes it",
-            ) from error
+        plan = read_document(
+            cls,
+            text,
+            what="a precision plan",
+            where=where,
+            expected=f"a plan of schema version {SCHEMA_VERSION}, as `vggt-edge plan` writes it",
+            remedy="make the plan anew with `vggt-edge plan`",
+        )
         plan.check_schemes(where)
         return plan
 
     def check_schemes(self, where: str) -> None:
-        for assignment in self.assignments:
-            if assignment.scheme not in SCHEMES:
+        """``InputError`` names what asks for a scheme that does not exist."""
+        asked = {f"block {one.block}": one.scheme for one in self.assignments}
+        for what, name in (asked | {"rest_scheme": self.rest_scheme, "kept_scheme": self.kept_scheme}).items():
+            if name not in SCHEMES:
                 raise InputError(
-                    f"block {assignment.block} asks for unknown scheme {assignment.scheme!r}",
+                    f"{what} asks for unknown scheme {name!r}",
                     where=where,
                     expected=f"one of: {', '.join(SCHEMES)}",
                 )

@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
-import math
 import os
 import re
 import stat
@@ -16,8 +15,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Literal
 
+from vggt_edge.calibration.documents import Count, Sha256, read_document
 from vggt_edge.calibration.plan import PrecisionPlan
 from vggt_edge.devices.errors import InputError, ResourceError
 from vggt_edge.exporter.device_result import DeviceResult, is_result, read_result
@@ -26,7 +26,7 @@ from vggt_edge.exporter.machine.runtimes import JudgedWith
 from vggt_edge.exporter.machine.usage import Timing, peak_memory_bytes
 from vggt_edge.exporter.steps.cache import StepCache
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION: Literal[1] = 1
 MANIFEST = "manifest.json"
 PLAN, STATS = "plan.json", "stats.json"
 _ALWAYS = (
@@ -43,7 +43,6 @@ _ALWAYS = (
 _MAX_MANIFEST_BYTES = 64 << 20
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _NO_RIGHT = (errno.EACCES, errno.EPERM, errno.EROFS)
-_SHA256 = re.compile(r"[0-9a-f]{64}")
 _EXPECTED = f"a manifest of schema version {SCHEMA_VERSION}, as `vggt-edge export` writes it"
 
 
@@ -52,8 +51,8 @@ class FileEntry:
     """One file of a bundle. path: relative to the bundle, with forward slashes."""
 
     path: str
-    size_bytes: int
-    sha256: str
+    size_bytes: Count
+    sha256: Sha256
 
 
 @dataclass(frozen=True)
@@ -88,12 +87,12 @@ class Manifest:
     digests: Mapping[str, str]
     tools: Mapping[str, str]
     command: tuple[str, ...]
-    peak_memory_bytes: int
+    peak_memory_bytes: Count
     files: tuple[FileEntry, ...]
     random_weights: str = ""
     timings: tuple[Timing, ...] = ()
     judged_with: tuple[JudgedWith, ...] = ()
-    schema_version: int = SCHEMA_VERSION
+    schema_version: Literal[1] = SCHEMA_VERSION
 
     @property
     def size_bytes(self) -> int:
@@ -105,29 +104,8 @@ class Manifest:
     @classmethod
     def from_json(cls, text: str, *, where: str = MANIFEST) -> Manifest:
         """Read a manifest back. ``InputError`` for a wrong field, and for a path that leaves the bundle."""
-        try:
-            raw = json.loads(text)
-            if raw["schema_version"] != SCHEMA_VERSION:
-                raise ValueError(f"schema_version {raw['schema_version']!r}")
-            files = tuple(_entry(item) for item in raw.pop("files"))
-            manifest = cls(
-                model=_text(raw.pop("model")),
-                target=_text(raw.pop("target")),
-                digests=_texts(raw.pop("digests")),
-                tools=_texts(raw.pop("tools")),
-                command=tuple(_text(argument) for argument in raw.pop("command")),
-                peak_memory_bytes=_count(raw.pop("peak_memory_bytes")),
-                files=files,
-                random_weights=_text(raw.pop("random_weights", "")),
-                timings=tuple(_timing(item) for item in raw.pop("timings", ())),
-                judged_with=tuple(_judged_with(item) for item in raw.pop("judged_with", ())),
-                schema_version=raw.pop("schema_version"),
-            )
-            if raw:
-                raise ValueError(f"unknown fields {sorted(raw)}")
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise InputError(f"not a bundle manifest: {error}", where=where, expected=_EXPECTED) from error
-        _check_paths(files, where)
+        manifest = read_document(cls, text, what="a bundle manifest", where=where, expected=_EXPECTED)
+        _check_paths(manifest.files, where)
         return manifest
 
 
@@ -313,45 +291,6 @@ def _fault(bundle: Path, entry: FileEntry) -> str:
         return "" if file_sha256(path) == entry.sha256 else "has changed (sha256 differs)"
     except OSError as error:
         return f"cannot be read: {error.strerror}"
-
-
-def _text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise TypeError(f"{value!r} is not a text")
-    return value
-
-
-def _texts(value: Any) -> dict[str, str]:
-    return {_text(key): _text(item) for key, item in value.items()}
-
-
-def _count(value: Any) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-        raise TypeError(f"{value!r} is not a count")
-    return value
-
-
-def _timing(raw: Any) -> Timing:
-    if set(raw) != {"step", "seconds", "forward_seconds"}:
-        raise ValueError(f"timing {raw!r:.80}")
-    return Timing(_text(raw["step"]), _seconds(raw["seconds"]), _seconds(raw["forward_seconds"]))
-
-
-def _judged_with(raw: Any) -> JudgedWith:
-    return JudgedWith(**_texts(raw))
-
-
-def _seconds(value: Any) -> float:
-    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value < math.inf:
-        raise TypeError(f"{value!r} is not a time")
-    return float(value)
-
-
-def _entry(raw: Any) -> FileEntry:
-    entry = FileEntry(_text(raw["path"]), _count(raw["size_bytes"]), _text(raw["sha256"]))
-    if not _SHA256.fullmatch(entry.sha256):
-        raise ValueError(f"{entry.path}: {entry.sha256!r} is not a sha256")
-    return entry
 
 
 def _check_paths(files: tuple[FileEntry, ...], where: str) -> None:

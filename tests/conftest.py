@@ -139,11 +139,20 @@ def uniform_plan() -> Callable[..., PrecisionPlan]:
     """A plan that gives every block of the model the same scheme."""
     from vggt_edge.calibration.plan import Assignment, PrecisionPlan
 
-    def make(model: VGGT, scheme: str, *, rest_scheme: str = "fp16", excluded: tuple[str, ...] = ()) -> PrecisionPlan:
+    def make(
+        model: VGGT,
+        scheme: str,
+        *,
+        rest_scheme: str = "fp16",
+        kept_scheme: str = "fp16",
+        excluded: tuple[str, ...] = (),
+    ) -> PrecisionPlan:
         assignments = tuple(
             Assignment(name, scheme, "test", 0.0, 0, 0.0, excluded if "blocks" in name else ())
             for name in model.blocks()
         )
-        return PrecisionPlan("model", "stats", "none", 64, assignments, rest_scheme=rest_scheme)
+        return PrecisionPlan(
+            "model", "stats", "none", 64, assignments, rest_scheme=rest_scheme, kept_scheme=kept_scheme
+        )
 
     return make

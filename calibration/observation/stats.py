@@ -7,23 +7,28 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import Field
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
+from vggt_edge.calibration.documents import Count, Finite, Sha256, read_document
 from vggt_edge.calibration.quantization.quantize import FP16_MAX
 from vggt_edge.devices.errors import InputError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION: Literal[1] = 1
 PERCENTILES = (99.0, 99.9, 99.99, 99.999)
 HEADROOM_MARGIN = 4.0  # samples see part of the range only: two bits are kept free below the FP16 maximum
 JSON_NAME, ARRAYS_NAME = "stats.json", "stats.safetensors"
+_EXPECTED = f"statistics of schema version {SCHEMA_VERSION}, as `vggt-edge calibrate` writes them"
+_REMEDY = "run `vggt-edge calibrate` again"
+_Percentiles: TypeAlias = Annotated[tuple[Finite, ...], Field(min_length=len(PERCENTILES), max_length=len(PERCENTILES))]
 
 
 @dataclass(frozen=True)
@@ -44,10 +49,10 @@ class TensorStats:
 
     layer: str
     group: str
-    minimum: float
-    maximum: float
-    percentiles: tuple[float, ...]
-    count: int
+    minimum: Finite
+    maximum: Finite
+    percentiles: _Percentiles
+    count: Count
 
     @property
     def key(self) -> str:
@@ -69,7 +74,7 @@ class BlockRange:
     """
 
     block: str
-    absmax: float
+    absmax: Finite
     operation: str
 
 
@@ -82,7 +87,7 @@ class CalibrationStats:
     tensors: tuple[TensorStats, ...]
     block_ranges: tuple[BlockRange, ...]
     channel_absmax: Mapping[str, npt.NDArray[np.float32]]
-    schema_version: int = SCHEMA_VERSION
+    schema_version: Literal[1] = SCHEMA_VERSION
 
     def of_layer(self, layer: str) -> tuple[TensorStats, ...]:
         """The token groups that reached ``layer``; ``KeyError`` if it was not observed."""
@@ -130,56 +135,58 @@ class CalibrationStats:
 
     @classmethod
     def load(cls, folder: Path) -> CalibrationStats:
-        """Read what ``save`` wrote. ``InputError`` names the file that is missing, corrupt or does not match."""
-        path = folder / JSON_NAME
-        try:
-            raw = json.loads(path.read_text())
-            stats = _parse(raw, _load_arrays(folder / ARRAYS_NAME))
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise _unusable(path, f"not calibration statistics: {error}") from error
-        if stats._arrays_digest() != raw.get("arrays_sha256"):
+        """Read what ``save`` wrote. ``InputError`` names the file, and the field or array, that is wrong."""
+        stored = _read_json(folder / JSON_NAME)
+        stats = cls(
+            model_digest=stored.model_digest,
+            samples=stored.samples,
+            tensors=stored.tensors,
+            block_ranges=stored.block_ranges,
+            channel_absmax=_load_arrays(folder / ARRAYS_NAME, stored.tensors),
+        )
+        if stats._arrays_digest() != stored.arrays_sha256:
             raise _unusable(folder / ARRAYS_NAME, f"the arrays are not those that {JSON_NAME} was written with")
         return stats
 
 
+@dataclass(frozen=True)
+class _Stored:
+    """What ``stats.json`` holds."""
+
+    model_digest: str
+    schema_version: Literal[1]
+    samples: tuple[Sample, ...]
+    tensors: tuple[TensorStats, ...]
+    block_ranges: tuple[BlockRange, ...]
+    arrays_sha256: Sha256
+
+
 def _unusable(path: Path, what: str) -> InputError:
-    return InputError(
-        what,
-        where=str(path),
-        expected=f"statistics of schema version {SCHEMA_VERSION}, as `vggt-edge calibrate` writes them",
-        remedy="run `vggt-edge calibrate` again",
+    return InputError(what, where=str(path), expected=_EXPECTED, remedy=_REMEDY)
+
+
+def _read_json(path: Path) -> _Stored:
+    try:
+        text = path.read_bytes()
+    except OSError as error:
+        raise _unusable(path, f"the statistics cannot be read: {error.strerror}") from error
+    return read_document(
+        _Stored, text, what="calibration statistics", where=str(path), expected=_EXPECTED, remedy=_REMEDY
     )
 
 
-def _load_arrays(path: Path) -> dict[str, npt.NDArray[np.float32]]:
+def _load_arrays(path: Path, tensors: Sequence[TensorStats]) -> dict[str, npt.NDArray[np.float32]]:
+    """By key of a tensor; ``InputError`` for one that is missing, too many, or no list of magnitudes."""
     try:
-        return dict(load_file(path))
+        arrays = dict(load_file(path))
     except (OSError, SafetensorError) as error:
         raise _unusable(path, f"the per-channel arrays cannot be read: {error}") from error
-
-
-def _parse(raw: dict[str, Any], arrays: dict[str, npt.NDArray[np.float32]]) -> CalibrationStats:
-    """Strict: an unknown, missing or wrongly typed field is an error."""
-    fields = {"model_digest", "schema_version", "samples", "tensors", "block_ranges", "arrays_sha256"}
-    if not isinstance(raw, dict) or set(raw) != fields:
-        raise ValueError(f"fields differ from {sorted(fields)}")
-    if raw["schema_version"] != SCHEMA_VERSION:
-        raise ValueError(f"schema_version {raw['schema_version']}")
-    tensors = tuple(_tensor(entry) for entry in raw["tensors"])
-    if sorted(tensor.key for tensor in tensors) != sorted(arrays):
-        raise ValueError(f"{ARRAYS_NAME} does not hold one array for each tensor")
-    return CalibrationStats(
-        model_digest=str(raw["model_digest"]),
-        samples=tuple(Sample(**entry) for entry in raw["samples"]),
-        tensors=tensors,
-        block_ranges=tuple(BlockRange(**entry) for entry in raw["block_ranges"]),
-        channel_absmax=arrays,
-    )
-
-
-def _tensor(entry: dict[str, Any]) -> TensorStats:
-    tensor = TensorStats(**{**entry, "percentiles": tuple(entry["percentiles"])})
-    figures = (tensor.minimum, tensor.maximum, *tensor.percentiles)
-    if len(tensor.percentiles) != len(PERCENTILES) or not all(np.isfinite(figure) for figure in figures):
-        raise ValueError(f"{tensor.key}: wants {len(PERCENTILES)} percentiles and finite figures")
-    return tensor
+    different = sorted({tensor.key for tensor in tensors} ^ set(arrays))
+    if different:
+        raise _unusable(path, f"not one array for each tensor of {JSON_NAME}: {', '.join(different[:5])}")
+    for key, array in arrays.items():
+        if array.dtype != np.float32 or array.ndim != 1 or not array.size:
+            raise _unusable(path, f"array {key!r} is {array.dtype} {list(array.shape)} instead of float32 [channels]")
+        if not bool(np.isfinite(array).all()) or bool((array < 0).any()):
+            raise _unusable(path, f"array {key!r} holds something else than finite magnitudes")
+    return arrays

@@ -21,7 +21,10 @@ LOSSLESS = "fp32"
 
 @dataclass(frozen=True)
 class PlanContext:
-    """What a plan records besides the choice. rest_bytes: of what lies outside the blocks, under ``rest_scheme``."""
+    """What a plan records besides the choice.
+
+    rest_bytes: of what lies outside the blocks, under ``rest_scheme``. kept_scheme: of excluded layers.
+    """
 
     model_digest: str
     stats_digest: str
@@ -29,6 +32,7 @@ class PlanContext:
     group_size: int
     rest_bytes: int
     rest_scheme: str = "fp16"
+    kept_scheme: str = "fp16"
 
 
 def candidate_schemes(block: BlockCost, profile: DeviceProfile) -> tuple[str, ...]:
@@ -40,10 +44,12 @@ def rest_scheme(precision: str, profile: DeviceProfile) -> str:
     """What the layers outside the blocks get: 8 bits where the device has them without int8 inputs, else 16.
 
     The camera head's modulation alone would else be a tenth of a 4-bit vggt-mini. A device that has neither gets 8 bits
-    with inputs that are quantized at run time, and FP32 where those are not asked for. precision: a scheme, or
-    ``mixed``.
+    with inputs that are quantized at run time, and FP32 where those are not asked for. A model in FP32 is so as a
+    whole. precision: a scheme, or ``mixed``.
     """
-    narrow = precision not in (LOSSLESS, "fp16")
+    if precision == LOSSLESS:
+        return LOSSLESS
+    narrow = precision != "fp16"
     if narrow and "w8a16" in profile.schemes:
         return "w8a16"
     if {"fp16", "w8a16"} & set(profile.schemes):
@@ -128,6 +134,7 @@ def plan_mixed(candidates: Sequence[Candidate], budget: Budget, context: PlanCon
         assignments=tuple(_assignment(one, explain.reason(one, options[one.block])) for one in chosen),
         rest_scheme=context.rest_scheme,
         rest_bytes=context.rest_bytes,
+        kept_scheme=context.kept_scheme,
         notes=tuple(notes),
     )
 
@@ -172,6 +179,7 @@ def plan_uniform(
         assignments=tuple(assignments),
         rest_scheme=context.rest_scheme,
         rest_bytes=context.rest_bytes,
+        kept_scheme=context.kept_scheme,
         notes=tuple(notes),
     )
 

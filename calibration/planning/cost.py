@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
@@ -98,8 +98,12 @@ def conv_scheme(name: str) -> str:
 
 
 def block_scheme(block: BlockCost, name: str) -> str:
-    """The scheme that a request for ``name`` means for this block: what its layers get where none has that form."""
-    forms = {_layer_scheme(replace(layer, pinned=None), name).name for layer in block.layers}
+    """The scheme that a request for ``name`` means for this block: what its layers get where none has that form.
+
+    Pinned layers do not count, unless there are no others.
+    """
+    following = [layer for layer in block.layers if layer.pinned is None] or block.layers
+    forms = {_layer_scheme(layer, name).name for layer in following}
     return forms.pop() if len(forms) == 1 else scheme(name).name
 
 

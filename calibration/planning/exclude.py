@@ -68,21 +68,19 @@ def is_whole(block: BlockCost, excluded: Mapping[str, tuple[str, ...]]) -> bool:
     return len(excluded.get(block.name, ())) == len(block.layers)
 
 
-def record(plan: PrecisionPlan, excluded: Mapping[str, tuple[str, ...]], kept: str) -> PrecisionPlan:
+def record(plan: PrecisionPlan, blocks: Iterable[BlockCost], excluded: Mapping[str, tuple[str, ...]]) -> PrecisionPlan:
     """The plan with the exclusions in its assignments and their reasons."""
-    return replace(
-        plan, assignments=tuple(_recorded(one, excluded.get(one.block, ()), kept) for one in plan.assignments)
-    )
+    whole = {block.name for block in blocks if is_whole(block, excluded)}
+    bits = scheme(plan.kept_scheme).weight_bits
+    assignments = (_recorded(one, excluded.get(one.block, ()), one.block in whole, bits) for one in plan.assignments)
+    return replace(plan, assignments=tuple(assignments))
 
 
-def _recorded(assignment: Assignment, layers: tuple[str, ...], kept: str) -> Assignment:
+def _recorded(assignment: Assignment, layers: tuple[str, ...], whole: bool, bits: int) -> Assignment:
     if not layers:
         return assignment
-    bits = scheme(kept).weight_bits
-    if assignment.scheme == kept:
-        return replace(assignment, reason=f"kept at {bits} bits by --exclude")
     reason = f"{assignment.reason}; --exclude keeps {', '.join(layers)} at {bits} bits"
-    return replace(assignment, reason=reason, excluded=layers)
+    return replace(assignment, reason=f"kept at {bits} bits by --exclude" if whole else reason, excluded=layers)
 
 
 def _relative(block: str, layer: str) -> str:

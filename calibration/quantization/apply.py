@@ -202,7 +202,7 @@ def planned_layers(
 ) -> dict[str, nn.Module]:
     """The layers that ``plan`` gives one stage, by their path in its module, which is left as it is.
 
-    A layer outside the blocks gets the plan's rest scheme, one that an assignment excludes the plan's excluded scheme.
+    A layer outside the blocks gets the plan's rest scheme, one that an assignment excludes the plan's kept scheme.
     ``InputError`` when plan, statistics and model do not belong together, or for weights that are not finite.
     """
     every, rest = model.blocks(), _rest_scheme(plan)
@@ -210,10 +210,10 @@ def planned_layers(
     inside = {id(layer) for block in every.values() for layer in layers_of(block).values()}
     found: dict[str, nn.Module] = {}
     for name in stage.blocks:
-        excluded = _checked_exclusions(name, every[name], plan)
+        _check_exclusions(name, every[name], plan)
         prefix = f"{paths[id(every[name])]}." if paths[id(every[name])] else ""
         for path, layer in layers_of(every[name]).items():
-            wanted = plan.excluded_scheme if path in excluded else plan.scheme_of(name)
+            wanted = plan.scheme_of_layer(name, path)
             found[prefix + path] = replacement(layer, f"{name}.{path}", wanted, plan.group_size, stats)
     names = {id(module): name for name, module in model.named_modules()}
     for path, layer in layers_of(stage.module).items():
@@ -250,13 +250,11 @@ def _rest_scheme(plan: PrecisionPlan) -> Scheme:
     return rest
 
 
-def _checked_exclusions(name: str, block: nn.Module, plan: PrecisionPlan) -> frozenset[str]:
-    excluded = frozenset(plan.assignment(name).excluded)
-    unknown = sorted(excluded - set(layers_of(block)))
+def _check_exclusions(name: str, block: nn.Module, plan: PrecisionPlan) -> None:
+    unknown = sorted(set(plan.assignment(name).excluded) - set(layers_of(block)))
     if unknown:
         raise InputError(
             f"block {name} excludes layers that it does not have: {', '.join(unknown)}",
             where="plan",
             expected=f"some of: {', '.join(layers_of(block))}",
         )
-    return excluded

@@ -29,6 +29,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from vggt_edge.calibration.documents import Finite, read_document
 from vggt_edge.calibration.observation.collect import images_of
 from vggt_edge.calibration.scenes.scene import Scene
 from vggt_edge.calibration.stages.journal import FileJournal, MemoryJournal
@@ -70,8 +71,8 @@ class Sampling:
     names: tuple[str, ...]
     digests: tuple[str, ...]
     seed: int
-    drop_share: float
-    scores: tuple[float, ...]
+    drop_share: Finite
+    scores: tuple[Finite, ...]
     dropped: tuple[int, ...]
     clusters: tuple[int, ...]
     chosen: tuple[int, ...]
@@ -84,6 +85,18 @@ class Sampling:
     def to_json(self) -> str:
         """Canonical: the same bytes for the same sampling."""
         return json.dumps(asdict(self), indent=1, sort_keys=True) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str, *, where: str = "sampling.json") -> Sampling:
+        """Read a sampling back; ``InputError`` says which field is wrong."""
+        return read_document(
+            cls,
+            text,
+            what="a choice of scenes",
+            where=where,
+            expected="the file that `vggt-edge calibrate` writes",
+            remedy="calibrate again without --resume",
+        )
 
 
 def sample(

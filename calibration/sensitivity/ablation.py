@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
+from vggt_edge.calibration.documents import Finite
 from vggt_edge.calibration.metrics.output import Output, scale_of
 from vggt_edge.calibration.observation.collect import images_of
 from vggt_edge.calibration.observation.stats import CalibrationStats
@@ -40,8 +41,8 @@ class Sensitivity:
 
     block: str
     scheme: str
-    error: float
-    per_output: Mapping[str, float]
+    error: Finite
+    per_output: Mapping[str, Finite]
 
 
 def huber(residual: Tensor) -> Tensor:

@@ -76,7 +76,7 @@ class Reconstruction:
         for name in stage.blocks:
             assignment, prefix = self.plan.assignment(name), paths[id(blocks[name])]
             for path, layer in layers_of(blocks[name]).items():
-                if path not in assignment.excluded:
+                if not self.plan.is_kept(name, path):
                     real = scheme(realised_scheme(layer, assignment.scheme, self.plan.group_size))
                     yield f"{name}.{path}", f"{prefix}.{path}".lstrip("."), layer, real
 

@@ -305,8 +305,7 @@ class Tuner:
         return {id(self.model.get_submodule(unit.path)): unit for unit in self.model.wiring().units}
 
     def _tuned_layers(self, name: str, block: nn.Module) -> dict[str, nn.Module]:
-        excluded = self.plan.assignment(name).excluded
-        return {path: layer for path, layer in layers_of(block).items() if path not in excluded}
+        return {path: layer for path, layer in layers_of(block).items() if not self.plan.is_kept(name, path)}
 
     def _realised(self, name: str, layer: nn.Module) -> Scheme:
         return scheme(realised_scheme(layer, self.plan.assignment(name).scheme, self.plan.group_size))

@@ -5,14 +5,16 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 
+from vggt_edge.calibration.documents import Seconds
+
 
 @dataclass(frozen=True)
 class Timing:
     """One step. forward_seconds: of ``seconds``, what the model's own forward passes took."""
 
     step: str
-    seconds: float
-    forward_seconds: float
+    seconds: Seconds
+    forward_seconds: Seconds
 
 
 def peak_memory_bytes() -> int:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pydantic import TypeAdapter
 
+from vggt_edge.calibration.documents import read_document
 from vggt_edge.calibration.observation.stats import CalibrationStats
 from vggt_edge.calibration.plan import PrecisionPlan
 from vggt_edge.devices.errors import VggtEdgeError
@@ -76,7 +77,19 @@ def _lowered(
         (folder / lowered_file(one.name)).write_bytes(_LOWERED.dump_json(lowered, indent=2))
 
     folder = job.cache.run(f"lower-{one.name}", key, make)
-    return LoweredFolder(folder, _LOWERED.validate_json((folder / lowered_file(one.name)).read_bytes()))
+    return LoweredFolder(folder, read_lowered(folder / lowered_file(one.name)))
+
+
+def read_lowered(path: Path) -> Lowered:
+    """What a backend said of its artifact; ``InputError`` says which field is wrong."""
+    return read_document(
+        Lowered,
+        path.read_bytes(),
+        what="a record of a lowering",
+        where=str(path),
+        expected="the file that `vggt-edge export` writes",
+        remedy="export again without --resume",
+    )
 
 
 def reason_of(error: VggtEdgeError) -> str:

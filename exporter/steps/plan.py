@@ -33,6 +33,7 @@ def make_plan(job: Job, stats: CalibrationStats, sensitivities: tuple[Sensitivit
         group_size=request.group_size,
         rest_bytes=rest_bytes(job.form, rest_scheme(request.precision, job.profile)),
         rest_scheme=rest_scheme(request.precision, job.profile),
+        kept_scheme=kept_scheme(job.profile),
     )
     budget = Budget(request.max_memory_bytes, request.max_latency_ms, request.max_accuracy_drop)
     if request.precision == "mixed":
@@ -48,6 +49,6 @@ def make_plan(job: Job, stats: CalibrationStats, sensitivities: tuple[Sensitivit
         plan = plan_uniform(job.blocks, request.precision, job.profile, context, errors)
         check_budget(plan, budget)
         plan = fitted(plan, job.blocks, job.profile)
-    plan = record(plan, job.excluded, kept_scheme(job.profile))
+    plan = record(plan, job.blocks, job.excluded)
     plan.check_total(job.model.blocks())
     return plan

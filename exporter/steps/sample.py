@@ -5,13 +5,9 @@ from __future__ import annotations
 from importlib.metadata import version
 from pathlib import Path
 
-from pydantic import TypeAdapter
-
 from vggt_edge.calibration.observation.stats import CalibrationStats
 from vggt_edge.calibration.scenes.sampling import Sampling, sample
 from vggt_edge.exporter.steps.context import SAMPLING, Job
-
-_SAMPLING = TypeAdapter(Sampling)
 
 
 def sample_step(job: Job) -> Job:
@@ -34,7 +30,8 @@ def sample_step(job: Job) -> Job:
             found = sample(job.model, pool, wanted, job.request.seed, folder=state, on_stage=on_stage)
         (folder / SAMPLING).write_text(found.to_json())
 
-    sampling = _SAMPLING.validate_json((job.cache.run("sample", key, make) / SAMPLING).read_bytes())
+    path = job.cache.run("sample", key, make) / SAMPLING
+    sampling = Sampling.from_json(path.read_text(), where=str(path))
     dropped = ", ".join(sampling.names[index] for index in sampling.dropped) or "none"
     job.progress.note(f"{wanted} of {len(pool)} scenes chosen to calibrate on; dropped as outliers: {dropped}")
     return job.on(job.scenes.sampled(sampling))

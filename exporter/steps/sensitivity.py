@@ -6,6 +6,7 @@ from pathlib import Path
 
 from pydantic import TypeAdapter
 
+from vggt_edge.calibration.documents import read_document
 from vggt_edge.calibration.observation.stats import CalibrationStats
 from vggt_edge.calibration.sensitivity.ablation import Sensitivity, measure
 from vggt_edge.calibration.sensitivity.probes import estimate
@@ -59,9 +60,21 @@ def sensitivity_step(job: Job, model: Model, stats: CalibrationStats) -> tuple[S
         found = method(job.cache.unfinished("sensitivity", key))
         (folder / SENSITIVITY).write_bytes(sensitivities_json(found))
 
-    return _SENSITIVITIES.validate_json((job.cache.run("sensitivity", key, make) / SENSITIVITY).read_bytes())
+    return read_sensitivities(job.cache.run("sensitivity", key, make) / SENSITIVITY)
 
 
 def sensitivities_json(found: tuple[Sensitivity, ...]) -> bytes:
     """What ``sensitivity.json`` holds."""
     return _SENSITIVITIES.dump_json(found, indent=2)
+
+
+def read_sensitivities(path: Path) -> tuple[Sensitivity, ...]:
+    """What ``sensitivities_json`` wrote; ``InputError`` says which field is wrong."""
+    return read_document(
+        tuple[Sensitivity, ...],
+        path.read_bytes(),
+        what="a list of sensitivities",
+        where=str(path),
+        expected="the file that `vggt-edge plan` writes",
+        remedy="plan or export again without --resume",
+    )

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from enum import StrEnum
-from typing import Any
+from typing import Literal
 
+from vggt_edge.calibration.documents import Finite, read_document
 from vggt_edge.devices.errors import InputError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION: Literal[1] = 1
 FP32 = "fp32"
 ALL = "all"  # in the place of an output: the subject as a whole
 
@@ -37,8 +38,8 @@ class Row:
     metric: str
     against: str
     status: Status
-    value: float | None = None
-    tolerance: float | None = None
+    value: Finite | None = None
+    tolerance: Finite | None = None
     tolerance_key: str = ""
     reason: str = ""
 
@@ -59,7 +60,7 @@ class ValidationReport:
     ground_truth_scenes: tuple[str, ...]
     rows: tuple[Row, ...]
     notes: tuple[str, ...] = ()
-    schema_version: int = SCHEMA_VERSION
+    schema_version: Literal[1] = SCHEMA_VERSION
 
     @property
     def subjects(self) -> tuple[str, ...]:
@@ -102,35 +103,31 @@ class ValidationReport:
     @classmethod
     def from_json(cls, text: str, *, where: str = "validation.json") -> ValidationReport:
         """Read a report back; ``InputError`` says what is wrong with it."""
-        try:
-            raw: dict[str, Any] = json.loads(text)
-            if raw["schema_version"] != SCHEMA_VERSION:
-                raise ValueError(f"schema_version {raw['schema_version']!r}")
-            report = cls(
-                scenes=tuple(raw["scenes"]),
-                ground_truth_scenes=tuple(raw["ground_truth_scenes"]),
-                rows=tuple(_row(entry) for entry in raw["rows"]),
-                notes=tuple(raw.get("notes", ())),
-            )
-            if raw["status"] != report.status:
-                raise ValueError(f"status {raw['status']!r}, but its rows say {report.status.value!r}")
-        except (ValueError, KeyError, TypeError) as error:
+        expected = f"a report of schema version {SCHEMA_VERSION}, as `vggt-edge validate` writes it"
+        stored = read_document(_Stored, text, what="a validation report", where=where, expected=expected)
+        report = cls(stored.scenes, stored.ground_truth_scenes, stored.rows, stored.notes)
+        if stored.status is not report.status:
             raise InputError(
-                f"not a validation report: {error}",
+                f"not a validation report: status: {stored.status.value!r}, but its rows say {report.status.value!r}",
                 where=where,
-                expected=f"a report of schema version {SCHEMA_VERSION}, as `vggt-edge validate` writes it",
-            ) from error
+                expected=expected,
+            )
         return report
+
+
+@dataclass(frozen=True)
+class _Stored:
+    """What ``validation.json`` holds."""
+
+    scenes: tuple[str, ...]
+    ground_truth_scenes: tuple[str, ...]
+    rows: tuple[Row, ...]
+    schema_version: Literal[1]
+    status: Status
+    notes: tuple[str, ...] = ()
 
 
 def overall(rows: tuple[Row, ...]) -> Status:
     """``failed`` if any row failed, else ``passed`` if any passed, else ``not_run``."""
     seen = {row.status for row in rows}
     return next((status for status in (Status.FAILED, Status.PASSED) if status in seen), Status.NOT_RUN)
-
-
-def _row(entry: dict[str, Any]) -> Row:
-    known = {field.name for field in fields(Row)}
-    if set(entry) != known:
-        raise ValueError(f"a row has the fields {sorted(entry)} instead of {sorted(known)}")
-    return Row(**{**entry, "status": Status(entry["status"])})

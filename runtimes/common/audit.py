@@ -189,8 +189,8 @@ def audit(
     realised, complaints = [], []
     for assignment in plan.assignments:
         found = layers_of(assignment)
-        realised.append(_summary(assignment, found, plan.excluded_scheme))
-        complaints += _complaints(assignment, found, plan.excluded_scheme)
+        realised.append(_summary(assignment, found, plan))
+        complaints += _complaints(assignment, found, plan)
     if complaints:
         raise LoweringError(
             f"{len(complaints)} layers do not have the precision that the plan gives them:\n    "
@@ -202,9 +202,9 @@ def audit(
     return tuple(realised)
 
 
-def _summary(assignment: Assignment, found: tuple[LinearPrecision, ...], excluded: Scheme) -> Realised:
+def _summary(assignment: Assignment, found: tuple[LinearPrecision, ...], plan: PrecisionPlan) -> Realised:
     """Of the layers that the block's scheme is for: small ones have no palette."""
-    kept = [one for one in found if _wanted(one, assignment, excluded).name == assignment.scheme] or list(found)
+    kept = [one for one in found if _wanted(one, assignment, plan).name == assignment.scheme] or list(found)
     if not kept:
         return Realised(assignment.block, assignment.scheme, "nothing", "no weights under this name")
     widest = max(kept, key=lambda linear: linear.weight_bits)
@@ -217,12 +217,12 @@ def _summary(assignment: Assignment, found: tuple[LinearPrecision, ...], exclude
     return Realised(assignment.block, assignment.scheme, name, how)
 
 
-def _complaints(assignment: Assignment, found: tuple[LinearPrecision, ...], excluded: Scheme) -> list[str]:
+def _complaints(assignment: Assignment, found: tuple[LinearPrecision, ...], plan: PrecisionPlan) -> list[str]:
     if not found:
         return [f"{assignment.block}: no weights under this name"]
     lines = []
     for linear in found:
-        wanted = _wanted(linear, assignment, excluded)
+        wanted = _wanted(linear, assignment, plan)
         got = realised_scheme(linear.weight_bits, linear.activation, linear.palette)
         if not _matches(linear, wanted):
             of_block = "" if linear.node.startswith(assignment.block) else f" of {assignment.block}"
@@ -230,15 +230,11 @@ def _complaints(assignment: Assignment, found: tuple[LinearPrecision, ...], excl
     return lines
 
 
-def _wanted(linear: LinearPrecision, assignment: Assignment, excluded: Scheme) -> Scheme:
-    name = excluded.name if _excluded(linear.path, assignment.excluded) else assignment.scheme
+def _wanted(linear: LinearPrecision, assignment: Assignment, plan: PrecisionPlan) -> Scheme:
+    name = plan.scheme_of_layer(assignment.block, linear.path).name
     return SCHEMES[form_of(name, linear.weight_elements)]
 
 
 def _matches(linear: LinearPrecision, wanted: Scheme) -> bool:
     found = linear.weight_bits, linear.activation, linear.palette
     return found == (wanted.weight_bits, wanted.activation, wanted.palette)
-
-
-def _excluded(path: str, excluded: tuple[str, ...]) -> bool:
-    return any(path == name or path.startswith(name + ".") for name in excluded)

@@ -164,7 +164,7 @@ def write_kit(folder: Path, prepared: Prepared, plan: PrecisionPlan, profile: De
 def _block_entry(model: Any, plan: PrecisionPlan, block: str, islands: frozenset[str]) -> dict[str, Any]:
     """``computed``: what its linears multiply in, the plan's scheme unless an FP16 block is an FP32 island."""
     assignment = plan.assignment(block)
-    nodes = [linear.node for linear in linears(model, block) if linear.path not in assignment.excluded]
+    nodes = [linear.node for linear in linears(model, block) if not plan.is_kept(block, linear.path)]
     whole = bool(nodes) and islands.issuperset(nodes)
     computed = "fp32" if whole and assignment.scheme in ("fp16", "fp32") else assignment.scheme
     return {"block": block, "scheme": assignment.scheme, "computed": computed, "nodes": nodes}

@@ -86,7 +86,7 @@ def audit_program(lowered: LoweredProgram, plan: PrecisionPlan, blocks: Sequence
             for layer, path in found[assignment.block]
         )
 
-    realised = audit(replace(plan, assignments=asked, rest_scheme="fp16"), of_block, "vulkan")
+    realised = audit(replace(plan, assignments=asked, kept_scheme="fp16"), of_block, "vulkan")
     return tuple(_answer(one, assignment) for one, assignment in zip(realised, plan.assignments, strict=True))
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -87,6 +88,34 @@ def test_what_is_no_plan_names_the_file(text: str) -> None:
     with pytest.raises(InputError, match="not a precision plan") as caught:
         PrecisionPlan.from_json(text, where="out/plan.json")
     assert caught.value.where == "out/plan.json"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (small_plan().to_json().replace('"weight_bytes": 30', '"weight_bytes": "x"'), r"assignments\.1\.weight_bytes"),
+        (small_plan().to_json().replace('"weight_bytes": 30', '"weight_bytes": -1'), r"assignments\.1\.weight_bytes"),
+        (small_plan().to_json().replace('"predicted_error": 0.5', '"predicted_error": NaN'), "predicted_error"),
+        (edited(group_size="64"), "group_size: Input should be a valid integer"),
+        (edited(notes="all"), "notes: "),
+        (edited(surprise=1), "surprise: unknown field"),
+        (edited(schema_version=1), "schema_version: Input should be 2"),
+        (edited(kept_scheme="w3a3"), "kept_scheme asks for unknown scheme 'w3a3'"),
+    ],
+)
+def test_a_wrong_field_is_named(text: str, said: str) -> None:
+    with pytest.raises(InputError, match=said) as caught:
+        PrecisionPlan.from_json(text)
+    assert caught.value.exit_code == 2
+
+
+def test_a_kept_layer_is_asked_to_have_the_kept_scheme() -> None:
+    plan = small_plan()
+    first = replace(plan.assignments[0], excluded=("mlp.fc2",))
+    plan = replace(plan, assignments=(first, *plan.assignments[1:]), rest_scheme="w8a16", kept_scheme="fp16")
+    asked = [plan.scheme_of_layer("frame_blocks.0", path).name for path in ("mlp.fc1", "mlp.fc2", "mlp.fc22")]
+    assert asked == ["w4a16", "fp16", "w4a16"]
+    assert PrecisionPlan.from_json(plan.to_json()) == plan
 
 
 def test_an_unknown_scheme_names_its_block() -> None:

@@ -270,6 +270,11 @@ class TestVerifying:
             bundle_problems(bundle)
         assert caught.value.where == str(bundle / "manifest.json")
 
+    def test_a_wrong_field_of_a_manifest_is_named(self, bundle: Path) -> None:
+        rewrite(bundle, lambda raw: raw["files"][0].update(size_bytes="1 kB"))  # type: ignore[index]
+        with pytest.raises(InputError, match=r"files\.0\.size_bytes: Input should be a valid integer"):
+            bundle_problems(bundle)
+
     def test_a_manifest_from_before_times_were_kept_is_still_read(self, bundle: Path) -> None:
         rewrite(bundle, lambda raw: [raw.pop(name) for name in ("random_weights", "timings")])
         manifest = read_manifest(bundle)

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from vggt_edge.calibration.observation.stats import ARRAYS_NAME, JSON_NAME, CalibrationStats
 from vggt_edge.devices.errors import InputError
@@ -64,6 +65,35 @@ def test_damaged_json_is_one_clear_error(saved: Path, damage: Callable[[Any], An
     path.write_text(json.dumps(damage(json.loads(path.read_text()))))
     with pytest.raises(InputError, match="stats"):
         CalibrationStats.load(saved)
+
+
+def test_a_wrong_field_is_named(saved: Path) -> None:
+    path = saved / JSON_NAME
+    raw = json.loads(path.read_text())
+    raw["tensors"][2]["count"] = "many"
+    path.write_text(json.dumps(raw))
+    with pytest.raises(InputError, match=r"tensors\.2\.count: Input should be a valid integer"):
+        CalibrationStats.load(saved)
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (lambda array: array.astype(np.float64), r"is float64 \[\d+\] instead of float32"),
+        (lambda array: array.reshape(-1, 1), r"is float32 \[\d+, 1\] instead of"),
+        (lambda array: array[:0], r"is float32 \[0\] instead of"),
+        (lambda array: array * np.float32("nan"), "something else than finite magnitudes"),
+        (lambda array: array - np.float32(1e9), "something else than finite magnitudes"),
+    ],
+)
+def test_a_wrong_array_is_named(saved: Path, damage: Callable[[Any], Any], said: str) -> None:
+    arrays = dict(load_file(saved / ARRAYS_NAME))
+    key = sorted(arrays)[0]
+    save_file(arrays | {key: damage(arrays[key])}, saved / ARRAYS_NAME)
+    with pytest.raises(InputError, match=said) as caught:
+        CalibrationStats.load(saved)
+    assert key in caught.value.what
+    assert caught.value.where == str(saved / ARRAYS_NAME)
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b"[]"])

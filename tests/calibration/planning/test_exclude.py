@@ -5,9 +5,8 @@ from __future__ import annotations
 import pytest
 
 from vggt_edge.calibration.plan import Assignment, PrecisionPlan
-from vggt_edge.calibration.planning.cost import BlockCost, LayerCost, weight_bytes
+from vggt_edge.calibration.planning.cost import BlockCost, LayerCost, block_scheme, weight_bytes
 from vggt_edge.calibration.planning.exclude import excluded_layers, is_whole, kept_scheme, pin, record
-from vggt_edge.calibration.scheme import SCHEMES
 from vggt_edge.devices.errors import UsageError
 from vggt_edge.devices.profile import resolve
 
@@ -20,9 +19,9 @@ def block(name: str) -> BlockCost:
 BLOCKS = (block("a"), block("b"))
 
 
-def plan(scheme: str, rest: str) -> PrecisionPlan:
+def plan(scheme: str, rest: str, kept: str) -> PrecisionPlan:
     assignments = tuple(Assignment(one.name, scheme, "asked", 0.0, 0, 0.0) for one in BLOCKS)
-    return PrecisionPlan("model", "stats", "none", 32, assignments, rest_scheme=rest)
+    return PrecisionPlan("model", "stats", "none", 32, assignments, rest_scheme=rest, kept_scheme=kept)
 
 
 @pytest.mark.parametrize(("target", "kept"), [("jetson-orin", "fp16"), ("host-cpu", "fp16"), ("pixel-9", "fp32")])
@@ -42,18 +41,23 @@ def test_a_kept_layer_costs_what_it_is_kept_at(kept: str, bytes_each: int) -> No
 def test_the_plan_says_what_is_kept(kept: str, bits: int) -> None:
     excluded = excluded_layers(BLOCKS, ["a", r"b\.fc1"])
     assert [is_whole(one, excluded) for one in BLOCKS] == [True, False]
-    whole = record(plan(kept, "w8a8d"), excluded, kept).assignments[0]
-    assert whole.reason == f"kept at {bits} bits by --exclude"
-    partly = record(plan("w8a8d", "w8a8d"), excluded, kept).assignments[1]
+    made = record(plan("w8a8d", "w8a8d", kept), BLOCKS, excluded)
+    whole, partly = made.assignments
+    assert (whole.excluded, whole.reason) == (("fc1", "fc2"), f"kept at {bits} bits by --exclude")
     assert (partly.excluded, partly.reason) == (("fc1",), f"asked; --exclude keeps fc1 at {bits} bits")
+    assert made.scheme_of_layer("b", "fc1").name == kept
+    assert made.scheme_of_layer("b", "fc2").name == "w8a8d"
 
 
-@pytest.mark.parametrize(
-    ("rest", "excluded"),
-    [("fp16", "fp16"), ("w8a16", "w8a16"), ("fp32", "fp32"), ("w8a8d", "fp32"), ("w4a8d", "fp32"), ("w8a8", "fp32")],
-)
-def test_excluded_layers_never_quantize_activations(rest: str, excluded: str) -> None:
-    assert plan("w8a8d", rest).excluded_scheme == SCHEMES[excluded]
+def test_the_reason_of_a_block_that_the_solver_left_at_16_bits_stays() -> None:
+    made = record(plan("fp16", "w8a16", "fp16"), BLOCKS, excluded_layers(BLOCKS, [r"b\.fc1"]))
+    assert made.assignments[1].reason == "asked; --exclude keeps fc1 at 16 bits"
+    assert made.assignments[1].excluded == ("fc1",)
+
+
+def test_a_block_that_is_excluded_as_a_whole_has_the_kept_scheme() -> None:
+    first, second = pin(BLOCKS, excluded_layers(BLOCKS, ["a", r"b\.fc1"]), "fp16")
+    assert (block_scheme(first, "w8a8"), block_scheme(second, "w8a8")) == ("fp16", "w8a8")
 
 
 def test_a_pattern_without_a_match_is_refused() -> None:

@@ -130,8 +130,11 @@ def test_dynamic_schemes_need_no_statistics(
         assert all(bool(torch.isfinite(output).all()) for output in model(images_of(scenes[0])))
 
 
-def test_excluded_layers_keep_the_rest_scheme(model: VGGT, stats: CalibrationStats, uniform_plan: Plans) -> None:
-    apply_plan(model, uniform_plan(model, "w4a16", excluded=("mlp.fc2",)), stats)
+@pytest.mark.parametrize("rest_scheme", ["fp16", "w8a16", "w8a8d"])
+def test_excluded_layers_get_the_kept_scheme_whatever_the_rest_gets(
+    model: VGGT, stats: CalibrationStats, uniform_plan: Plans, rest_scheme: str
+) -> None:
+    apply_plan(model, uniform_plan(model, "w4a16", rest_scheme=rest_scheme, excluded=("mlp.fc2",)), stats)
     for block in model.aggregator.global_blocks:
         assert isinstance(block.mlp.fc2, HalfLinear)
         assert isinstance(block.mlp.fc1, QuantLinear)
@@ -170,10 +173,10 @@ def test_a_plan_of_another_model_is_refused(model: VGGT, stats: CalibrationStats
         apply_plan(model, replace(plan, assignments=plan.assignments[1:]), stats)
 
 
-def test_excluded_layers_stay_in_fp32_where_the_rest_quantizes_activations(
-    model: VGGT, stats: CalibrationStats, uniform_plan: Plans
-) -> None:
-    apply_plan(model, uniform_plan(model, "w4a8d", rest_scheme="w8a8d", excluded=("mlp.fc2",)), stats)
+def test_excluded_layers_can_stay_in_fp32(model: VGGT, stats: CalibrationStats, uniform_plan: Plans) -> None:
+    apply_plan(
+        model, uniform_plan(model, "w4a8d", rest_scheme="w8a8d", kept_scheme="fp32", excluded=("mlp.fc2",)), stats
+    )
     for block in model.aggregator.global_blocks:
         assert type(block.mlp.fc2) is nn.Linear
         assert isinstance(block.mlp.fc1, QuantLinear)

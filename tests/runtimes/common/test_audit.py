@@ -55,12 +55,13 @@ def test_one_linear_that_stayed_wide_is_found(
     assert "mlp.fc1" not in str(caught.value)
 
 
-def test_an_excluded_linear_has_to_have_the_rest_scheme(
-    write_mini: Callable[..., Path], make_plan: Callable[..., PrecisionPlan]
+@pytest.mark.parametrize("rest", ["fp16", "w8a16"])
+def test_an_excluded_linear_has_to_have_the_kept_scheme_whatever_the_rest_has(
+    rest: str, write_mini: Callable[..., Path], make_plan: Callable[..., PrecisionPlan]
 ) -> None:
     path = write_mini("w8a8")
     with pytest.raises(LoweringError, match=r"mlp\.fc2/MatMul_\d+: asked fp16, the file holds w8a8"):
-        audit_onnx(path, make_plan("w8a8", excluded=("mlp.fc2",)))
+        audit_onnx(path, replace(make_plan("w8a8", excluded=("mlp.fc2",)), rest_scheme=rest))
 
 
 @pytest.mark.parametrize(
@@ -73,10 +74,10 @@ def test_static_dynamic_and_no_int8_inputs_are_told_apart(
         audit_onnx(write_mini(written), make_plan(asked))
 
 
-def test_an_excluded_linear_stays_in_fp32_where_the_rest_quantizes_activations(
+def test_an_excluded_linear_can_be_kept_in_fp32(
     write_mini: Callable[..., Path], make_plan: Callable[..., PrecisionPlan]
 ) -> None:
-    plan = replace(make_plan("w8a8d", excluded=("mlp.fc2",)), rest_scheme="w8a8d")
+    plan = replace(make_plan("w8a8d", excluded=("mlp.fc2",)), kept_scheme="fp32")
     with pytest.raises(LoweringError, match=r"mlp\.fc2/MatMul_\d+: asked fp32, the file holds w8a8d"):
         audit_onnx(write_mini("w8a8d"), plan)
 

@@ -67,7 +67,7 @@ class Forms(nn.Module):
         given = [Assignment(scheme, scheme, "test", 0.0, 0, 0.0) for scheme in self.schemes]
         convolutions = tuple(kind for kind in LAYERS if kind != "linear")
         given = [replace(one, excluded=convolutions) if one.scheme == "w4a16" else one for one in given]
-        return PrecisionPlan("model", "stats", "none", GROUP, tuple(given), rest_scheme="w8a16")
+        return PrecisionPlan("model", "stats", "none", GROUP, tuple(given), kept_scheme="w8a16")
 
 
 @dataclass(frozen=True)

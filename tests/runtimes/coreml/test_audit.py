@@ -40,7 +40,7 @@ def test_a_widened_layer_is_named(lower_mini: Lower, make_plan: Plan) -> None:
         audit_program(program, make_plan("w4a16", "w4a16", "fp16"))
 
 
-def test_excluded_layers_may_keep_the_rest_scheme(lower_mini: Lower, make_plan: Plan) -> None:
+def test_excluded_layers_have_the_kept_scheme(lower_mini: Lower, make_plan: Plan) -> None:
     """Excluded by their own names, which MIL spells otherwise."""
     _, out = lower_mini("fp16", "w8a16", "fp16")
     names = ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2")
