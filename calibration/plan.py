@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Literal
 
 from vggt_edge.calibration.documents import Count, Finite, read_document
+from vggt_edge.calibration.quantization.form import Form, LayerShape
 from vggt_edge.calibration.scheme import SCHEMES, Scheme, scheme
 from vggt_edge.devices.errors import InputError
 
@@ -62,9 +63,10 @@ class PrecisionPlan:
         """Whether the layer at ``path`` in ``block``, or what it is a part of, is excluded from the block's scheme."""
         return any(f"{path}.".startswith(f"{name}.") for name in self.assignment(block).excluded)
 
-    def scheme_of_layer(self, block: str, path: str) -> Scheme:
-        """What the layer at ``path`` in ``block`` is asked to be: ``kept_scheme`` if it is kept, else the block's."""
-        return scheme(self.kept_scheme) if self.is_kept(block, path) else self.scheme_of(block)
+    def form_of(self, block: str, path: str, shape: LayerShape) -> Form:
+        """What the layer at ``path`` in ``block`` gets."""
+        kept = scheme(self.kept_scheme) if self.is_kept(block, path) else None
+        return Form.of(self.scheme_of(block), shape, self.group_size, kept)
 
     @property
     def weight_bytes(self) -> int:

@@ -16,50 +16,66 @@ class Activation(StrEnum):
     DYNAMIC_TOKEN = "dynamic_token"
 
 
+class NumberType(StrEnum):
+    """``palette``: indices into tables of FP16 values (calibration/quantization/palette.py)."""
+
+    INTEGER = "integer"
+    FLOAT = "float"
+    PALETTE = "palette"
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """What one value is stored as."""
+
+    type: NumberType
+    bits: int
+
+
+FP32, FP16 = Numbers(NumberType.FLOAT, 32), Numbers(NumberType.FLOAT, 16)
+INT8, INT4 = Numbers(NumberType.INTEGER, 8), Numbers(NumberType.INTEGER, 4)
+PALETTE6, PALETTE4 = Numbers(NumberType.PALETTE, 6), Numbers(NumberType.PALETTE, 4)
+
+
 @dataclass(frozen=True)
 class Scheme:
-    """One precision scheme. Integer schemes are symmetric (zero point 0).
+    """One precision scheme, as it is asked for; what a layer then gets is its ``Form``. Integers have zero point 0.
 
-    ``group_size`` is None for one scale per output channel; otherwise the number of input channels
-    that share a scale (the default; a plan may carry another one). ``palette``: weights are indices of ``weight_bits``
-    into tables of FP16 values (calibration/quantization/palette.py).
+    weight, input: the numbers that a layer's weight is stored as and its input goes through. activation: where the
+    scale of a quantized input comes from. group_size: input channels that share a scale (a plan may carry another
+    one); None for one scale per output channel.
     """
 
     name: str
-    weight_bits: int
+    weight: Numbers
     activation: Activation
-    activation_bits: int
+    input: Numbers
     group_size: int | None = None
-    palette: bool = False
+
+    @property
+    def weight_bits(self) -> int:
+        return self.weight.bits
+
+    @property
+    def activation_bits(self) -> int:
+        return self.input.bits
 
 
 _ALL = (
-    Scheme("fp32", 32, Activation.NONE, 32),
-    Scheme("fp16", 16, Activation.NONE, 16),
-    Scheme("w8a16", 8, Activation.NONE, 16),
-    Scheme("w4a16", 4, Activation.NONE, 16, group_size=64),
-    Scheme("p6a16", 6, Activation.NONE, 16, palette=True),
-    Scheme("p4a16", 4, Activation.NONE, 16, palette=True),
-    Scheme("w8a8", 8, Activation.STATIC_TENSOR, 8),
-    Scheme("w8a8d", 8, Activation.DYNAMIC_TOKEN, 8),
-    Scheme("w4a8d", 4, Activation.DYNAMIC_TOKEN, 8, group_size=32),
-    Scheme("w4a4d", 4, Activation.DYNAMIC_TOKEN, 4, group_size=32),
+    Scheme("fp32", FP32, Activation.NONE, FP32),
+    Scheme("fp16", FP16, Activation.NONE, FP16),
+    Scheme("w8a16", INT8, Activation.NONE, FP16),
+    Scheme("w4a16", INT4, Activation.NONE, FP16, group_size=64),
+    Scheme("p6a16", PALETTE6, Activation.NONE, FP16),
+    Scheme("p4a16", PALETTE4, Activation.NONE, FP16),
+    Scheme("w8a8", INT8, Activation.STATIC_TENSOR, INT8),
+    Scheme("w8a8d", INT8, Activation.DYNAMIC_TOKEN, INT8),
+    Scheme("w4a8d", INT4, Activation.DYNAMIC_TOKEN, INT8, group_size=32),
+    Scheme("w4a4d", INT4, Activation.DYNAMIC_TOKEN, INT4, group_size=32),
 )
 SCHEMES: Mapping[str, Scheme] = MappingProxyType({scheme.name: scheme for scheme in _ALL})
 # For comparison with papers: no device profile lists it, no backend lowers it, and no export can be asked for it.
 COMPARED_ONLY = frozenset({"w4a4d"})
-
-
-# Below this many weights a layer has no palette form. The last convolutions of a dense head are as small, and what they
-# lose is lost for good: with 8 bits for them (6 kB), vggt-mini in p4a16 keeps points to 22.9 dB, not 12.7, and has a
-# cross-head distance of 0.10, not 0.26 (tests/benchmarks/palettes.py).
-PALETTE_FROM_WEIGHTS = 4097
-_SMALL_FORM = "w8a16"
-
-
-def form_of(name: str, weights: int) -> str:
-    """The scheme that a layer of so many weights gets where its block has ``name``: small layers have no palette."""
-    return _SMALL_FORM if scheme(name).palette and weights < PALETTE_FROM_WEIGHTS else name
 
 
 def scheme(name: str) -> Scheme:

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vggt_edge.calibration.plan import PrecisionPlan
+from vggt_edge.calibration.scheme import COMPARED_ONLY, SCHEMES
 from vggt_edge.devices.errors import InputError, LoweringError, ToolchainError
 from vggt_edge.devices.profile import DeviceProfile
 from vggt_edge.runtimes.base import (
@@ -184,7 +185,8 @@ class OnnxRuntime(Backend):
     name = "onnxruntime"
     title = "ONNX Runtime"
     distributions = ("onnxruntime",)
-    supported = ("fp32", "fp16", "w8a16", "p6a16", "w4a16", "p4a16", "w8a8", "w8a8d", "w4a8d")
+    # It runs the graph as it is, so whatever the graph can hold.
+    supported = tuple(name for name in SCHEMES if name not in COMPARED_ONLY)
     # The graph is run twice as a check.
     rates = Rates(seconds=0.0, bytes_per_s=float("inf"), copies=0, forwards=2.0, scene_seconds=0.0)
     writes_form = False

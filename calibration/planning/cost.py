@@ -19,22 +19,15 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.overrides import TorchFunctionMode
 
-from vggt_edge.calibration.quantization.palette import table_count
-from vggt_edge.calibration.quantization.quantize import usable_group
-from vggt_edge.calibration.scheme import Activation, Scheme, form_of, scheme
+from vggt_edge.calibration.quantization.form import Form, Kind, LayerShape
+from vggt_edge.calibration.scheme import Activation, Scheme, scheme
 from vggt_edge.devices.errors import InputError
 from vggt_edge.devices.profile import DeviceProfile
 
 _DTYPE_OF_BITS = {32: "fp32", 16: "fp16", 8: "int8", 4: "int8"}  # no processor here multiplies 4 bits
 _BYTES_OF_DTYPE = {"fp32": 4, "fp16": 2, "int8": 1}
-_CHANNEL_SCALE_BYTES = 4
-_GROUP_SCALE_BYTES = 2
-_INPUT_SCALE_BYTES = 4
-_TABLE_VALUE_BYTES = 2
 # Biases, norms and LayerScale stay FP32 in the graph; a backend that halves them only gets smaller than promised.
 _OTHER_BYTES = 4
-# Convolutions have no 4-bit form but palettes in any runtime here; they get 8 bits with the same activations.
-_CONV_FORM = {"w4a16": "w8a16", "w4a8d": "w8a8d", "w4a4d": "w8a8d"}
 _NANOSECOND_DIGITS = 6
 # Work beside the products, in FP32 operations: a vector instruction counts as 8, as a multiply-accumulate of 4 values.
 # (M) All three, counted from the steps that such a kernel has to take; to be replaced by a measurement on a phone.
@@ -65,6 +58,16 @@ class LayerCost:
     calls: int = 1
     pinned: str | None = None
 
+    @property
+    def shape(self) -> LayerShape:
+        kind = Kind.CONVOLUTION if self.is_conv else Kind.LINEAR
+        return LayerShape(kind, self.in_channels, self.out_channels, self.weight_count)
+
+    def form(self, name: str, group_size: int | None = None) -> Form:
+        """What the layer gets where its block has the scheme ``name``."""
+        kept = None if self.pinned is None else scheme(self.pinned)
+        return Form.of(scheme(name), self.shape, group_size, kept)
+
 
 @dataclass(frozen=True)
 class BlockCost:
@@ -92,18 +95,13 @@ class BlockCost:
         return self.attention_macs + sum(layer.macs for layer in self.layers)
 
 
-def conv_scheme(name: str) -> str:
-    """What a convolution gets where a linear gets ``name``."""
-    return _CONV_FORM.get(scheme(name).name, name)
-
-
 def block_scheme(block: BlockCost, name: str) -> str:
     """The scheme that a request for ``name`` means for this block: what its layers get where none has that form.
 
     Pinned layers do not count, unless there are no others.
     """
     following = [layer for layer in block.layers if layer.pinned is None] or block.layers
-    forms = {_layer_scheme(layer, name).name for layer in following}
+    forms = {layer.form(name).scheme for layer in following}
     return forms.pop() if len(forms) == 1 else scheme(name).name
 
 
@@ -113,36 +111,8 @@ def weight_bytes(block: BlockCost, name: str, group_size: int | None = None) -> 
     group_size: of 4-bit weights; the scheme's own by default. Scales: 4 bytes per channel or input, 2 per group (FP16;
     bfloat16 in XNNPACK). Tables of palettes: 2 bytes per value.
     """
-    return _OTHER_BYTES * block.other_count + sum(_packed_bytes(layer, name, group_size) for layer in block.layers)
-
-
-def _layer_scheme(layer: LayerCost, name: str) -> Scheme:
-    name = form_of(layer.pinned or name, layer.weight_count)
-    return scheme(conv_scheme(name) if layer.is_conv else name)
-
-
-def _packed_bytes(layer: LayerCost, name: str, group_size: int | None) -> int:
-    form = _layer_scheme(layer, name)
-    if form.weight_bits > 8:
-        return layer.weight_count * form.weight_bits // 8
-    scales = _CHANNEL_SCALE_BYTES * layer.out_channels
-    bits = form.weight_bits
-    if form.palette:
-        scales = _TABLE_VALUE_BYTES * table_count(layer.out_channels) << bits
-    if form.group_size is not None:
-        group = _group(layer, form, group_size)
-        if group is None:
-            bits = 8
-        else:
-            scales = _GROUP_SCALE_BYTES * layer.weight_count // group
-    if form.activation is Activation.STATIC_TENSOR:
-        scales += _INPUT_SCALE_BYTES
-    return (layer.weight_count * bits + 7) // 8 + scales
-
-
-def _group(layer: LayerCost, form: Scheme, group_size: int | None) -> int | None:
-    """The group of a layer's 4-bit weights; None where it has none."""
-    return None if form.group_size is None else usable_group(layer.in_channels, group_size or form.group_size)
+    stored = (layer.form(name, group_size).stored_bytes(layer.shape) for layer in block.layers)
+    return _OTHER_BYTES * block.other_count + sum(stored)
 
 
 def latency_ms(block: BlockCost, name: str, profile: DeviceProfile, group_size: int | None = None) -> float:
@@ -156,17 +126,17 @@ def latency_ms(block: BlockCost, name: str, profile: DeviceProfile, group_size: 
 
 
 def _layer_seconds(layer: LayerCost, name: str, profile: DeviceProfile, group_size: int | None) -> float:
-    form = _layer_scheme(layer, name)
-    dtype = profile.compute_dtype(_DTYPE_OF_BITS[form.activation_bits])
+    form = layer.form(name, group_size)
+    dtype = profile.compute_dtype(_DTYPE_OF_BITS[form.input.bits])
     # An integer product leaves as the next wider dtype, because residuals, norms and GELU are not quantized.
     leaving = profile.compute_dtype("fp16") if dtype == "int8" else dtype
-    traffic = layer.calls * _packed_bytes(layer, name, group_size)
+    traffic = layer.calls * form.stored_bytes(layer.shape)
     traffic += layer.input_count * _BYTES_OF_DTYPE[dtype] + layer.output_count * _BYTES_OF_DTYPE[leaving]
     compute_s = 2 * layer.macs / profile.ops_per_s(dtype)
     before_s = 0.0
     if form.activation is Activation.DYNAMIC_TOKEN:
         before_s = _quantizing_seconds(layer, profile)
-        compute_s += _grouped_ops(layer, _group(layer, form, group_size)) / profile.ops_per_s("fp32")
+        compute_s += _grouped_ops(layer, form.group_size) / profile.ops_per_s("fp32")
     overhead_s = layer.calls * profile.layer_overhead_us * 1e-6
     return before_s + max(compute_s, traffic / profile.bandwidth_bytes_per_s) + overhead_s
 
@@ -240,16 +210,18 @@ def rest_bytes(model: BlockModel, name: str = "fp16") -> int:
     """
     inside = {id(tensor) for block in model.blocks().values() for tensor in block.parameters()}
     tensors = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers()) if id(tensor) not in inside}
-    weights = {id(layer.weight) for layer in model.modules() if isinstance(layer, nn.Linear | nn.Conv2d)}
-    bits = scheme(name).weight_bits
-    total = 0
-    for key, tensor in tensors.items():
-        if tensor.is_floating_point():
-            total += tensor.numel() * (bits if key in weights else max(bits, 16)) // 8
-            total += _CHANNEL_SCALE_BYTES * len(tensor) if key in weights and bits == 8 else 0
-        else:
-            total += tensor.numel() * tensor.element_size()
-    return total
+    layers = {id(layer.weight): layer for layer in model.modules() if isinstance(layer, nn.Linear | nn.Conv2d)}
+    return sum(_rest_bytes(tensor, layers.get(key), scheme(name)) for key, tensor in tensors.items())
+
+
+def _rest_bytes(tensor: Tensor, layer: nn.Module | None, wanted: Scheme) -> int:
+    """layer: of which ``tensor`` is the weight."""
+    if layer is not None:
+        shape = LayerShape.of(layer)
+        return Form.of(wanted, shape).stored_bytes(shape)
+    if tensor.is_floating_point():
+        return tensor.numel() * max(wanted.weight.bits, 16) // 8
+    return tensor.numel() * tensor.element_size()
 
 
 @dataclass

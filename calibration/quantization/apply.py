@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -12,40 +11,16 @@ from torch import Tensor, nn
 from vggt_edge.calibration.observation.collect import layers_of
 from vggt_edge.calibration.observation.stats import CalibrationStats
 from vggt_edge.calibration.plan import PrecisionPlan
-from vggt_edge.calibration.planning.cost import conv_scheme
-from vggt_edge.calibration.quantization.linear import (
-    DYNAMIC,
-    HalfConv2d,
-    HalfConvTranspose2d,
-    HalfLinear,
-    PaletteConv2d,
-    PaletteConvTranspose2d,
-    PaletteLinear,
-    QuantConv2d,
-    QuantConvTranspose2d,
-    QuantLinear,
-)
-from vggt_edge.calibration.quantization.quantize import activation_scale, usable_group
+from vggt_edge.calibration.quantization.form import Form, LayerShape
+from vggt_edge.calibration.quantization.linear import stored_layer
+from vggt_edge.calibration.quantization.quantize import activation_scale
 from vggt_edge.calibration.quantization.tuned import tuned_of
-from vggt_edge.calibration.scheme import Activation, Scheme, form_of, scheme
+from vggt_edge.calibration.scheme import Activation, NumberType, Scheme, scheme
 from vggt_edge.calibration.stages.walk import Stage, StagedModel
 from vggt_edge.devices.errors import InputError
 
 ACTIVATION_PERCENTILE = 99.99
 IMPORTANCE_FLOOR = 1e-3  # of the mean: a channel that calibration never saw counts for something
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How one layer is quantized. input_scale: of the static int8 input, where the scheme has one, not of a dynamic.
-
-    importance: of each input channel, (in,), for the palette of a linear.
-    """
-
-    scheme: Scheme
-    group_size: int
-    input_scale: float | None = None
-    importance: Tensor | None = None
 
 
 def input_scale(stats: CalibrationStats, layer: str) -> float:
@@ -74,65 +49,6 @@ def importance(stats: CalibrationStats, layer: str) -> Tensor:
     return torch.from_numpy(seen) + (float(seen.mean()) or 1.0) * IMPORTANCE_FLOOR
 
 
-def quantized(layer: nn.Module, recipe: Recipe) -> nn.Module:
-    """The replacement of one layer; the layer itself for ``fp32``.
-
-    Grouped schemes fall back to the largest supported group that divides the input dimension, and to 8 bits per channel
-    with the same activations for convolutions and for linears that no group divides (``realised_scheme`` tells).
-    ``ValueError`` where a weight is outside what the scheme can hold.
-    """
-    real = scheme(realised_scheme(layer, recipe.scheme.name, recipe.group_size))
-    if real.name == "fp32":
-        return layer
-    if real.name == "fp16":
-        return _half_form(layer)
-    found = tuned_of(layer, real.name)
-    if real.palette:
-        return _palette_form(layer, real.weight_bits, recipe.importance, found.weight_table if found else None)
-    input_scale = DYNAMIC if real.activation is Activation.DYNAMIC_TOKEN else recipe.input_scale
-    scale = found.weight_scale if found else None
-    if isinstance(layer, nn.Linear):
-        group = None if real.group_size is None else usable_group(layer.in_features, recipe.group_size)
-        return QuantLinear(
-            layer,
-            bits=real.weight_bits,
-            group_size=group,
-            input_scale=input_scale,
-            input_bits=real.activation_bits,
-            scale=scale,
-        )
-    if isinstance(layer, nn.ConvTranspose2d):
-        return QuantConvTranspose2d(layer, input_scale=input_scale, scale=scale)
-    assert isinstance(layer, nn.Conv2d)
-    return QuantConv2d(layer, input_scale=input_scale, scale=scale)
-
-
-def _half_form(layer: nn.Module) -> nn.Module:
-    if isinstance(layer, nn.Linear):
-        return HalfLinear(layer)
-    if isinstance(layer, nn.ConvTranspose2d):
-        return HalfConvTranspose2d(layer)
-    assert isinstance(layer, nn.Conv2d)
-    return HalfConv2d(layer)
-
-
-def _palette_form(layer: nn.Module, bits: int, weights: Tensor | None, table: Tensor | None) -> nn.Module:
-    if isinstance(layer, nn.Linear):
-        return PaletteLinear(layer, bits=bits, importance=weights, table=table)
-    if isinstance(layer, nn.ConvTranspose2d):
-        return PaletteConvTranspose2d(layer, bits=bits)
-    assert isinstance(layer, nn.Conv2d)
-    return PaletteConv2d(layer, bits=bits)
-
-
-def realised_scheme(layer: nn.Module, name: str, group_size: int) -> str:
-    """What a layer really gets when ``name`` is asked of it: 8 bits where it has no 4-bit or palette form."""
-    grouped = scheme(name).group_size is not None
-    if grouped and not (isinstance(layer, nn.Linear) and usable_group(layer.in_features, group_size)):
-        return conv_scheme(name)
-    return form_of(name, layer.get_parameter("weight").numel())
-
-
 def check_weights(name: str, layer: nn.Module) -> None:
     """``InputError`` naming the tensor that holds NaN or Inf."""
     for kind, tensor in layer.named_parameters(recurse=False):
@@ -145,16 +61,35 @@ def check_weights(name: str, layer: nn.Module) -> None:
             )
 
 
-def replacement(layer: nn.Module, name: str, wanted: Scheme, group_size: int, stats: CalibrationStats) -> nn.Module:
-    """The quantized form of the layer called ``name`` (as in the statistics); the layer itself for fp32."""
+def quantized(
+    layer: nn.Module, form: Form, input_scale: float | None = None, importance: Tensor | None = None
+) -> nn.Module:
+    """``layer`` in ``form``, with what tuning found for it; the layer itself where the form is FP32.
+
+    input_scale: of a static input. importance: of each input channel, (in,), for the palette of a linear.
+    ``ValueError`` where a weight is outside what the form can hold.
+    """
+    found = tuned_of(layer, form.scheme)
+    return stored_layer(
+        layer,
+        form,
+        input_scale=input_scale,
+        importance=importance,
+        scale=found.weight_scale if found else None,
+        table=found.weight_table if found else None,
+    )
+
+
+def replacement(layer: nn.Module, name: str, form: Form, stats: CalibrationStats) -> nn.Module:
+    """The layer called ``name`` (as in the statistics) in its form; the layer itself where that is FP32."""
     check_weights(name, layer)
-    found = tuned_of(layer, realised_scheme(layer, wanted.name, group_size))
+    found = tuned_of(layer, form.scheme)
     try:
         scale = found.input_scale if found else None
-        if scale is None and wanted.activation is Activation.STATIC_TENSOR:
+        if scale is None and form.activation is Activation.STATIC_TENSOR:
             scale = input_scale(stats, name)
-        weights = importance(stats, name) if wanted.palette and isinstance(layer, nn.Linear) else None
-        return quantized(layer, Recipe(wanted, group_size, scale, weights))
+        palette = form.weight.type is NumberType.PALETTE and isinstance(layer, nn.Linear)
+        return quantized(layer, form, scale, importance(stats, name) if palette else None)
     except KeyError:
         raise InputError(
             f"the statistics say nothing about layer {name}",
@@ -164,7 +99,7 @@ def replacement(layer: nn.Module, name: str, wanted: Scheme, group_size: int, st
         ) from None
     except ValueError as error:
         raise InputError(
-            f"{name}.weight cannot be stored as {wanted.name}: {error}",
+            f"{name}.weight cannot be stored as {form.scheme}: {error}",
             where=f"{name}.weight",
             expected="finite weights within the FP16 range",
             remedy="keep this layer in fp32, or check the checkpoint",
@@ -176,7 +111,7 @@ def block_replacements(
 ) -> dict[str, nn.Module]:
     """New layers of one block by their path in it; the block is left as it is."""
     return {
-        path: replacement(layer, f"{name}.{path}", wanted, group_size, stats)
+        path: replacement(layer, f"{name}.{path}", Form.of(wanted, LayerShape.of(layer), group_size), stats)
         for path, layer in layers_of(block).items()
     }
 
@@ -213,12 +148,13 @@ def planned_layers(
         _check_exclusions(name, every[name], plan)
         prefix = f"{paths[id(every[name])]}." if paths[id(every[name])] else ""
         for path, layer in layers_of(every[name]).items():
-            wanted = plan.scheme_of_layer(name, path)
-            found[prefix + path] = replacement(layer, f"{name}.{path}", wanted, plan.group_size, stats)
+            form = plan.form_of(name, path, LayerShape.of(layer))
+            found[prefix + path] = replacement(layer, f"{name}.{path}", form, stats)
     names = {id(module): name for name, module in model.named_modules()}
     for path, layer in layers_of(stage.module).items():
         if id(layer) not in inside:
-            found[path] = replacement(layer, names[id(layer)], rest, plan.group_size, stats)
+            form = Form.of(rest, LayerShape.of(layer), plan.group_size)
+            found[path] = replacement(layer, names[id(layer)], form, stats)
     return found
 
 

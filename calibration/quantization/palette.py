@@ -11,14 +11,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-TABLE_ROWS = 16
+from vggt_edge.calibration.quantization.form import table_count
+
 STEPS = 12  # 30 more gain 0.01 dB on weights of vggt-mini
-PALETTE_BITS = (4, 6)
-
-
-def table_count(channels: int) -> int:
-    """How many tables ``channels`` output channels get: one for each ``TABLE_ROWS``, or one where that is uneven."""
-    return channels // TABLE_ROWS if channels % TABLE_ROWS == 0 else 1
 
 
 def palettize(weight: Tensor, bits: int, axis: int = 0, importance: Tensor | None = None) -> tuple[Tensor, Tensor]:

@@ -1,44 +1,27 @@
 """Symmetric uniform quantization: pure functions on tensors, no state, zero point always 0.
 
 Every scale is a float32 tensor whose values an FP16 number can hold, rounded *up*: an FP16 device, the simulation and
-the exported file then use the very same scale, and the largest weight stays inside the integer range. Ranges: int8
-weights [-127, 127], int8 activations [-128, 127], int4 weights [-8, 7] with the scale amax / 7. Activations that are
-quantized at run time are the exception: their zero point and scale come from the values (quantization/linear.py).
+the exported file then use the very same scale, and the largest weight stays inside the range. Which range, and how
+scales are stored, is in a layer's ``Form``. Activations that are quantized at run time are the exception: their zero
+point and scale come from the values (quantization/operators.py).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 
 import torch
 from torch import Tensor
 
-GROUP_SIZES = (32, 64, 128)
+from vggt_edge.calibration.quantization.form import INPUT_RANGES, Range, ScaleNumbers
+from vggt_edge.calibration.scheme import INT8
+
 ZERO_SCALE = 1.0  # the scale of an all-zero tensor, row or group: any positive value will do, runtimes forbid 0
 FP16_MAX = 65504.0
 FP16_MIN = 2.0**-24
 # The smallest power of two from which on FP16 holds all eight significant bits of a bfloat16 number.
 BFLOAT16_IN_FP16_MIN = 2.0**-17
-# Below every scale that an activation can have at run time: a row of zeros must not divide by zero.
-DYNAMIC_SCALE_MIN = torch.finfo(torch.float32).smallest_normal
-
-
-@dataclass(frozen=True)
-class IntRange:
-    """Closed integer range; ``levels`` is what amax is divided by."""
-
-    low: int
-    high: int
-
-    @property
-    def levels(self) -> int:
-        return self.high
-
-
-WEIGHT_RANGES = {8: IntRange(-127, 127), 4: IntRange(-8, 7)}
-ACTIVATION_RANGES = {8: IntRange(-128, 127), 4: IntRange(-8, 7)}
-ACTIVATION_RANGE = ACTIVATION_RANGES[8]
 
 
 def fp16_ceil(values: Tensor) -> Tensor:
@@ -63,32 +46,26 @@ def scale_of(amax: Tensor, levels: int, rounded: Callable[[Tensor], Tensor] = fp
     return torch.where(amax > 0, scale, torch.full_like(raw, ZERO_SCALE))
 
 
-def activation_scale(amax: float) -> float:
-    """Static per-tensor scale of an int8 activation."""
-    return float(scale_of(torch.tensor(amax, dtype=torch.float32), ACTIVATION_RANGE.levels))
+ROUNDED: Mapping[ScaleNumbers, Callable[[Tensor], Tensor]] = MappingProxyType(
+    {ScaleNumbers.FP16: fp16_ceil, ScaleNumbers.BFLOAT16: bfloat16_nearest}
+)
 
 
-def channel_scale(weight: Tensor, bits: int, axis: int = 0) -> Tensor:
-    """One scale per slice along ``axis`` (the output channel): shape (weight.shape[axis],)."""
-    others = [dim for dim in range(weight.ndim) if dim != axis]
-    return scale_of(weight.abs().amax(dim=others), WEIGHT_RANGES[bits].levels)
+def activation_scale(amax: float, integers: Range = INPUT_RANGES[INT8]) -> float:
+    """Static per-tensor scale of an activation."""
+    return float(scale_of(torch.tensor(amax, dtype=torch.float32), integers.levels))
 
 
-def usable_group(in_features: int, group_size: int) -> int | None:
-    """The group that a linear of ``in_features`` inputs gets: the asked one, else the largest smaller one that divides.
+def peaks(weight: Tensor, group_size: int | None, axis: int = 0) -> Tensor:
+    """The largest magnitudes of what shares a scale.
 
-    None when not even 32 divides the input dimension: such a layer has no grouped form.
+    Slices along ``axis``, the output channel: (n,). With ``group_size`` inputs of an (out, in) weight: (out, groups).
     """
-    candidates = [size for size in sorted(GROUP_SIZES, reverse=True) if size <= group_size]
-    return next((size for size in candidates if in_features % size == 0), None)
-
-
-def group_scale(weight: Tensor, bits: int, group_size: int, rounded: Callable[[Tensor], Tensor] = fp16_ceil) -> Tensor:
-    """One scale per ``group_size`` inputs of each output: (out, in) to (out, in / group_size)."""
+    if group_size is None:
+        return weight.abs().amax(dim=[dim for dim in range(weight.ndim) if dim != axis])
     if weight.ndim != 2 or weight.shape[1] % group_size:
         raise ValueError(f"groups of {group_size} do not divide a weight of shape {tuple(weight.shape)}")
-    grouped = weight.reshape(weight.shape[0], -1, group_size)
-    return scale_of(grouped.abs().amax(dim=2), WEIGHT_RANGES[bits].levels, rounded)
+    return weight.reshape(weight.shape[0], -1, group_size).abs().amax(dim=2)
 
 
 def spread(scale: Tensor, weight: Tensor, axis: int = 0) -> Tensor:
@@ -98,9 +75,10 @@ def spread(scale: Tensor, weight: Tensor, axis: int = 0) -> Tensor:
     return scale.reshape([-1 if dim == axis else 1 for dim in range(weight.ndim)])
 
 
-def quantize(values: Tensor, scale: Tensor | float, integers: IntRange) -> Tensor:
-    """Round to nearest (ties to even, as ONNX and torch do) and clamp; int8 whatever the bits."""
-    return (values / scale).round().clamp(integers.low, integers.high).to(torch.int8)
+def quantize(values: Tensor, scale: Tensor | float, integers: Range) -> Tensor:
+    """The nearest numbers of ``integers``, in their type."""
+    dtype: torch.dtype = getattr(torch, integers.dtype)
+    return integers.nearest(values / scale).to(dtype)
 
 
 def dequantize(integers: Tensor, scale: Tensor | float) -> Tensor:

@@ -14,7 +14,7 @@ _ATTRIBUTE = "vggt_edge_tuned"
 
 @dataclass(frozen=True)
 class Tuned:
-    """Of one layer, for one scheme: what it really gets (``realised_scheme``).
+    """Of one layer, for one scheme: the one that its form has.
 
     weight_scale: (out,) per channel or (out, groups). weight_table: (tables, values) of a palette. input_scale: of a
     static int8 input. None: not decided here.

@@ -14,26 +14,15 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 from vggt_edge.calibration.observation.stats import CalibrationStats
-from vggt_edge.calibration.quantization.apply import realised_scheme, replacement
-from vggt_edge.calibration.quantization.linear import (
-    DYNAMIC,
-    Dynamic,
-    HalfWeight,
-    InputScale,
-    PaletteWeight,
-    QuantWeight,
-    fake_quantize_input,
-    image_block,
-    token_block,
-)
-from vggt_edge.calibration.quantization.quantize import ACTIVATION_RANGE
+from vggt_edge.calibration.quantization.apply import replacement
+from vggt_edge.calibration.quantization.form import Form, LayerShape
+from vggt_edge.calibration.quantization.linear import StoredLayer
 from vggt_edge.calibration.scheme import Activation, scheme
 
 SAMPLED_ROWS = 256  # on vggt-mini a quarter of the rows, 32 of 128, still ranks at 0.986
 TOKENS_AT_ONCE = 512
-Stored: TypeAlias = HalfWeight | QuantWeight | PaletteWeight
-Form: TypeAlias = tuple[Stored, InputScale]
-"""A quantized layer, and the scale of its input under one scheme; the layer may serve others with another scale."""
+Candidate: TypeAlias = tuple[StoredLayer, Form]
+"""A stored layer, and its form under one scheme; the layer may serve forms whose inputs are quantized otherwise."""
 
 
 class ProbeArithmetic(TorchFunctionMode):
@@ -92,37 +81,27 @@ def seeded(key: str) -> torch.Generator:
 
 def quantized_forms(
     name: str, layer: nn.Module, schemes: Sequence[str], group_size: int, stats: CalibrationStats
-) -> dict[str, Form]:
-    """By scheme (fp32 left out): the quantized layer, shared by schemes that store it alike, and its input's scale."""
-    realised = {wanted: scheme(realised_scheme(layer, wanted, group_size)) for wanted in schemes}
-    by_storage: dict[tuple[int, bool, bool], nn.Module] = {}
-    forms: dict[str, Form] = {}
-    # Those with a static scale first: theirs is the form that also knows it.
-    for wanted, real in sorted(realised.items(), key=lambda item: item[1].activation is not Activation.STATIC_TENSOR):
-        dynamic_groups = real.group_size is not None and real.activation is Activation.DYNAMIC_TOKEN
-        storage = real.weight_bits, real.palette, dynamic_groups
-        if storage not in by_storage:
-            by_storage[storage] = replacement(layer, name, real, group_size, stats)
-        form = by_storage[storage]
-        if isinstance(form, Stored):
-            forms[wanted] = form, _input_scale(form, real.activation)
-    return forms
-
-
-def _input_scale(form: Stored, activation: Activation) -> InputScale:
-    if activation is Activation.DYNAMIC_TOKEN:
-        return DYNAMIC
-    if activation is Activation.STATIC_TENSOR:
-        assert isinstance(form, QuantWeight)
-        return form.input_scale
-    return None
+) -> dict[str, Candidate]:
+    """By scheme (fp32 left out): the layer, shared by schemes that store it alike, and its form."""
+    shape = LayerShape.of(layer)
+    forms = {wanted: Form.of(scheme(wanted), shape, group_size) for wanted in schemes}
+    by_storage: dict[Form, nn.Module] = {}
+    found: dict[str, Candidate] = {}
+    # Those with a static scale first: theirs is the layer that also knows it.
+    for wanted, form in sorted(forms.items(), key=lambda item: item[1].activation is not Activation.STATIC_TENSOR):
+        if form.storage not in by_storage:
+            by_storage[form.storage] = replacement(layer, name, form, stats)
+        stored = by_storage[form.storage]
+        if isinstance(stored, StoredLayer):
+            found[wanted] = stored, form
+    return found
 
 
 def layer_errors(
     sample: Sample,
     x: Tensor,
     by_input: Tensor,
-    forms: Mapping[str, Form],
+    candidates: Mapping[str, Candidate],
 ) -> dict[str, float]:
     """Error that each scheme causes through one layer. x, by_input: its input and the gradient by it, the calls joined
     along the first dimension.
@@ -130,15 +109,16 @@ def layer_errors(
     gradient = weight_gradient(sample.layer, x, sample.by_output)
     of_weight: dict[int, float] = {}
     errors = {}
-    for wanted, (form, input_scale) in forms.items():
-        if id(form) not in of_weight:
-            deviation = _restored(form).sub_(sample.layer.get_parameter("weight"))
-            of_weight[id(form)] = sample.factor * _half_square(gradient, deviation)
-        errors[wanted] = of_weight[id(form)]
-        if input_scale is not None:
+    for wanted, (stored, form) in candidates.items():
+        if id(stored) not in of_weight:
+            deviation = stored.dequantized().sub_(sample.layer.get_parameter("weight"))
+            of_weight[id(stored)] = sample.factor * _half_square(gradient, deviation)
+        errors[wanted] = of_weight[id(stored)]
+        if form.activation is not Activation.NONE:
             # Tokens in runs, maps frame by frame: a deviation as large as the input itself would be the peak of memory.
             parts = zip(*(torch.split(whole, _run_of(x)) for whole in (x, by_input)), strict=True)
-            errors[wanted] += sum(_half_square(slope, _input_deviation(part, input_scale)) for part, slope in parts)
+            scale = stored.input_scale
+            errors[wanted] += sum(_half_square(slope, _input_deviation(part, form, scale)) for part, slope in parts)
     return errors
 
 
@@ -146,17 +126,12 @@ def _run_of(x: Tensor) -> int:
     return 1 if x.ndim == 4 else TOKENS_AT_ONCE
 
 
-def _input_deviation(x: Tensor, scale: float | Dynamic) -> Tensor:
-    """A static one as ``linear.fake_quantize_input`` has it but for the last bit, with a single tensor of its own."""
-    if isinstance(scale, Dynamic):
-        block = image_block(x) if x.ndim == 4 else token_block(x)
-        return fake_quantize_input(x, scale, block).sub_(x)
-    return x.div(scale).round_().clamp_(ACTIVATION_RANGE.low, ACTIVATION_RANGE.high).mul_(scale).sub_(x)
-
-
-def _restored(form: Stored) -> Tensor:
-    """The weight that the quantized layer computes with, as a tensor of its own."""
-    return form.weight_half.to(torch.float32) if isinstance(form, HalfWeight) else form.dequantized()
+def _input_deviation(x: Tensor, form: Form, scale: float | None) -> Tensor:
+    """A static one as ``Form.fake_quantize_input`` has it but for the last bit."""
+    if form.activation is Activation.DYNAMIC_TOKEN:
+        return form.fake_quantize_input(x, None).sub_(x)
+    assert scale is not None
+    return form.input_range.nearest(x.div(scale)).mul_(scale).sub_(x)
 
 
 def _half_square(gradient: Tensor, deviation: Tensor) -> float:

@@ -9,9 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from vggt_edge.calibration.quantization import quantize as q
-from vggt_edge.calibration.quantization.linear import default_scale, group_rounding
+from vggt_edge.calibration.quantization.form import Form
 from vggt_edge.calibration.quantization.palette import palettize
-from vggt_edge.calibration.scheme import Activation, Scheme
 
 
 @dataclass(frozen=True)
@@ -20,16 +19,15 @@ class Uniform:
 
     scale: Tensor
     columns: int
-    integers: q.IntRange
+    form: Form
 
     def nearest(self, column: Tensor, index: int) -> Tensor:
         scale = self._of_column(index)
-        return (column / scale).round().clamp(self.integers.low, self.integers.high) * scale
+        return self.form.range.nearest(column / scale) * scale
 
     def rounded(self, weight: Tensor) -> Tensor:
         """(out, in), all columns to nearest."""
-        scale = q.spread(self.scale, weight)
-        return (weight / scale).round().clamp(self.integers.low, self.integers.high) * scale
+        return self.form.fake_quantize(weight, self.scale)
 
     def _of_column(self, index: int) -> Tensor:
         if self.scale.ndim == 1:
@@ -53,20 +51,14 @@ class Palette:
         return self.table.gather(1, found).reshape(weight.shape)
 
 
-def uniform_grids(
-    layer: nn.Linear, scheme: Scheme, group_size: int | None, shrinks: tuple[float, ...]
-) -> Iterator[Uniform]:
+def uniform_grids(layer: nn.Linear, form: Form, shrinks: tuple[float, ...]) -> Iterator[Uniform]:
     """The grid of the largest magnitudes, and smaller ones, which clip them and are finer for the others."""
-    weight = layer.weight.detach().float()
-    dynamic = scheme.activation is Activation.DYNAMIC_TOKEN
-    group = None if scheme.group_size is None or group_size is None else q.usable_group(layer.in_features, group_size)
-    widest = default_scale(weight, scheme.weight_bits, group, dynamic=dynamic)
-    rounded = group_rounding(dynamic) if group else q.fp16_ceil
+    widest = form.scale_of(layer.weight)
     for shrink in shrinks:
-        scale = widest if shrink == 1 else rounded((widest * shrink).clamp(min=q.FP16_MIN))
-        yield Uniform(scale, layer.in_features, q.WEIGHT_RANGES[scheme.weight_bits])
+        scale = widest if shrink == 1 else form.stored_scale((widest * shrink).clamp(min=q.FP16_MIN))
+        yield Uniform(scale, layer.in_features, form)
 
 
-def palette_grid(layer: nn.Linear, scheme: Scheme, importance: Tensor) -> Palette:
+def palette_grid(layer: nn.Linear, form: Form, importance: Tensor) -> Palette:
     """importance: (in,), what a squared error in each input channel weighs."""
-    return Palette(palettize(layer.weight, scheme.weight_bits, 0, importance)[1])
+    return Palette(palettize(layer.weight, form.weight.bits, form.axis, importance)[1])

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from vggt_edge.calibration.quantization import quantize as q
-from vggt_edge.calibration.quantization.linear import fake_quantize_input, token_block
+from vggt_edge.calibration.quantization.form import Form
 
 SHRINKS = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.65, 0.6, 0.55, 0.5, 0.45, 0.4)
 """Of the largest magnitude that came in."""
@@ -25,18 +24,18 @@ class Sample:
     share: float
 
 
-def best_input_scale(sample: Sample, absmax: float) -> float:
+def best_input_scale(sample: Sample, absmax: float, form: Form) -> float:
     """The scale with the least predicted error of the outputs; ties go to the larger one.
 
     absmax: of all that was seen, more than the sample.
     """
-    scales = [q.activation_scale(absmax * shrink) for shrink in SHRINKS]
-    errors = [_error(sample, scale) for scale in scales]
+    scales = [form.input_scale(absmax * shrink) for shrink in SHRINKS]
+    errors = [_error(sample, scale, form) for scale in scales]
     return scales[min(range(len(scales)), key=lambda index: errors[index])]
 
 
-def _error(sample: Sample, scale: float) -> float:
-    return predicted_error(sample, fake_quantize_input(sample.x, scale, token_block(sample.x)) - sample.x)
+def _error(sample: Sample, scale: float, form: Form) -> float:
+    return predicted_error(sample, form.fake_quantize_input(sample.x, scale) - sample.x)
 
 
 def predicted_error(sample: Sample, deviation: Tensor) -> float:

@@ -7,10 +7,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from vggt_edge.calibration.quantization import quantize as q
-from vggt_edge.calibration.quantization.linear import DYNAMIC, fake_quantize_input, token_block
+from vggt_edge.calibration.quantization.form import Form
 from vggt_edge.calibration.quantization.tuned import Tuned, set_tuned
-from vggt_edge.calibration.scheme import Activation, Scheme
+from vggt_edge.calibration.scheme import Activation, NumberType
 from vggt_edge.calibration.tuning.gptq import compensated
 from vggt_edge.calibration.tuning.grids import Palette, Uniform, palette_grid, uniform_grids
 from vggt_edge.calibration.tuning.input_scale import Sample, best_input_scale
@@ -46,48 +45,47 @@ class Evidence:
 
 def tune_layer(
     layer: nn.Module,
-    scheme: Scheme,
-    group_size: int,
+    form: Form,
     evidence: Evidence,
     compensation: bool = True,
 ) -> None:
-    """Give ``layer``, in place, weights of the scheme's grid and what is needed to find that grid again.
+    """Give ``layer``, in place, weights of its form's grid and what is needed to find that grid again.
 
-    scheme: what the layer really gets (``apply.realised_scheme``). Floating-point schemes leave it as it is.
-    compensation: a part that an ablation switches off; the weight is left to be rounded then.
+    A form that is not quantized leaves it as it is. compensation: a part that an ablation switches off; the weight is
+    left to be rounded then.
     """
-    if scheme.weight_bits >= 16:
+    if not form.is_quantized:
         return
-    tuned = Tuned(scheme.name)
-    if scheme.activation is Activation.STATIC_TENSOR and evidence.absmax > 0:
-        tuned = replace(tuned, input_scale=best_input_scale(evidence.sample, evidence.absmax))
+    tuned = Tuned(form.scheme)
+    if form.activation is Activation.STATIC_TENSOR and evidence.absmax > 0:
+        tuned = replace(tuned, input_scale=best_input_scale(evidence.sample, evidence.absmax, form))
     if isinstance(layer, nn.Linear) and evidence.hessian is not None and compensation:
         before = layer.weight.detach().float()
-        tuned = _rounded(layer, scheme, group_size, evidence, tuned)
-        _correct_bias(layer, before, scheme, tuned, evidence)
+        tuned = _rounded(layer, form, evidence, tuned)
+        _correct_bias(layer, before, form, tuned, evidence)
     set_tuned(layer, tuned)
 
 
-def _rounded(layer: nn.Linear, scheme: Scheme, group_size: int, evidence: Evidence, tuned: Tuned) -> Tuned:
+def _rounded(layer: nn.Linear, form: Form, evidence: Evidence, tuned: Tuned) -> Tuned:
     assert evidence.hessian is not None
     weight, hessian = layer.weight.detach().float(), evidence.hessian
-    if scheme.palette:
-        grid = palette_grid(layer, scheme, _importance(hessian))
+    if form.weight.type is NumberType.PALETTE:
+        grid = palette_grid(layer, form, _importance(hessian))
         stored, _ = _chosen(weight, hessian, compensated(weight, hessian, grid.nearest), grid)
         tuned = replace(tuned, weight_table=grid.table)
     else:
-        stored, scale = _best_rows(layer, scheme, group_size, hessian)
+        stored, scale = _best_rows(layer, form, hessian)
         tuned = replace(tuned, weight_scale=scale)
     layer.weight = nn.Parameter(stored, requires_grad=False)
     return tuned
 
 
-def _best_rows(layer: nn.Linear, scheme: Scheme, group_size: int, hessian: Tensor) -> tuple[Tensor, Tensor]:
+def _best_rows(layer: nn.Linear, form: Form, hessian: Tensor) -> tuple[Tensor, Tensor]:
     """Rounded weight and scale. Rows are rounded independently of each other, so each may take its own shrink, and all
     shrinks are tried at once, as if each were a layer of its own below the others.
     """
     weight = layer.weight.detach().float()
-    grids = list(uniform_grids(layer, scheme, group_size, WEIGHT_SHRINKS))
+    grids = list(uniform_grids(layer, form, WEIGHT_SHRINKS))
     every = replace(grids[0], scale=torch.cat([grid.scale for grid in grids]))
     ours = compensated(weight.repeat(len(grids), 1), hessian, every.nearest)
     stored, chosen = _chosen(weight, hessian, ours, grids[0])
@@ -115,20 +113,12 @@ def _importance(hessian: Tensor) -> Tensor:
     return diagonal + (float(diagonal.mean()) or 1.0) * 1e-3
 
 
-def _correct_bias(layer: nn.Linear, before: Tensor, scheme: Scheme, tuned: Tuned, evidence: Evidence) -> None:
+def _correct_bias(layer: nn.Linear, before: Tensor, form: Form, tuned: Tuned, evidence: Evidence) -> None:
     """Put the mean error of the output into the bias, which costs nothing (Nagel et al., ICCV 2019, section 4.2)."""
     bias: Tensor | None = layer.bias
     if bias is None or evidence.mean is None:
         return
     sample, stored = evidence.sample.x, layer.weight.detach()
-    of_input = (sample - _quantized_input(sample, scheme, tuned)).mean(dim=0)
+    of_input = (sample - form.fake_quantize_input(sample, tuned.input_scale)).mean(dim=0)
     lost = (before - stored) @ evidence.mean + stored @ of_input
     layer.bias = nn.Parameter(bias.detach() + lost, requires_grad=False)
-
-
-def _quantized_input(sample: Tensor, scheme: Scheme, tuned: Tuned) -> Tensor:
-    if scheme.activation is Activation.NONE:
-        return sample
-    scale = DYNAMIC if scheme.activation is Activation.DYNAMIC_TOKEN else tuned.input_scale
-    bits = scheme.activation_bits if scheme.activation_bits in q.ACTIVATION_RANGES else 8
-    return fake_quantize_input(sample, scale, token_block(sample), bits)

@@ -6,24 +6,15 @@ is clipped gets no gradient, what is rounded gets that of the identity, and scal
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from vggt_edge.calibration.quantization import quantize as q
-from vggt_edge.calibration.quantization.linear import (
-    DYNAMIC,
-    Geometry,
-    default_scale,
-    fake_quantize_input,
-    group_rounding,
-    image_block,
-    token_block,
-)
+from vggt_edge.calibration.quantization.form import Form, Range
+from vggt_edge.calibration.quantization.linear import Geometry
 from vggt_edge.calibration.quantization.tuned import Tuned, any_tuned, set_tuned
-from vggt_edge.calibration.scheme import Activation, Scheme
+from vggt_edge.calibration.scheme import Activation
 
 
 def straight_through(exact: Tensor, rounded: Tensor) -> Tensor:
@@ -31,34 +22,34 @@ def straight_through(exact: Tensor, rounded: Tensor) -> Tensor:
     return exact + (rounded - exact).detach()
 
 
-class LearnedLayer(nn.Module):
-    """A linear or convolution under a scheme of uniform grids. Parameters: weight, scale, bias, input scale."""
+def rounded_steps(exact: Tensor, numbers: Range) -> Tensor:
+    """Values that were divided by their scale, to nearest; no gradient where they are clipped."""
+    steps = exact.clamp(numbers.low, numbers.high)
+    return straight_through(steps, numbers.nearest(steps))
 
-    def __init__(self, source: nn.Module, scheme: Scheme, group_size: int, input_scale: float | None) -> None:
+
+class LearnedLayer(nn.Module):
+    """A linear or convolution in a form of uniform grids. Parameters: weight, scale, bias, input scale."""
+
+    def __init__(self, source: nn.Module, form: Form, input_scale: float | None) -> None:
         super().__init__()
         assert isinstance(source, nn.Linear | nn.Conv2d | nn.ConvTranspose2d)
-        self.scheme = scheme
-        self.axis = 1 if isinstance(source, nn.ConvTranspose2d) else 0
-        self.geometry = None if isinstance(source, nn.Linear) else Geometry.of(source)
-        self.integers = q.WEIGHT_RANGES[scheme.weight_bits]
-        dynamic = scheme.activation is Activation.DYNAMIC_TOKEN
-        grouped = isinstance(source, nn.Linear) and scheme.group_size is not None
-        group = q.usable_group(source.in_features, group_size) if isinstance(source, nn.Linear) and grouped else None
-        self.rounding: Callable[[Tensor], Tensor] = group_rounding(dynamic) if group else q.fp16_ceil
+        self.form = form
+        self.geometry = Geometry.of(source)
         found = any_tuned(source)
         weight = source.weight.detach().float()
         scale = found.weight_scale if found is not None and found.weight_scale is not None else None
         if scale is None:
-            scale = default_scale(weight, scheme.weight_bits, group, self.axis, dynamic=dynamic)
+            scale = form.scale_of(weight)
         self.weight = nn.Parameter(weight.clone())
         self.log_scale = nn.Parameter(scale.log())
         self.bias = None if source.bias is None else nn.Parameter(source.bias.detach().clone())
-        static = scheme.activation is Activation.STATIC_TENSOR and input_scale
+        static = form.activation is Activation.STATIC_TENSOR and input_scale
         self.log_input = nn.Parameter(torch.tensor(float(input_scale or 1.0)).log()) if static else None
 
     def stored_scale(self) -> Tensor:
         """As a device stores it."""
-        return self.rounding(self.log_scale.detach().exp().clamp(q.FP16_MIN, q.FP16_MAX / 2))
+        return self.form.stored_scale(self.log_scale.detach().exp().clamp(q.FP16_MIN, q.FP16_MAX / 2))
 
     def stored_weight(self) -> Tensor:
         """On the grid."""
@@ -67,28 +58,24 @@ class LearnedLayer(nn.Module):
 
     def _weight(self) -> Tensor:
         raw = self.log_scale.exp()
-        scale = q.spread(straight_through(raw, self.stored_scale()), self.weight, self.axis)
-        steps = (self.weight / scale).clamp(self.integers.low, self.integers.high)
-        return straight_through(steps, steps.round()) * scale
+        scale = self.form.spread(straight_through(raw, self.stored_scale()), self.weight)
+        return rounded_steps(self.weight / scale, self.form.range) * scale
 
     def _input(self, x: Tensor) -> Tensor:
-        if self.scheme.activation is Activation.DYNAMIC_TOKEN:
-            block = token_block(x) if self.geometry is None else image_block(x)
+        if self.form.activation is Activation.DYNAMIC_TOKEN:
             with torch.no_grad():
-                rounded = fake_quantize_input(x, DYNAMIC, block, self.scheme.activation_bits)
+                rounded = self.form.fake_quantize_input(x, None)
             return straight_through(x, rounded)
         if self.log_input is None:
             return x
         scale = straight_through(self.log_input.exp(), q.fp16_ceil(self.log_input.detach().exp()))
-        steps = (x / scale).clamp(q.ACTIVATION_RANGE.low, q.ACTIVATION_RANGE.high)
-        return straight_through(steps, steps.round()) * scale
+        return rounded_steps(x / scale, self.form.input_range) * scale
 
     def forward(self, x: Tensor) -> Tensor:
         x, weight = self._input(x), self._weight()
         if self.geometry is None:
             return functional.linear(x, weight, self.bias)
-        convolve = self.geometry.convolve_transposed if self.axis else self.geometry.convolve
-        return convolve(x, weight, self.bias)
+        return self.geometry.convolve(x, weight, self.bias)
 
     def put_into(self, layer: nn.Module) -> None:
         """Give what was learned to the layer that this one was made from."""
@@ -97,4 +84,4 @@ class LearnedLayer(nn.Module):
         if self.bias is not None:
             layer.bias = nn.Parameter(self.bias.detach().clone(), requires_grad=False)
         scale = None if self.log_input is None else float(q.fp16_ceil(self.log_input.detach().exp()))
-        set_tuned(layer, Tuned(self.scheme.name, weight_scale=self.stored_scale(), input_scale=scale))
+        set_tuned(layer, Tuned(self.form.scheme, weight_scale=self.stored_scale(), input_scale=scale))

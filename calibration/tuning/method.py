@@ -14,9 +14,8 @@ from torch.nn import functional
 from vggt_edge.calibration.observation.collect import calibrate
 from vggt_edge.calibration.observation.stats import CalibrationStats
 from vggt_edge.calibration.plan import Assignment, PrecisionPlan
-from vggt_edge.calibration.planning.cost import conv_scheme
 from vggt_edge.calibration.quantization.apply import apply_plan
-from vggt_edge.calibration.quantization.linear import QuantLinear
+from vggt_edge.calibration.quantization.linear import QuantLayer
 from vggt_edge.calibration.scenes.scene import Scene
 from vggt_edge.calibration.scheme import Scheme
 from vggt_edge.calibration.transforms.prepare import prepare
@@ -60,9 +59,8 @@ def quantize(
 
 
 def uniform(model: WiredModel, scheme: Scheme, model_digest: str, stats_digest: str) -> PrecisionPlan:
-    """One scheme for all blocks; heads of convolutions get the form that those have."""
-    names = {name: conv_scheme(scheme.name) if name.endswith("_head") else scheme.name for name in model.blocks()}
-    assignments = tuple(Assignment(name, wanted, "uniform", 0.0, 0, 0.0) for name, wanted in names.items())
+    """One scheme for all blocks; what their layers get is up to ``Form.of``."""
+    assignments = tuple(Assignment(name, scheme.name, "uniform", 0.0, 0, 0.0) for name in model.blocks())
     group_size = scheme.group_size or GROUP_SIZE
     return PrecisionPlan(model_digest, stats_digest, "comparison", group_size, assignments, rest_scheme="fp16")
 
@@ -70,7 +68,7 @@ def uniform(model: WiredModel, scheme: Scheme, model_digest: str, stats_digest: 
 class SplitLinear(nn.Module):
     """A quantized linear whose static input has one scale for patch tokens and one for special ones."""
 
-    def __init__(self, source: QuantLinear, scales: TokenScales, tokens_per_frame: int, special_tokens: int) -> None:
+    def __init__(self, source: QuantLayer, scales: TokenScales, tokens_per_frame: int, special_tokens: int) -> None:
         super().__init__()
         self.source, self.scales, self.tokens = source, scales, (tokens_per_frame, special_tokens)
 
@@ -83,7 +81,7 @@ def split_scales(model: WiredModel, stats: CalibrationStats) -> None:
     """Replace every linear with a static input scale, in place. The scales are tuning's, as far as groups differ."""
     for name, block in model.blocks().items():
         for path, layer in list(block.named_modules()):
-            if isinstance(layer, QuantLinear) and isinstance(layer.input_scale, float):
+            if isinstance(layer, QuantLayer) and layer.geometry is None and layer.input_scale is not None:
                 found = token_scales(stats, f"{name}.{path}")
                 share = layer.input_scale / max(found.patch, found.special)
                 scales = TokenScales(found.patch * share, found.special * share)

@@ -21,10 +21,11 @@ from torch import Tensor, nn
 from vggt_edge.calibration.observation.collect import images_of, layers_of
 from vggt_edge.calibration.observation.stats import CalibrationStats
 from vggt_edge.calibration.plan import PrecisionPlan
-from vggt_edge.calibration.quantization.apply import realised_scheme, replacement, swapped
+from vggt_edge.calibration.quantization.apply import replacement, swapped
+from vggt_edge.calibration.quantization.form import Form, LayerShape
 from vggt_edge.calibration.quantization.tuned import any_tuned
 from vggt_edge.calibration.scenes.scene import Scene
-from vggt_edge.calibration.scheme import Scheme, scheme
+from vggt_edge.calibration.scheme import NumberType
 from vggt_edge.calibration.sensitivity.probe_layers import seeded
 from vggt_edge.calibration.stages.journal import MemoryJournal
 from vggt_edge.calibration.stages.walk import IMAGES, Journal, Stage, StagedModel, StageTime, last_readers
@@ -70,27 +71,25 @@ class Reconstruction:
         known = {IMAGES: images_of(self.scenes[scene]), **self.model.constants()}
         return {name: (known[name] if name in known else journal.get(scene, name)).clone() for name in stage.reads}
 
-    def _layers(self, stage: Stage) -> Iterator[tuple[str, str, nn.Module, Scheme]]:
-        """Name in the statistics, path in the stage's module, layer and scheme of all that is quantized."""
+    def _layers(self, stage: Stage) -> Iterator[tuple[str, str, nn.Module, Form]]:
+        """Name in the statistics, path in the stage's module, layer and form of all that is quantized."""
         blocks, paths = self.model.blocks(), {id(module): path for path, module in stage.module.named_modules()}
         for name in stage.blocks:
-            assignment, prefix = self.plan.assignment(name), paths[id(blocks[name])]
+            prefix = paths[id(blocks[name])]
             for path, layer in layers_of(blocks[name]).items():
                 if not self.plan.is_kept(name, path):
-                    real = scheme(realised_scheme(layer, assignment.scheme, self.plan.group_size))
-                    yield f"{name}.{path}", f"{prefix}.{path}".lstrip("."), layer, real
+                    form = self.plan.form_of(name, path, LayerShape.of(layer))
+                    yield f"{name}.{path}", f"{prefix}.{path}".lstrip("."), layer, form
 
     def _learnable(self, stage: Stage) -> bool:
         """Palettes are no grid of steps, and what is not quantized has nothing to learn."""
-        schemes = [real for _, _, _, real in self._layers(stage)]
-        return all(not real.palette for real in schemes) and any(real.weight_bits < 16 for real in schemes)
+        forms = [form for _, _, _, form in self._layers(stage)]
+        palettes = any(form.weight.type is NumberType.PALETTE for form in forms)
+        return not palettes and any(form.is_quantized for form in forms)
 
     @contextmanager
     def _quantized(self, stage: Stage) -> Iterator[None]:
-        forms = {
-            path: replacement(layer, name, real, self.plan.group_size, self.stats)
-            for name, path, layer, real in self._layers(stage)
-        }
+        forms = {path: replacement(layer, name, form, self.stats) for name, path, layer, form in self._layers(stage)}
         with swapped(stage.module, forms):
             yield
 
@@ -100,9 +99,9 @@ class Reconstruction:
         held_out = every[len(taught) :] or every
         pairs = _Pairs(stage, {scene: self._given(stage, scene, journal) for scene in every}, self._targets(stage))
         learned = {
-            path: (layer, LearnedLayer(layer, real, self.plan.group_size, _input_scale(layer)))
-            for _, path, layer, real in self._layers(stage)
-            if real.weight_bits < 16
+            path: (layer, LearnedLayer(layer, form, _input_scale(layer)))
+            for _, path, layer, form in self._layers(stage)
+            if form.is_quantized
         }
         blocks = self.model.blocks()
         inside = [module for name in stage.blocks for module in blocks[name].modules()]

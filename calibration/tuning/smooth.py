@@ -18,9 +18,8 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from vggt_edge.calibration.quantization.linear import DYNAMIC, fake_quantize_input, image_block, token_block
-from vggt_edge.calibration.quantization.quantize import WEIGHT_RANGES, activation_scale
-from vggt_edge.calibration.scheme import Activation, Scheme
+from vggt_edge.calibration.quantization.form import Form
+from vggt_edge.calibration.scheme import Activation
 from vggt_edge.calibration.transforms.heads import scale_values, shift_values
 from vggt_edge.calibration.transforms.smoothing import divide, divide_rectified, shift
 from vggt_edge.calibration.transforms.weights import Layer, layer_at, norm_at
@@ -72,32 +71,31 @@ def _divide_values(module: nn.Module, values: Values, by: Tensor) -> None:
 def smooth(
     module: nn.Module,
     unit: Unit,
-    schemes: Mapping[str, Scheme],
-    group_size: int,
+    forms: Mapping[str, Form],
     evidence: dict[str, Evidence],
     shifts: bool = True,
 ) -> None:
     """Shift and scale the channels of every link of ``module`` in place, and what is known of its readers with them.
 
-    schemes: by path, what each layer really gets. shifts: a part that an ablation switches off. Links to a reader whose
+    forms: by path, of each layer. shifts: a part that an ablation switches off. Links to a reader whose
     input is not quantized are left alone, and so are links of a layer that is not in it.
     """
     for link in links(module, unit):
-        if not _is_open(link, schemes):
+        if not _is_open(link, forms):
             continue
-        if shifts and link.shift is not None and (offset := _best_shift(link, schemes, evidence)) is not None:
+        if shifts and link.shift is not None and (offset := _best_shift(link, forms, evidence)) is not None:
             link.shift(offset)
             evidence.update({path: shifted(evidence[path], offset) for path in link.readers})
-        factor = _best(module, link, schemes, group_size, evidence)
+        factor = _best(module, link, forms, evidence)
         if factor is not None:
             link.divide(factor)
             evidence.update({path: divided(evidence[path], factor) for path in link.readers})
 
 
-def _is_open(link: Link, schemes: Mapping[str, Scheme]) -> bool:
-    if not schemes.keys() >= {*link.readers, *link.writers}:
+def _is_open(link: Link, forms: Mapping[str, Form]) -> bool:
+    if not forms.keys() >= {*link.readers, *link.writers}:
         return False
-    return all(schemes[path].activation is not Activation.NONE for path in link.readers)
+    return all(forms[path].activation is not Activation.NONE for path in link.readers)
 
 
 def divided(evidence: Evidence, by: Tensor) -> Evidence:
@@ -122,28 +120,26 @@ def shifted(evidence: Evidence, by: Tensor) -> Evidence:
     )
 
 
-def _best_shift(link: Link, schemes: Mapping[str, Scheme], evidence: Mapping[str, Evidence]) -> Tensor | None:
+def _best_shift(link: Link, forms: Mapping[str, Form], evidence: Mapping[str, Evidence]) -> Tensor | None:
     """The means or the middles of the channels; None where neither is better than nothing, or none can be."""
-    seen = [(evidence[path], schemes[path]) for path in link.readers]
-    if any(one.mean is None or scheme.activation is not Activation.DYNAMIC_TOKEN for one, scheme in seen):
+    seen = [(evidence[path], forms[path]) for path in link.readers]
+    if any(one.mean is None or form.activation is not Activation.DYNAMIC_TOKEN for one, form in seen):
         return None
     x = seen[0][0].sample.x  # all readers read the same
     candidates = (None, x.mean(dim=0), (x.amin(dim=0) + x.amax(dim=0)) / 2)
-    return min(candidates, key=lambda by: sum(_input_error(_after(one, by), scheme) for one, scheme in seen))
+    return min(candidates, key=lambda by: sum(_input_error(_after(one, by), form) for one, form in seen))
 
 
 def _after(evidence: Evidence, by: Tensor | None) -> Evidence:
     return evidence if by is None else shifted(evidence, by)
 
 
-def _best(
-    module: nn.Module, link: Link, schemes: Mapping[str, Scheme], group_size: int, evidence: Mapping[str, Evidence]
-) -> Tensor | None:
+def _best(module: nn.Module, link: Link, forms: Mapping[str, Form], evidence: Mapping[str, Evidence]) -> Tensor | None:
     """None where no scale is better than none."""
-    readers = [(layer_at(module, path), schemes[path], evidence[path]) for path in link.readers]
+    readers = [(layer_at(module, path), forms[path], evidence[path]) for path in link.readers]
     factors = list(_factors([(layer, seen) for layer, _, seen in readers]))
     nothing = torch.ones_like(factors[0])
-    errors = [sum(_error(*reader, group_size, factor) for reader in readers) for factor in (nothing, *factors)]
+    errors = [sum(_error(*reader, factor) for reader in readers) for factor in (nothing, *factors)]
     best = min(range(len(errors)), key=lambda index: errors[index])
     return factors[best - 1] if best else None
 
@@ -176,27 +172,25 @@ def _column_peaks(layer: nn.Linear | nn.Conv2d) -> Tensor:
     return magnitudes.amax(dim=[axis for axis in range(magnitudes.ndim) if axis != 1])
 
 
-def _error(layer: Layer, scheme: Scheme, evidence: Evidence, group_size: int, factor: Tensor) -> float:
+def _error(layer: Layer, form: Form, evidence: Evidence, factor: Tensor) -> float:
     given = divided(evidence, factor)
-    error = _input_error(given, scheme)
-    if isinstance(layer, nn.Linear) and given.hessian is not None and scheme.weight_bits in WEIGHT_RANGES:
+    error = _input_error(given, form)
+    if isinstance(layer, nn.Linear) and given.hessian is not None and form.scale is not None:
         scaled = nn.Linear(layer.in_features, layer.out_features, bias=False, device="meta")
         scaled.weight = nn.Parameter(layer.weight.detach() * factor, requires_grad=False)
-        grid = next(uniform_grids(scaled, scheme, group_size, (1.0,)))
+        grid = next(uniform_grids(scaled, form, (1.0,)))
         lost = grid.rounded(scaled.weight) - scaled.weight
         error += COMPENSATED * float(((lost @ given.hessian) * lost).sum())
     return error
 
 
-def _input_error(evidence: Evidence, scheme: Scheme) -> float:
-    if scheme.activation is Activation.NONE:
+def _input_error(evidence: Evidence, form: Form) -> float:
+    if form.activation is Activation.NONE:
         return 0.0
-    return predicted_error(evidence.sample, _deviation(evidence, scheme)) / evidence.sample.share
+    return predicted_error(evidence.sample, _deviation(evidence, form)) / evidence.sample.share
 
 
-def _deviation(evidence: Evidence, scheme: Scheme) -> Tensor:
+def _deviation(evidence: Evidence, form: Form) -> Tensor:
     x = evidence.sample.x
-    if scheme.activation is Activation.DYNAMIC_TOKEN:
-        block = image_block(x) if x.ndim == 4 else token_block(x)
-        return fake_quantize_input(x, DYNAMIC, block, scheme.activation_bits) - x
-    return fake_quantize_input(x, activation_scale(evidence.absmax), token_block(x)) - x
+    static = form.activation is Activation.STATIC_TENSOR
+    return form.fake_quantize_input(x, form.input_scale(evidence.absmax) if static else None) - x

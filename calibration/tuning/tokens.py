@@ -16,7 +16,9 @@ from torch import Tensor
 from vggt_edge.calibration.observation.observe import PATCH, SPECIAL
 from vggt_edge.calibration.observation.stats import CalibrationStats, TensorStats
 from vggt_edge.calibration.quantization.apply import ACTIVATION_PERCENTILE
-from vggt_edge.calibration.quantization.quantize import ACTIVATION_RANGE, activation_scale, dequantize
+from vggt_edge.calibration.quantization.form import INPUT_RANGES
+from vggt_edge.calibration.quantization.quantize import activation_scale, dequantize
+from vggt_edge.calibration.scheme import INT8
 from vggt_edge.calibration.transforms.hadamard import sylvester
 from vggt_edge.devices.errors import InputError, UsageError
 
@@ -166,7 +168,7 @@ def fake_quantize_tokens(
 ) -> Tensor:
     """x (N, C), tokens of whole frames, to int8 and back, special tokens with a scale of their own.
 
-    Bit for bit what ``linear.fake_quantize_input`` gives for each group apart. For simulation and the ablation only: no
+    Bit for bit what ``Form.fake_quantize_input`` gives for each group apart. For simulation and the ablation only: no
     backend has static scales per token (TensorRT, Core ML and XNNPACK know one per tensor or dynamic ones).
     Rows that are not whole frames are all special.
     """
@@ -174,4 +176,4 @@ def fake_quantize_tokens(
     scale = scale_vector(TokenScales(patch_scale, special_scale), special)[:, None]
     # The reciprocal in double, as quantize_per_tensor takes it from a Python number: another one rounds otherwise.
     inverse = scale_vector(TokenScales(1 / patch_scale, 1 / special_scale), special)[:, None]
-    return dequantize((x * inverse).round().clamp(ACTIVATION_RANGE.low, ACTIVATION_RANGE.high).to(torch.int8), scale)
+    return dequantize(INPUT_RANGES[INT8].nearest(x * inverse).to(torch.int8), scale)

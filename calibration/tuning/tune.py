@@ -23,9 +23,9 @@ from torch import Tensor, nn
 from vggt_edge.calibration.observation.collect import layers_of
 from vggt_edge.calibration.observation.stats import CalibrationStats
 from vggt_edge.calibration.plan import PrecisionPlan
-from vggt_edge.calibration.quantization.apply import check_weights, realised_scheme
+from vggt_edge.calibration.quantization.apply import check_weights
+from vggt_edge.calibration.quantization.form import LayerShape
 from vggt_edge.calibration.scenes.scene import Scene
-from vggt_edge.calibration.scheme import Scheme, scheme
 from vggt_edge.calibration.sensitivity.probe_layers import seeded
 from vggt_edge.calibration.sensitivity.probes import Seen, pulled_back
 from vggt_edge.calibration.stages.journal import FileJournal, MemoryJournal
@@ -275,13 +275,13 @@ class Tuner:
         self.on_tuned(index, stage)
 
     def _tune_block(self, name: str, block: nn.Module) -> None:
-        layers, group_size = self._tuned_layers(name, block), self.plan.group_size
-        schemes = {path: self._realised(name, layer) for path, layer in layers.items()}
+        layers = self._tuned_layers(name, block)
+        forms = {path: self.plan.form_of(name, path, LayerShape.of(layer)) for path, layer in layers.items()}
         evidence = {path: self._evidence(f"{name}.{path}", layer) for path, layer in layers.items()}
         if self.parts.smoothing:
-            smooth(block, self.units[id(block)], schemes, group_size, evidence, self.parts.shift)
+            smooth(block, self.units[id(block)], forms, evidence, self.parts.shift)
         for path, layer in layers.items():
-            tune_layer(layer, schemes[path], group_size, evidence[path], self.parts.compensation)
+            tune_layer(layer, forms[path], evidence[path], self.parts.compensation)
 
     def _evidence(self, name: str, layer: nn.Module) -> Evidence:
         check_weights(name, layer)
@@ -306,6 +306,3 @@ class Tuner:
 
     def _tuned_layers(self, name: str, block: nn.Module) -> dict[str, nn.Module]:
         return {path: layer for path, layer in layers_of(block).items() if not self.plan.is_kept(name, path)}
-
-    def _realised(self, name: str, layer: nn.Module) -> Scheme:
-        return scheme(realised_scheme(layer, self.plan.assignment(name).scheme, self.plan.group_size))

@@ -11,6 +11,7 @@ from typing import Any
 
 from vggt_edge.calibration.observation.stats import CalibrationStats
 from vggt_edge.calibration.plan import PrecisionPlan
+from vggt_edge.calibration.scheme import Numbers, NumberType
 from vggt_edge.devices.errors import InputError
 from vggt_edge.devices.units import format_bytes
 from vggt_edge.exporter.commands.output import print_table
@@ -176,7 +177,7 @@ def _package(path: Path) -> Description:
     program = load_program(path)
     layers = tuple(linears(program))
     operators = Counter(one.type for one in program.operations if not one.type.startswith("const"))
-    stored = Counter(f"{'palette' if one.palette else 'weights'} of {one.weight_bits} bits" for one in layers)
+    stored = Counter(_stored(one.weight) for one in layers if one.weight is not None)
     about = program.description
     facts = {
         "opset": program.opset,
@@ -188,6 +189,10 @@ def _package(path: Path) -> Description:
     }
     rows = sorted(operators.items(), key=lambda entry: (-entry[1], entry[0]))
     return Description("Core ML package", str(path), facts, ("operator", "operations"), rows)
+
+
+def _stored(numbers: Numbers) -> str:
+    return f"{'palette' if numbers.type is NumberType.PALETTE else 'weights'} of {numbers.bits} bits"
 
 
 def _bundle(path: Path) -> Description:

@@ -9,7 +9,7 @@ from onnx import helper
 from torch import Tensor
 
 from vggt_edge.devices.errors import LoweringError
-from vggt_edge.exporter.graph.builder import ONNX_TYPES
+from vggt_edge.exporter.graph.builder import onnx_type
 from vggt_edge.exporter.graph.data_file import DataFile
 from vggt_edge.exporter.graph.names import Namer, Place
 from vggt_edge.exporter.graph.stage_program import StageProgram
@@ -127,4 +127,4 @@ def _no_output(name: str) -> LoweringError:
 
 
 def _value_info(value: Value) -> onnx.ValueInfoProto:
-    return helper.make_tensor_value_info(value.name, ONNX_TYPES[value.dtype], value.shape)
+    return helper.make_tensor_value_info(value.name, onnx_type(value.dtype), value.shape)

@@ -9,19 +9,15 @@ from typing import Any
 import numpy as np
 import torch
 from onnx import TensorProto
+from onnx_ir.tensor_adapters import from_torch_dtype
 from torch import Tensor
 
 from vggt_edge.exporter.graph.template import InputScale, Literal, Source, Stored, TemplateNode, Value
 
-ONNX_TYPES = {
-    torch.float32: TensorProto.FLOAT,
-    torch.float16: TensorProto.FLOAT16,
-    torch.int8: TensorProto.INT8,
-    torch.uint8: TensorProto.UINT8,
-    torch.int64: TensorProto.INT64,
-    torch.int32: TensorProto.INT32,
-    torch.bool: TensorProto.BOOL,
-}
+
+def onnx_type(dtype: torch.dtype) -> int:
+    """The ``TensorProto`` type of a torch dtype."""
+    return int(from_torch_dtype(dtype))
 
 
 @dataclass(frozen=True)

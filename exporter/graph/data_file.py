@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from vggt_edge.calibration.quantization.quantize import pack_int4
 from vggt_edge.devices.errors import LoweringError
-from vggt_edge.exporter.graph.builder import ONNX_TYPES
+from vggt_edge.exporter.graph.builder import onnx_type
 from vggt_edge.exporter.graph.template import Stored
 
 INLINE_BYTES = 256  # smaller tensors stay in the graph, where shape inference can read them
@@ -42,11 +42,12 @@ class DataFile:
 
     def add(self, name: str, tensor: Tensor, *, packed: bool = False) -> None:
         """Write one tensor, little endian, 4-bit integers packed."""
-        kinds = _PACKED_TYPES if packed else ONNX_TYPES
-        proto = TensorProto(name=name, data_type=kinds[tensor.dtype])
+        kind = _PACKED_TYPES[tensor.dtype] if packed else onnx_type(tensor.dtype)
+        proto = TensorProto(name=name, data_type=kind)
         proto.dims.extend(tensor.shape)
         final = tensor.contiguous()
-        content = (pack_int4(final) if packed else final).numpy()
+        # As bytes: numpy lacks some of torch's types.
+        content = (pack_int4(final) if packed else final).reshape(-1).view(torch.uint8).numpy()
         self.sizes[name] = content.nbytes
         if content.nbytes < INLINE_BYTES:
             proto.raw_data = content.tobytes()

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.export import ExportedProgram
 
 from vggt_edge.calibration.quantization.apply import swapped
+from vggt_edge.calibration.quantization.linear import StoredLayer
 from vggt_edge.calibration.stages.walk import Stage, StagedModel
 from vggt_edge.exporter.graph.annotate import trace
 from vggt_edge.exporter.graph.template import Value
@@ -51,10 +52,9 @@ def alone(model: StagedModel, stage: Stage) -> AbstractContextManager[None]:
 
 
 def _forms(module: nn.Module) -> Iterator[tuple[Any, ...]]:
-    """Kinds of all modules; of a quantized layer also how it is stored and what kind of scale its input has."""
+    """Kinds of all modules, and the forms of quantized layers."""
     for path, inner in module.named_modules():
-        storage = (getattr(inner, "bits", None), getattr(inner, "group_size", None))
-        yield (path, type(inner), *storage, type(getattr(inner, "input_scale", None)))
+        yield path, type(inner), inner.form if isinstance(inner, StoredLayer) else None
 
 
 def _tensors(module: nn.Module) -> Iterator[tuple[Any, ...]]:

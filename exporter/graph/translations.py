@@ -14,8 +14,10 @@ from typing import Any
 import torch
 from torch.fx import Node
 
-import vggt_edge.calibration.quantization.linear  # noqa: F401  registers the operators below
-from vggt_edge.exporter.graph.builder import ONNX_TYPES, Constant, Operand, TemplateBuilder, Weight
+import vggt_edge.calibration.quantization.operators  # noqa: F401  registers the operators below
+from vggt_edge.calibration.quantization.form import INPUT_RANGES, Range, weight_numbers
+from vggt_edge.calibration.scheme import INT8
+from vggt_edge.exporter.graph.builder import Constant, Operand, TemplateBuilder, Weight, onnx_type
 from vggt_edge.exporter.graph.template import Value
 
 aten = torch.ops.aten
@@ -306,7 +308,7 @@ def cast(call: Call) -> Operand:
         raise NotImplementedError(f"cast of a {type(source).__name__}")
     if source.dtype == call.dtype:
         return source
-    return call.emit("Cast", [source], to=ONNX_TYPES[call.dtype])
+    return call.emit("Cast", [source], to=onnx_type(call.dtype))
 
 
 @translates(decomposed.quantize_per_tensor.default)
@@ -322,7 +324,7 @@ def dequantize_per_tensor(call: Call) -> Operand:
 
 
 def _static_scale(call: Call) -> tuple[Operand, str]:
-    if call["zero_point"] != 0 or (call["quant_min"], call["quant_max"]) != (-128, 127):
+    if call["zero_point"] != 0 or Range(call["quant_min"], call["quant_max"]) != INPUT_RANGES[INT8]:
         raise NotImplementedError("an asymmetric or narrow activation")
     return call.builder.input_scale(call["scale"]), call.builder.scalar(0, torch.int8)
 
@@ -330,7 +332,8 @@ def _static_scale(call: Call) -> tuple[Operand, str]:
 @translates(decomposed.dequantize_per_channel.default)
 def dequantize_per_channel(call: Call) -> Operand:
     """An int8 weight with one scale per output channel."""
-    return Weight(call["input"], bits=8, scale=call["scales"], axis=call["axis"])
+    numbers = weight_numbers(call["quant_min"], call["quant_max"])
+    return Weight(call["input"], bits=numbers.bits, scale=call["scales"], axis=call["axis"])
 
 
 @translates(torchao.choose_qparams_affine.default)
@@ -338,7 +341,7 @@ def choose_qparams_affine(call: Call) -> Operand:
     """Scale and zero point of each row, both (rows,): torch's own arithmetic, step by step."""
     low, high = call["quant_min"], call["quant_max"]
     given = (call["mapping_type"], call["scale_dtype"], call["zero_point_dtype"], call["keepdim"])
-    if given != ("ASYMMETRIC", torch.float32, torch.int8, False) or (low, high) != (-128, 127):
+    if given != ("ASYMMETRIC", torch.float32, torch.int8, False) or Range(low, high) != INPUT_RANGES[INT8]:
         raise NotImplementedError(f"{given} from {low} to {high}")
     x, builder = _rows(call), call.builder
     shape, axes = x.shape[:1], builder.integers(*range(1, len(x.shape)))
@@ -354,13 +357,13 @@ def choose_qparams_affine(call: Call) -> Operand:
     steps = builder.emit("Round", [builder.emit("Div", [smallest, scale], shape)], shape)
     point = builder.emit("Sub", [builder.scalar(low), steps], shape)
     point = builder.emit("Clip", [point, builder.scalar(low), builder.scalar(high)], shape)
-    return scale, builder.emit("Cast", [point], shape, torch.int8, to=ONNX_TYPES[torch.int8])
+    return scale, builder.emit("Cast", [point], shape, torch.int8, to=onnx_type(torch.int8))
 
 
 @translates(torchao.quantize_affine.default)
 def quantize_affine(call: Call) -> Operand:
     """Quantization with a scale found at run time, one per token or image."""
-    if call["output_dtype"] != torch.int8 or (call["quant_min"], call["quant_max"]) != (-128, 127):
+    if call["output_dtype"] != torch.int8 or Range(call["quant_min"], call["quant_max"]) != INPUT_RANGES[INT8]:
         raise NotImplementedError("an activation in anything but int8")
     return _by_rows(call, "QuantizeLinear")
 
@@ -394,8 +397,8 @@ def dequantize_affine(call: Call) -> Operand:
     leading, group_size = call["block_size"]
     if leading != 1:
         raise NotImplementedError("blocks over several rows")
-    bits = {(-8, 7): 4, (-127, 127): 8}[(call["quant_min"], call["quant_max"])]
-    return Weight(call["input"], bits=bits, scale=call["scale"], group_size=group_size)
+    numbers = weight_numbers(call["quant_min"], call["quant_max"])
+    return Weight(call["input"], bits=numbers.bits, scale=call["scale"], group_size=group_size)
 
 
 @translates(torch.ops.vggt_edge.dequantize_palette.default)

@@ -17,7 +17,7 @@ import psutil
 import torch
 
 from vggt_edge.calibration.planning.cost import BlockCost, peak_activation_bytes, weight_bytes
-from vggt_edge.calibration.scheme import SCHEMES
+from vggt_edge.calibration.scheme import SCHEMES, NumberType
 from vggt_edge.calibration.stages.journal import MEMORY_BYTES
 from vggt_edge.devices.errors import ResourceError
 from vggt_edge.exporter.machine.progress import format_duration
@@ -90,7 +90,7 @@ class Sizes:
     @property
     def quantize_s(self) -> float:
         """Quantizing every weight once."""
-        palette = self.precision in SCHEMES and SCHEMES[self.precision].palette
+        palette = self.precision in SCHEMES and SCHEMES[self.precision].weight.type is NumberType.PALETTE
         return self.fp32_bytes / (PALETTE_BYTES_PER_S if palette else QUANTIZE_BYTES_PER_S)
 
     @property

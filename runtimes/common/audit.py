@@ -9,7 +9,8 @@ from pathlib import Path
 import onnx_ir as ir
 
 from vggt_edge.calibration.plan import Assignment, PrecisionPlan
-from vggt_edge.calibration.scheme import SCHEMES, Activation, Scheme, form_of
+from vggt_edge.calibration.quantization.form import Form, Kind, LayerShape, scheme_with
+from vggt_edge.calibration.scheme import Activation, Numbers, NumberType
 from vggt_edge.devices.errors import InputError, LoweringError
 from vggt_edge.runtimes.base import Realised
 
@@ -18,32 +19,27 @@ LINEAR_OPS = frozenset({"MatMul", "Gemm", "Conv", "ConvTranspose"})
 _TRANSPARENT = frozenset(
     {"Cast", "DequantizeLinear", "Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"}
 )
-_BITS = {
-    ir.DataType.INT4: 4,
-    ir.DataType.INT8: 8,
-    ir.DataType.UINT4: 4,
-    ir.DataType.UINT8: 8,
-    ir.DataType.FLOAT16: 16,
-    ir.DataType.BFLOAT16: 16,
-    ir.DataType.FLOAT: 32,
-    ir.DataType.DOUBLE: 64,
-}
+_KINDS = {"Conv": Kind.CONVOLUTION, "ConvTranspose": Kind.TRANSPOSED}
 
 
 @dataclass(frozen=True)
 class LinearPrecision:
     """One MatMul, Gemm or convolution with a stored weight.
 
-    path: module path of the layer inside its block, ``mlp.fc1``. activation: how its input went through int8, if it
-    did. palette: the weight is a table and indices of ``weight_bits``.
+    path: module path of the layer inside its block, ``mlp.fc1``. weight: what it is stored as; None where the file
+    holds another weight than the model's. activation: how its input was quantized, if it was.
     """
 
     node: str
     path: str
-    weight_bits: int
-    weight_elements: int
+    shape: LayerShape
+    weight: Numbers | None
     activation: Activation
-    palette: bool = False
+
+    @property
+    def scheme(self) -> str:
+        """The scheme that has what was found, or a description."""
+        return scheme_with(self.weight, self.activation)
 
 
 @dataclass(frozen=True)
@@ -60,6 +56,10 @@ class Palette:
     @property
     def bits(self) -> int:
         return int(self.table.shape.numpy()[1]).bit_length() - 1
+
+    @property
+    def numbers(self) -> Numbers:
+        return Numbers(NumberType.PALETTE, self.bits)
 
 
 def load_onnx(path: Path) -> ir.Model:
@@ -144,13 +144,35 @@ def linears(model: ir.Model, block: str) -> Iterator[LinearPrecision]:
         if found is not None:
             weight, data = found
             path = name[len(prefix) :].rpartition("/")[0].replace("/", ".")
-            palette = isinstance(weight, Palette)
-            bits = weight.bits if isinstance(weight, Palette) else _BITS.get(weight.dtype, 32)
-            size = weight.index.size if isinstance(weight, Palette) else weight.size
-            yield LinearPrecision(name, path, bits, size, activation_of(data), palette)
+            numbers = weight.numbers if isinstance(weight, Palette) else numbers_of(weight.dtype)
+            yield LinearPrecision(name, path, _shape_of(node, weight, data), numbers, activation_of(data))
 
 
-_INPUT_NAMES = {Activation.NONE: "", Activation.STATIC_TENSOR: "a8", Activation.DYNAMIC_TOKEN: "a8d"}
+def numbers_of(dtype: ir.DataType) -> Numbers:
+    """What a tensor of this type holds. Signed and unsigned integers are told apart by nobody here."""
+    kind = NumberType.FLOAT if dtype.is_floating_point() else NumberType.INTEGER
+    return Numbers(kind, dtype.bitwidth)
+
+
+def _shape_of(node: ir.Node, weight: ir.TensorProtocol | Palette, data: ir.Value | None) -> LayerShape:
+    stored = weight.index if isinstance(weight, Palette) else weight
+    first, second = (int(size) for size in stored.shape.numpy()[:2])
+    kind = _KINDS.get(node.op_type, Kind.LINEAR)
+    # (in, out) on the right of a product, unless a Transpose lies between.
+    is_turned = (data is node.inputs[0]) != _is_turned(node)
+    in_first = is_turned if kind is Kind.LINEAR else kind is Kind.TRANSPOSED
+    inputs, outputs = (first, second) if in_first else (second, first)
+    return LayerShape(kind, inputs, outputs, stored.size)
+
+
+def _is_turned(node: ir.Node) -> bool:
+    """Whether the right operand of a product is the transpose of what is stored."""
+    turned = bool(node.attributes.get_int("transB", 0))
+    value = node.inputs[1]
+    while value is not None and value.const_value is None and (source := value.producer()) is not None:
+        turned ^= source.op_type == "Transpose"
+        value = source.inputs[1] if source.op_type == "Gather" else source.inputs[0]
+    return turned
 
 
 def place(path: str, blocks: Iterable[str]) -> tuple[str, str]:
@@ -160,16 +182,6 @@ def place(path: str, blocks: Iterable[str]) -> tuple[str, str]:
         return "", path
     block = max(fitting, key=len)
     return block, f".{path}.".partition(f".{block}.")[2].rstrip(".")
-
-
-def realised_scheme(bits: int, activation: Activation, palette: bool = False) -> str:
-    """Name of the scheme with these weight bits and input; a description where there is none. 0 bits: other weights."""
-    if bits == 0:
-        return "other weights"
-    for scheme in SCHEMES.values():
-        if (scheme.weight_bits, scheme.activation, scheme.palette) == (bits, activation, palette):
-            return scheme.name
-    return f"{'p' if palette else 'w'}{bits}{_INPUT_NAMES[activation]}"
 
 
 def audit_onnx(path: Path, plan: PrecisionPlan) -> tuple[Realised, ...]:
@@ -203,14 +215,13 @@ def audit(
 
 
 def _summary(assignment: Assignment, found: tuple[LinearPrecision, ...], plan: PrecisionPlan) -> Realised:
-    """Of the layers that the block's scheme is for: small ones have no palette."""
-    kept = [one for one in found if _wanted(one, assignment, plan).name == assignment.scheme] or list(found)
+    """Of the layers that have the form which the block's scheme names: small ones have no palette."""
+    kept = [one for one in found if _wanted(one, assignment, plan).scheme == assignment.scheme] or list(found)
     if not kept:
         return Realised(assignment.block, assignment.scheme, "nothing", "no weights under this name")
-    widest = max(kept, key=lambda linear: linear.weight_bits)
+    widest = max((linear.weight for linear in kept), key=lambda numbers: numbers.bits if numbers else 0)
     inputs = {linear.activation for linear in kept}
-    activation = inputs.pop() if len(inputs) == 1 else Activation.NONE
-    name = realised_scheme(widest.weight_bits, activation, widest.palette)
+    name = scheme_with(widest, inputs.pop() if len(inputs) == 1 else Activation.NONE)
     how = f"stored weights of {len(found)} operators"
     if len(kept) < len(found):
         how += f", {len(found) - len(kept)} of them excluded or small"
@@ -223,18 +234,11 @@ def _complaints(assignment: Assignment, found: tuple[LinearPrecision, ...], plan
     lines = []
     for linear in found:
         wanted = _wanted(linear, assignment, plan)
-        got = realised_scheme(linear.weight_bits, linear.activation, linear.palette)
-        if not _matches(linear, wanted):
+        if not wanted.matches(linear.weight, linear.activation):
             of_block = "" if linear.node.startswith(assignment.block) else f" of {assignment.block}"
-            lines.append(f"{linear.node}{of_block}: asked {wanted.name}, the file holds {got}")
+            lines.append(f"{linear.node}{of_block}: asked {wanted.scheme}, the file holds {linear.scheme}")
     return lines
 
 
-def _wanted(linear: LinearPrecision, assignment: Assignment, plan: PrecisionPlan) -> Scheme:
-    name = plan.scheme_of_layer(assignment.block, linear.path).name
-    return SCHEMES[form_of(name, linear.weight_elements)]
-
-
-def _matches(linear: LinearPrecision, wanted: Scheme) -> bool:
-    found = linear.weight_bits, linear.activation, linear.palette
-    return found == (wanted.weight_bits, wanted.activation, wanted.palette)
+def _wanted(linear: LinearPrecision, assignment: Assignment, plan: PrecisionPlan) -> Form:
+    return plan.form_of(assignment.block, linear.path, linear.shape)

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from vggt_edge.calibration.scheme import Numbers, NumberType
 from vggt_edge.runtimes.coreai.sdk import sdk
 
 ENTRY = "main"
@@ -42,8 +43,9 @@ class StoredLinear:
     int8_input: bool
 
     @property
-    def bits(self) -> int:
-        return int(self.element.lstrip("siuf"))
+    def numbers(self) -> Numbers:
+        stored = NumberType.FLOAT if self.element.startswith("f") else NumberType.INTEGER
+        return Numbers(NumberType.PALETTE if self.palette else stored, int(self.element.lstrip("siuf")))
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from torch.export import ExportedProgram
 from torch.fx import Node
 
 from vggt_edge.calibration.plan import Assignment, PrecisionPlan
+from vggt_edge.calibration.quantization.form import LayerShape
 from vggt_edge.calibration.scheme import Activation
 from vggt_edge.devices.errors import LoweringError
 from vggt_edge.runtimes.base import Realised
@@ -43,7 +44,7 @@ class PlannedLinear:
     block: str
     path: str
     digest: str
-    elements: int
+    shape: LayerShape
 
 
 def planned_linears(program: ExportedProgram, blocks: Sequence[str]) -> tuple[PlannedLinear, ...]:
@@ -59,7 +60,7 @@ def planned_linears(program: ExportedProgram, blocks: Sequence[str]) -> tuple[Pl
             if target not in digests:
                 digests[target] = digest_of(weight.numpy())
             block, path = place(target.rpartition(".")[0], blocks)
-            found.append(PlannedLinear(block, path, digests[target], weight.numel()))
+            found.append(PlannedLinear(block, path, digests[target], LayerShape.of_weight(tuple(weight.shape))))
     return tuple(found)
 
 
@@ -99,12 +100,11 @@ def audit_asset(
 
 
 def _precision(use: PlannedLinear, held: StoredLinear | None) -> LinearPrecision:
-    """0 bits stand for other weights than the program's."""
     node = f"{use.block}/{use.path}"
     if held is None:
-        return LinearPrecision(node, use.path, 0, use.elements, Activation.NONE)
+        return LinearPrecision(node, use.path, use.shape, None, Activation.NONE)
     activation = Activation.STATIC_TENSOR if held.int8_input else Activation.NONE
-    return LinearPrecision(node, use.path, held.bits, use.elements, activation, held.palette)
+    return LinearPrecision(node, use.path, use.shape, held.numbers, activation)
 
 
 def match(

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from vggt_edge.calibration.plan import Assignment, PrecisionPlan
-from vggt_edge.calibration.scheme import SCHEMES, Activation
+from vggt_edge.calibration.quantization.form import LayerShape
+from vggt_edge.calibration.scheme import FP32, SCHEMES, Activation, Numbers, NumberType
 from vggt_edge.devices.errors import LoweringError
 from vggt_edge.runtimes.base import Realised
-from vggt_edge.runtimes.common.audit import LinearPrecision, audit, realised_scheme
+from vggt_edge.runtimes.common.audit import LinearPrecision, audit
 from vggt_edge.runtimes.coreml.mil import BITS, Argument, Constant, MilProgram, Operation
 from vggt_edge.runtimes.coreml.translate import mil_name
 
@@ -40,25 +42,31 @@ def linears(program: MilProgram) -> Iterator[LinearPrecision]:
     for operation in program.operations:
         if operation.type in LINEAR_OPS:
             (weight,), (data,) = operation.inputs["weight"], operation.inputs["x"]
-            bits, palette, elements = _stored(weight, producers)
+            shape, numbers = _shape(weight, producers), _stored(weight, producers)
             int8 = isinstance(data, str) and data in producers and producers[data].type == "dequantize"
             activation = Activation.STATIC_TENSOR if int8 else Activation.NONE
             scope = operation.name.rpartition("__")[0]
-            yield LinearPrecision(operation.name, scope, bits, elements, activation, palette)
+            yield LinearPrecision(operation.name, scope, LayerShape.of_weight(shape), numbers, activation)
 
 
-def _stored(weight: Argument, producers: dict[str, Operation]) -> tuple[int, bool, int]:
-    """(bits of one number, whether it is an index into a palette, how many numbers)."""
+def _shape(weight: Argument, producers: dict[str, Operation]) -> tuple[int, ...]:
+    return weight.type.shape if isinstance(weight, Constant) else producers[weight].outputs[0].type.shape
+
+
+def _stored(weight: Argument, producers: dict[str, Operation]) -> Numbers:
+    """What one number of a weight is stored as."""
     if isinstance(weight, Constant):
-        return BITS[weight.type.dtype], False, weight.type.elements
+        stored = NumberType.FLOAT if weight.type.dtype.startswith("fp") else NumberType.INTEGER
+        return Numbers(stored, BITS[weight.type.dtype])
     operation = producers[weight]
     present = {*operation.inputs, *operation.attributes}
     name = next((key for key in _PACKED.get(operation.type, ()) if key in present), "")
     if not name:
-        return 32, False, operation.outputs[0].type.elements
+        return FP32
     held = operation.attributes[name] if name in operation.attributes else operation.inputs[name][0]
-    bits, _, _ = _stored(held, producers)
-    return bits, operation.type == "constexpr_lut_to_dense", operation.outputs[0].type.elements
+    numbers = _stored(held, producers)
+    is_palette = operation.type == "constexpr_lut_to_dense"
+    return Numbers(NumberType.PALETTE, numbers.bits) if is_palette else numbers
 
 
 def _of_block(layers: tuple[LinearPrecision, ...], assignment: Assignment) -> Iterator[LinearPrecision]:
@@ -68,24 +76,21 @@ def _of_block(layers: tuple[LinearPrecision, ...], assignment: Assignment) -> It
     for layer in layers:
         if layer.path.startswith(prefix):
             path = layer.path.removeprefix(prefix)
-            yield LinearPrecision(
-                layer.node, excluded.get(path, path), layer.weight_bits, layer.weight_elements, layer.activation,
-                layer.palette,
-            )  # fmt: skip
+            yield replace(layer, path=excluded.get(path, path))
 
 
 def _check_rest(layers: tuple[LinearPrecision, ...], plan: PrecisionPlan, where: str) -> None:
     prefixes = tuple(f"{mil_name(assignment.block)}__" for assignment in plan.assignments)
     rest = SCHEMES[plan.rest_scheme]
     wide = [
-        f"{layer.node}: {realised_scheme(layer.weight_bits, layer.activation, layer.palette)}"
+        f"{layer.node}: {layer.scheme}"
         for layer in layers
-        if not f"{layer.path}__".startswith(prefixes) and layer.weight_bits > rest.weight_bits
+        if not f"{layer.path}__".startswith(prefixes) and layer.weight and layer.weight.bits > rest.weight.bits
     ]
     if wide:
         raise LoweringError(
             f"{len(wide)} layers outside the blocks are wider than {rest.name}:\n    " + "\n    ".join(wide[:20]),
             where=where,
-            expected=f"at most {rest.weight_bits} bits per weight",
+            expected=f"at most {rest.weight.bits} bits per weight",
             remedy="export the graph from this plan again; if it stays, the lowering has a fault: report it",
         )

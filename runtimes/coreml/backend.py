@@ -14,7 +14,7 @@ import onnx_ir as ir
 from packaging.specifiers import SpecifierSet
 
 from vggt_edge.calibration.plan import PrecisionPlan
-from vggt_edge.calibration.scheme import SCHEMES
+from vggt_edge.calibration.scheme import SCHEMES, NumberType
 from vggt_edge.devices.errors import LoweringError
 from vggt_edge.devices.profile import DeviceProfile
 from vggt_edge.runtimes.base import (
@@ -159,7 +159,7 @@ def deployment_target(plan: PrecisionPlan, profile: DeviceProfile) -> int:
     allowed = SpecifierSet(requires.get("ios") or requires.get("ipados") or requires.get("visionos", ">=2.0"))
     offset = 0 if {"ios", "ipados"} & set(requires) else 16
     needed = [SCHEMES[assignment.scheme] for assignment in plan.assignments] + [SCHEMES[plan.rest_scheme]]
-    least = 18 if any(scheme.palette or scheme.weight_bits < 8 for scheme in needed) else 17
+    least = 18 if any(scheme.weight.type is NumberType.PALETTE or scheme.weight.bits < 8 for scheme in needed) else 17
     for ios in range(least, 19):
         if allowed.contains(f"{ios - offset}.0"):
             return ios

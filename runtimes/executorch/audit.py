@@ -6,7 +6,8 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 
 from vggt_edge.calibration.plan import Assignment, PrecisionPlan
-from vggt_edge.calibration.scheme import Activation
+from vggt_edge.calibration.quantization.form import LayerShape
+from vggt_edge.calibration.scheme import FP16, FP32, INT4, INT8, Activation
 from vggt_edge.devices.errors import LoweringError
 from vggt_edge.runtimes.base import Finding, Realised
 from vggt_edge.runtimes.common.audit import LinearPrecision, audit, place
@@ -16,7 +17,7 @@ from vggt_edge.runtimes.executorch.sdk import sdk
 from vggt_edge.runtimes.executorch.xnnpack import LoweredPiece, StoredLinear
 
 # XNNPACK's names of filter types: per channel, per channel in four bits, in blocks of four bits.
-_BITS = {"fp32": 32, "fp16": 16, "qcint8": 8, "qint8": 8, "qcint4": 4, "qbint4": 4}
+_NUMBERS = {"fp32": FP32, "fp16": FP16, "qcint8": INT8, "qint8": INT8, "qcint4": INT4, "qbint4": INT4}
 _SOURCE = "partitioner configurations of ExecuTorch 1.4, backends/xnnpack/partition/config"
 
 
@@ -38,8 +39,8 @@ def audit_pieces(lowered: Sequence[LoweredPiece], plan: PrecisionPlan, blocks: S
 def _precision(lowered: LoweredPiece, linear: StoredLinear, blocks: Sequence[str]) -> tuple[str, LinearPrecision]:
     block, path = place(lowered.piece.targets[linear.weight].rpartition(".")[0], blocks)
     activation = Activation.DYNAMIC_TOKEN if linear.dynamic else Activation.NONE
-    elements = lowered.piece.weights[linear.weight].numel()
-    return block, LinearPrecision(f"{block}/{path}", path, _BITS.get(linear.datatype, 0), elements, activation)
+    shape = LayerShape.of_weight(tuple(lowered.piece.weights[linear.weight].shape))
+    return block, LinearPrecision(f"{block}/{path}", path, shape, _NUMBERS.get(linear.datatype), activation)
 
 
 def check_constants(lowered: Sequence[LoweredPiece]) -> None:

@@ -10,7 +10,8 @@ import torch
 from torch.fx import Node
 
 from vggt_edge.calibration.plan import Assignment, PrecisionPlan
-from vggt_edge.calibration.scheme import SCHEMES, Activation
+from vggt_edge.calibration.quantization.form import LayerShape
+from vggt_edge.calibration.scheme import FP16, INT4, SCHEMES, Activation, Numbers
 from vggt_edge.runtimes.base import Finding, Realised
 from vggt_edge.runtimes.common.audit import LinearPrecision, audit, place
 from vggt_edge.runtimes.executorch.pieces import Piece
@@ -36,16 +37,19 @@ _SOURCE = "ExecuTorch 1.4, backends/vulkan/op_registry.py"
 
 @dataclass(frozen=True)
 class Layer:
-    """A layer of the lowered piece. target: of its weight. bits: that its operator has in the serialized graph."""
+    """A layer of the lowered piece. target: of its weight.
+
+    weight: numbers that its operator has in the serialized graph; None where no operator reads the weight.
+    """
 
     target: str
-    elements: int
-    bits: int
+    shape: LayerShape
+    weight: Numbers | None
     packable: bool
 
 
 def layers(piece: Piece, graphs: Sequence[VulkanGraph]) -> Iterator[Layer]:
-    """Every layer with a weight of the model. 0 bits: no operator of the graphs reads that weight."""
+    """Every layer with a weight of the model."""
     names: dict[str, set[str]] = defaultdict(set)
     for graph in graphs:
         for call in graph.calls:
@@ -63,10 +67,10 @@ def _layer(piece: Piece, node: Node, names: Mapping[str, set[str]]) -> Layer:
     name = str(stored.target)  # type: ignore[union-attr]
     tensor = piece.weights[name]
     if weight is not stored:
-        bits = 4 if PACKED in names.get(packed_key(tensor), ()) else 0
+        held = INT4 if PACKED in names.get(packed_key(tensor), ()) else None
     else:
-        bits = 16 if FLOATING & names.get(half_key(tensor), set()) else 0
-    return Layer(piece.targets[name], tensor.numel(), bits, packs(tensor))
+        held = FP16 if FLOATING & names.get(half_key(tensor), set()) else None
+    return Layer(piece.targets[name], LayerShape.of_weight(tuple(tensor.shape)), held, packs(tensor))
 
 
 def audit_program(lowered: LoweredProgram, plan: PrecisionPlan, blocks: Sequence[str]) -> tuple[Realised, ...]:
@@ -82,7 +86,7 @@ def audit_program(lowered: LoweredProgram, plan: PrecisionPlan, blocks: Sequence
 
     def of_block(assignment: Assignment) -> tuple[LinearPrecision, ...]:
         return tuple(
-            LinearPrecision(f"{assignment.block}/{path}", path, layer.bits, layer.elements, Activation.NONE)
+            LinearPrecision(f"{assignment.block}/{path}", path, layer.shape, layer.weight, Activation.NONE)
             for layer, path in found[assignment.block]
         )
 

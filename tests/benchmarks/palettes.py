@@ -14,11 +14,10 @@ from unittest.mock import patch
 import torch
 from torch import Tensor
 
-from vggt_edge.calibration import scheme
 from vggt_edge.calibration.observation.collect import calibrate
 from vggt_edge.calibration.observation.stats import CalibrationStats
 from vggt_edge.calibration.plan import Assignment, PrecisionPlan
-from vggt_edge.calibration.quantization import apply, palette
+from vggt_edge.calibration.quantization import apply, form
 from vggt_edge.exporter.models.checkpoint import build_model
 from vggt_edge.exporter.models.config import OUTPUTS, InputShape
 from vggt_edge.exporter.models.registry import open_model
@@ -40,8 +39,8 @@ class Variant:
 
     title: str
     importance: float = 1.0
-    small: int = scheme.PALETTE_FROM_WEIGHTS - 1
-    rows: int = palette.TABLE_ROWS
+    small: int = form.PALETTE_FROM_WEIGHTS - 1
+    rows: int = form.TABLE_ROWS
 
 
 VARIANTS = (
@@ -63,8 +62,8 @@ def varied(variant: Variant) -> Iterator[None]:
 
     with (
         patch.object(apply, "importance", importance),
-        patch.object(scheme, "PALETTE_FROM_WEIGHTS", variant.small + 1),
-        patch.object(palette, "TABLE_ROWS", variant.rows),
+        patch.object(form, "PALETTE_FROM_WEIGHTS", variant.small + 1),
+        patch.object(form, "TABLE_ROWS", variant.rows),
     ):
         yield
 

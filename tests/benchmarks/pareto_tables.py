@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from scipy.stats import spearmanr
 from section import table
 
-from vggt_edge.calibration.planning.cost import conv_scheme
+from vggt_edge.calibration.quantization.form import GROUP_SIZES, Form, LayerShape
+from vggt_edge.calibration.scheme import scheme
 
 UNIFORM, PROBED, EXACT, WIDE, DEPTH, RANDOM = "uniform", "probed", "exact", "wide", "depth", "random"
 ROUNDINGS = ("plain", "tuned")
@@ -244,4 +245,5 @@ def _is_mixed(point: Point) -> bool:
 
 def four_bits_of(family: Family, is_conv: bool) -> str:
     """The narrow form of a block: convolutions keep 8 bits."""
-    return conv_scheme(family.four) if is_conv else family.four
+    shape = LayerShape.of_weight((GROUP_SIZES[-1],) * (4 if is_conv else 2))
+    return Form.of(scheme(family.four), shape).scheme

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vggt_edge.calibration.plan import Assignment, PrecisionPlan
+from vggt_edge.calibration.quantization.form import Kind, LayerShape
 from vggt_edge.calibration.scheme import SCHEMES
 from vggt_edge.devices.errors import InputError
 
@@ -109,12 +110,13 @@ def test_a_wrong_field_is_named(text: str, said: str) -> None:
     assert caught.value.exit_code == 2
 
 
-def test_a_kept_layer_is_asked_to_have_the_kept_scheme() -> None:
+def test_a_kept_layer_has_the_form_of_the_kept_scheme() -> None:
     plan = small_plan()
     first = replace(plan.assignments[0], excluded=("mlp.fc2",))
     plan = replace(plan, assignments=(first, *plan.assignments[1:]), rest_scheme="w8a16", kept_scheme="fp16")
-    asked = [plan.scheme_of_layer("frame_blocks.0", path).name for path in ("mlp.fc1", "mlp.fc2", "mlp.fc22")]
-    assert asked == ["w4a16", "fp16", "w4a16"]
+    shape = LayerShape(Kind.LINEAR, 128, 64, 8192)
+    got = [plan.form_of("frame_blocks.0", path, shape).scheme for path in ("mlp.fc1", "mlp.fc2", "mlp.fc22")]
+    assert got == ["w4a16", "fp16", "w4a16"]
     assert PrecisionPlan.from_json(plan.to_json()) == plan
 
 

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vggt_edge.calibration.plan import Assignment, PrecisionPlan
-from vggt_edge.calibration.quantization.apply import Recipe, quantized
+from vggt_edge.calibration.quantization.apply import quantized
+from vggt_edge.calibration.quantization.form import Form, LayerShape
 from vggt_edge.calibration.scheme import SCHEMES
 from vggt_edge.exporter.graph.annotate import annotate
 from vggt_edge.runtimes.base import AnnotatedGraph
@@ -245,7 +246,7 @@ class Twin(nn.Module):
 
 
 def twin(layer: nn.Module, scheme: str) -> nn.Module:
-    return quantized(layer, Recipe(SCHEMES[scheme], GROUP, 0.05 if scheme == "w8a8" else None))
+    return quantized(layer, Form.of(SCHEMES[scheme], LayerShape.of(layer), GROUP), 0.05 if scheme == "w8a8" else None)
 
 
 def save_model(model: onnx.ModelProto, path: Path) -> Path:

@@ -15,12 +15,11 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from vggt_edge.calibration.observation.collect import calibrate
-from vggt_edge.calibration.quantization import quantize as q
 from vggt_edge.calibration.scenes.scene import Scene
 from vggt_edge.calibration.scheme import Scheme
 from vggt_edge.calibration.tuning.gptq import DAMPING, compensated
 from vggt_edge.exporter.contest.peers.inputs import M, channel_peaks, quantized_in_order
-from vggt_edge.exporter.contest.peers.layer import HALF_BITS, SimulatedLinear, grid, rounded_weight, static_scale
+from vggt_edge.exporter.contest.peers.layer import SimulatedLinear, form_of, grid, rounded_weight, static_scale
 
 
 def quantize(model: M, scenes: Sequence[Scene], scheme: Scheme, seed: int) -> M:
@@ -41,13 +40,13 @@ def quantize(model: M, scenes: Sequence[Scene], scheme: Scheme, seed: int) -> M:
 
 def compensated_weight(weight: Tensor, hessian: Tensor, scheme: Scheme, clip: Tensor | float = 1.0) -> Tensor:
     """(out, in) on the grid of ``scheme``, for inputs of X^T X = ``hessian``; as rounding where it has no integers."""
-    if scheme.weight_bits >= HALF_BITS:
+    if not form_of(weight, scheme).is_quantized:
         return rounded_weight(weight, scheme)
     scale, limits = grid(weight, scheme, clip)
 
     def nearest(values: Tensor, index: int) -> Tensor:
         # A scale per channel is spread as one column.
         column = scale[:, index if scale.shape[1] > 1 else 0]
-        return q.dequantize(q.quantize(values, column, limits), column)
+        return limits.nearest(values / column) * column
 
     return compensated(weight, hessian, nearest, DAMPING)

@@ -15,12 +15,12 @@ from torch import Tensor, nn
 from vggt_edge.calibration.observation.collect import images_of, layers_of
 from vggt_edge.calibration.observation.stats import CalibrationStats
 from vggt_edge.calibration.quantization.apply import check_weights, replacement
+from vggt_edge.calibration.quantization.form import Form, LayerShape
 from vggt_edge.calibration.scenes.scene import Scene
 from vggt_edge.calibration.scheme import SCHEMES, Scheme
 from vggt_edge.calibration.stages.journal import MemoryJournal
 from vggt_edge.calibration.stages.walk import IMAGES, Stage, StagedModel, last_readers, walk
 from vggt_edge.devices.errors import InputError, UnknownNameError
-from vggt_edge.exporter.contest.peers.layer import NO_GROUP
 
 ROWS = 2048  # tokens of one layer that a search looks at
 REST = SCHEMES["fp16"]  # of layers outside the blocks, as a plan's rest scheme
@@ -170,7 +170,6 @@ def quantized_copy(model: M, stats: CalibrationStats, scheme: Scheme, make: Make
     finite, and for statistics of another model.
     """
     copied = deepcopy(model)
-    group = scheme.group_size or NO_GROUP
     blocks, whole = copied.blocks(), cast(nn.Module, copied)
     inside = {id(layer) for block in blocks.values() for layer in layers_of(block).values()}
     outside = {path: layer for path, layer in layers_of(whole).items() if id(layer) not in inside}
@@ -179,9 +178,9 @@ def quantized_copy(model: M, stats: CalibrationStats, scheme: Scheme, make: Make
             full = f"{name}.{path}"
             check_weights(full, layer)
             made = make(full, layer) if isinstance(layer, nn.Linear) else None
-            block.set_submodule(path, made or replacement(layer, full, scheme, group, stats))
+            block.set_submodule(path, made or replacement(layer, full, Form.of(scheme, LayerShape.of(layer)), stats))
     for path, layer in outside.items():
-        whole.set_submodule(path, replacement(layer, path, REST, group, stats))
+        whole.set_submodule(path, replacement(layer, path, Form.of(REST, LayerShape.of(layer)), stats))
     return copied
 
 

@@ -10,62 +10,46 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vggt_edge.calibration.quantization import quantize as q
-from vggt_edge.calibration.quantization.apply import realised_scheme
-from vggt_edge.calibration.quantization.linear import DYNAMIC, InputScale, fake_quantize_input, token_block
-from vggt_edge.calibration.scheme import Activation, Scheme
-from vggt_edge.calibration.scheme import scheme as scheme_of
+from vggt_edge.calibration.quantization.form import Form, LayerShape, Range
+from vggt_edge.calibration.scheme import FP32, Activation, NumberType, Scheme
 from vggt_edge.devices.errors import UsageError
 
-NO_GROUP = 64  # what is asked for where a scheme names no group size: it has no grouped weights
-HALF_BITS, FULL_BITS = 16, 32
 
-
-def realised(source: nn.Module, scheme: Scheme) -> Scheme:
-    """What a linear gets when ``scheme`` is asked of it: 8 bits per channel where no group divides its inputs.
+def form_of(weight: Tensor, scheme: Scheme) -> Form:
+    """What a linear with this weight, (out, in), gets when ``scheme`` is asked of it.
 
     ``UsageError`` for palettes, which no method of the comparison has.
     """
-    if scheme.palette:
+    if scheme.weight.type is NumberType.PALETTE:
         raise UsageError(
             f"no method of the comparison has palettes: {scheme.name}",
             where="scheme",
             expected="a scheme of integers or of floating-point numbers",
         )
-    name = realised_scheme(source, scheme.name, scheme.group_size or NO_GROUP)
-    return scheme if name == scheme.name else scheme_of(name)
+    return Form.of(scheme, LayerShape.of_weight(tuple(weight.shape)))
 
 
 def group_of(weight: Tensor, scheme: Scheme) -> int | None:
     """Inputs that share a scale in a weight (out, in); None for one scale per output channel."""
-    return None if scheme.group_size is None else q.usable_group(weight.shape[1], scheme.group_size)
+    return form_of(weight, scheme).group_size
 
 
-def grid(weight: Tensor, scheme: Scheme, clip: Tensor | float = 1.0) -> tuple[Tensor, q.IntRange]:
+def grid(weight: Tensor, scheme: Scheme, clip: Tensor | float = 1.0) -> tuple[Tensor, Range]:
     """Scale of every weight (out, in), and the integers that it is multiplied with.
 
     clip: factor on the largest magnitude that the grid reaches, one number or one per scale: (out,), or (out, groups).
-    Linears that no group divides have 8 bits per channel. Only for schemes with integer weights.
+    Only for schemes with integer weights.
     """
-    group = group_of(weight, scheme)
-    bits = 8 if group is None and scheme.group_size is not None else scheme.weight_bits
-    limits = q.WEIGHT_RANGES[bits]
-    # As QuantWeight: groups beside dynamic inputs are what XNNPACK stores.
-    stored = group is not None and scheme.activation is Activation.DYNAMIC_TOKEN
-    rounded = q.bfloat16_nearest if stored else q.fp16_ceil
-    amax = weight.detach().float().reshape(weight.shape[0], -1, group or weight.shape[1]).abs().amax(dim=2)
-    amax = amax if group is not None else amax[:, 0]
-    return q.spread(q.scale_of(amax * clip, limits.levels, rounded), weight), limits
+    form = form_of(weight, scheme)
+    return form.spread(form.scale_of(weight, clip), weight), form.range
 
 
 def rounded_weight(weight: Tensor, scheme: Scheme, clip: Tensor | float = 1.0) -> Tensor:
     """(out, in) rounded to nearest on ``grid`` and restored; as FP16 or as it is where a scheme has no integers."""
-    weight = weight.detach().float()
-    if scheme.weight_bits == FULL_BITS:
-        return weight.clone()
-    if scheme.weight_bits == HALF_BITS:
-        return weight.to(torch.float16).float()
-    scale, limits = grid(weight, scheme, clip)
-    return q.dequantize(q.quantize(weight, scale, limits), scale)
+    weight, form = weight.detach().float(), form_of(weight, scheme)
+    if form.is_quantized:
+        return form.fake_quantize(weight, form.scale_of(weight, clip))
+    return weight.clone() if form.weight == FP32 else weight.to(torch.float16).float()
 
 
 class SimulatedLinear(nn.Module):
@@ -92,8 +76,8 @@ class SimulatedLinear(nn.Module):
         clip: float = 1.0,
     ) -> None:
         super().__init__()
-        self.scheme = realised(source, scheme)
-        self.input_scale = _input_scale(self.scheme, input_scale)
+        self.form = form_of(source.weight, scheme)
+        self.input_scale = _checked_scale(self.form, input_scale)
         self.bias, self.clip = source.bias, clip
         self.register_buffer("weight", weight.detach().float())
         self.register_buffer("divisor", divisor)
@@ -106,16 +90,16 @@ class SimulatedLinear(nn.Module):
         return x if self.rotation is None else x @ self.rotation
 
     def forward(self, x: Tensor) -> Tensor:
-        x = fake_quantized(self.entering(x), self.input_scale, self.scheme, self.clip)
+        x = fake_quantized(self.entering(x), self.input_scale, self.form, self.clip)
         return functional.linear(x, self.weight, self.bias)
 
 
-def fake_quantized(x: Tensor, scale: InputScale, scheme: Scheme, clip: float = 1.0) -> Tensor:
-    """The input (..., in) of a linear as ``scheme`` sees it; ``scale`` as calibration/quantization/linear.py has it."""
-    if scale is DYNAMIC and clip != 1.0:
+def fake_quantized(x: Tensor, scale: float | None, form: Form, clip: float = 1.0) -> Tensor:
+    """The input (..., in) of a linear as ``form`` has it. clip: of a dynamic one."""
+    if form.activation is Activation.DYNAMIC_TOKEN and clip != 1.0:
         low, high = x.aminmax(dim=-1, keepdim=True)
         x = x.clamp(clip * low, clip * high)
-    return fake_quantize_input(x, scale, token_block(x), scheme.activation_bits)
+    return form.fake_quantize_input(x, scale)
 
 
 def static_scale(scheme: Scheme, peak: float) -> float | None:
@@ -126,14 +110,12 @@ def static_scale(scheme: Scheme, peak: float) -> float | None:
     return q.activation_scale(peak) if scheme.activation is Activation.STATIC_TENSOR else None
 
 
-def _input_scale(scheme: Scheme, scale: float | None) -> InputScale:
-    if scheme.activation is Activation.DYNAMIC_TOKEN:
-        return DYNAMIC
-    if scheme.activation is Activation.NONE:
+def _checked_scale(form: Form, scale: float | None) -> float | None:
+    if form.activation is not Activation.STATIC_TENSOR:
         return None
     if scale is None:
         raise UsageError(
-            f"{scheme.name} has static inputs, and no input_scale was given",
+            f"{form.scheme} has static inputs, and no input_scale was given",
             where="input_scale",
             expected="the scale of the int8 input",
         )

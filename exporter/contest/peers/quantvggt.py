@@ -38,17 +38,19 @@ from torch.utils._pytree import tree_map
 
 from vggt_edge.calibration.observation.collect import calibrate, images_of
 from vggt_edge.calibration.quantization import quantize as q
+from vggt_edge.calibration.quantization.form import INPUT_RANGES, Range
+from vggt_edge.calibration.quantization.operators import DYNAMIC_SCALE_MIN
 from vggt_edge.calibration.scenes.scene import Scene
-from vggt_edge.calibration.scheme import Activation, Scheme
+from vggt_edge.calibration.scheme import INT8, Activation, Scheme
 from vggt_edge.calibration.stages.journal import MemoryJournal
 from vggt_edge.calibration.stages.walk import Stage, StagedModel, walk
 from vggt_edge.calibration.transforms.hadamard import random_hadamard
 from vggt_edge.exporter.contest.peers.inputs import M, generator_of, linears_of, quantized_copy
 from vggt_edge.exporter.contest.peers.layer import (
     SimulatedLinear,
+    form_of,
     grid,
     group_of,
-    realised,
     rounded_weight,
     static_scale,
 )
@@ -57,6 +59,7 @@ ALPHA = 0.5
 EPOCHS = 15
 CLIP_RATE, SMOOTHING_RATE, LAST_RATE = 1e-2, 1e-3, 1e-6
 RELEASED_STEPS, MOST_HURRY = 600, 5.0
+STATIC_RANGE = INPUT_RANGES[INT8]
 START = 4.0  # of the sigmoids
 SMALLEST = 1e-5  # of a channel's range: one that is always zero needs no smoothing
 
@@ -171,7 +174,8 @@ class LearntLinear(nn.Module):
 
     def __init__(self, source: nn.Linear, scheme: Scheme, rotation: Tensor) -> None:
         super().__init__()
-        self.source, self.scheme, self.restored = source, realised(source, scheme), None
+        self.source, self.scheme, self.restored = source, scheme, None
+        self.form = form_of(source.weight, scheme)
         self.register_buffer("rotation", rotation)
         self.register_buffer("rotated", source.weight.detach().float() @ rotation)
         self.register_buffer("seen", torch.zeros(source.in_features))
@@ -203,11 +207,11 @@ class LearntLinear(nn.Module):
         return functional.linear(entering, self.restored, self.source.bias)
 
     def _quantized(self, x: Tensor) -> Tensor:
-        if self.scheme.activation is Activation.NONE:
+        if self.form.activation is Activation.NONE:
             return x
-        if self.scheme.activation is Activation.STATIC_TENSOR:
+        if self.form.activation is Activation.STATIC_TENSOR:
             return static_input(x, self._static_range())
-        return dynamic_input(x, self.input_clip.sigmoid(), q.ACTIVATION_RANGES[self.scheme.activation_bits])
+        return dynamic_input(x, self.input_clip.sigmoid(), self.form.input_range)
 
     def _static_range(self) -> Tensor:
         return self.input_clip.sigmoid() * (self.seen / self.log_smoothing.exp()).amax()
@@ -233,7 +237,7 @@ def straight_round(x: Tensor) -> Tensor:
 
 def clipped_weight(weight: Tensor, scheme: Scheme, clip: Tensor) -> Tensor:
     """The value of ``rounded_weight``, differentiable by the weight and by ``clip``, a factor on each scale's range."""
-    if scheme.weight_bits > max(q.WEIGHT_RANGES):
+    if not form_of(weight, scheme).is_quantized:
         return weight + (rounded_weight(weight, scheme) - weight).detach()
     stored, limits = grid(weight, scheme, clip.detach())
     exact = q.spread(_ranges(weight, scheme) * clip / limits.levels, weight)
@@ -249,15 +253,15 @@ def _ranges(weight: Tensor, scheme: Scheme) -> Tensor:
 
 def static_input(x: Tensor, peak: Tensor) -> Tensor:
     """x to int8 and back, with a range that reaches ``peak``; differentiable by both."""
-    exact = peak / q.ACTIVATION_RANGE.levels
+    exact = peak / STATIC_RANGE.levels
     scale = exact + (q.activation_scale(float(peak.detach())) - exact).detach()
-    return straight_round(x / scale).clamp(q.ACTIVATION_RANGE.low, q.ACTIVATION_RANGE.high) * scale
+    return straight_round(x / scale).clamp(STATIC_RANGE.low, STATIC_RANGE.high) * scale
 
 
-def dynamic_input(x: Tensor, clip: Tensor, integers: q.IntRange) -> Tensor:
+def dynamic_input(x: Tensor, clip: Tensor, integers: Range) -> Tensor:
     """The value of ``layer.fake_quantized`` with a dynamic scale per token, differentiable by x and ``clip``."""
     low, high = x.aminmax(dim=-1, keepdim=True)
     low, high = clip * low.clamp(max=0), clip * high.clamp(min=0)
-    scale = ((high - low) / (integers.high - integers.low)).clamp(min=q.DYNAMIC_SCALE_MIN)
+    scale = ((high - low) / (integers.high - integers.low)).clamp(min=DYNAMIC_SCALE_MIN)
     zero = (integers.low - (low / scale).round()).clamp(integers.low, integers.high).detach()
     return (straight_round(x / scale + zero).clamp(integers.low, integers.high) - zero) * scale

@@ -23,7 +23,7 @@ from vggt_edge.calibration.scenes.scene import Scene
 from vggt_edge.calibration.scheme import Scheme
 from vggt_edge.exporter.contest.peers.gptq import compensated_weight
 from vggt_edge.exporter.contest.peers.inputs import M, block_linears, generator_of, quantized_in_order
-from vggt_edge.exporter.contest.peers.layer import HALF_BITS, SimulatedLinear, group_of, rounded_weight, static_scale
+from vggt_edge.exporter.contest.peers.layer import SimulatedLinear, form_of, group_of, rounded_weight, static_scale
 
 ACTIVATION_CLIPS = {4: 0.9}
 SHRINKS, SHRINK_STEPS = 80, 100
@@ -77,7 +77,7 @@ def random_hadamard(width: int, seed: int) -> Tensor:
 
 def shrinks(weight: Tensor, scheme: Scheme) -> Tensor | float:
     """Of each scale of ``weight``, (out,) or (out, groups): the factor on its range with the least rounding error."""
-    if scheme.weight_bits >= HALF_BITS:
+    if not form_of(weight, scheme).is_quantized:
         return 1.0
     group = group_of(weight, scheme)
     best = torch.full((weight.shape[0], weight.shape[1] // (group or weight.shape[1])), torch.inf)

@@ -18,9 +18,9 @@ from vggt_edge.calibration.planning.cost import (
     rest_bytes,
     weight_bytes,
 )
-from vggt_edge.calibration.quantization.apply import realised_scheme
-from vggt_edge.calibration.quantization.linear import QuantConv2d, QuantLinear
-from vggt_edge.calibration.quantization.quantize import GROUP_SIZES, pack_int4
+from vggt_edge.calibration.quantization.form import GROUP_SIZES, Form, LayerShape
+from vggt_edge.calibration.quantization.linear import QuantLayer
+from vggt_edge.calibration.quantization.quantize import pack_int4
 from vggt_edge.calibration.scheme import SCHEMES
 from vggt_edge.devices.cpu import FP32_MACS, int8_macs
 from vggt_edge.devices.errors import InputError, UnknownNameError
@@ -143,14 +143,15 @@ def test_a_quantized_model_is_refused() -> None:
 
 @pytest.mark.parametrize(("group", "rows", "columns"), [(64, 7, 128), (128, 3, 256), (64, 5, 96)])
 def test_four_bit_bytes_are_those_of_the_real_quantizer(group: int, rows: int, columns: int) -> None:
-    usable = next(size for size in sorted(GROUP_SIZES, reverse=True) if size <= group and columns % size == 0)
-    real = QuantLinear(nn.Linear(columns, rows, bias=False), bits=4, group_size=usable)
+    source = nn.Linear(columns, rows, bias=False)
+    real = QuantLayer(source, Form.of(SCHEMES["w4a16"], LayerShape.of(source), group))
     stored = pack_int4(real.weight_q).numel() + 2 * real.weight_scale.numel()
     assert weight_bytes(block_of(linear(rows, columns, 1)), "w4a16", group) == stored
 
 
 def test_eight_bit_bytes_are_those_of_the_real_quantizer() -> None:
-    real = QuantConv2d(nn.Conv2d(6, 5, 3, bias=False), input_scale=0.1)
+    source = nn.Conv2d(6, 5, 3, bias=False)
+    real = QuantLayer(source, Form.of(SCHEMES["w8a8"], LayerShape.of(source)), input_scale=0.1)
     layer = LayerCost("conv", True, 6, 5, 270, 0, 0, 0)
     stored = real.weight_q.numel() * real.weight_q.element_size() + real.weight_scale.numel() * 4
     assert weight_bytes(block_of(layer), "w8a16") == stored
@@ -293,10 +294,10 @@ def test_activations_quantized_at_run_time_never_come_for_free(columns: int, row
     ids=str,
 )
 def test_what_a_layer_is_counted_as_is_what_it_gets(layer: nn.Module, group: int) -> None:
-    """The bytes of a layer under w4a8d and w4a16 are those of the scheme that ``apply`` realises."""
+    """The bytes of a layer under w4a8d and w4a16 are those of the scheme of its form."""
     (cost,) = describe_blocks(OneBlock(nn.Sequential(layer)), example_of(layer))
     for name in ("w4a16", "w4a8d"):
-        real = realised_scheme(layer, name, group)
+        real = Form.of(SCHEMES[name], LayerShape.of(layer), group).scheme
         assert weight_bytes(cost, name, group) == weight_bytes(cost, real, group)
         assert (SCHEMES[real].weight_bits == 4) == (weight_bytes(cost, name, group) < weight_bytes(cost, "w8a16"))
 

@@ -45,8 +45,8 @@ def test_the_plan_says_what_is_kept(kept: str, bits: int) -> None:
     whole, partly = made.assignments
     assert (whole.excluded, whole.reason) == (("fc1", "fc2"), f"kept at {bits} bits by --exclude")
     assert (partly.excluded, partly.reason) == (("fc1",), f"asked; --exclude keeps fc1 at {bits} bits")
-    assert made.scheme_of_layer("b", "fc1").name == kept
-    assert made.scheme_of_layer("b", "fc2").name == "w8a8d"
+    shape = BLOCKS[1].layers[0].shape
+    assert [made.form_of("b", path, shape).scheme for path in ("fc1", "fc2")] == [kept, "w8a8d"]
 
 
 def test_the_reason_of_a_block_that_the_solver_left_at_16_bits_stays() -> None:

@@ -12,25 +12,10 @@ from torch import nn
 from vggt_edge.calibration.observation.collect import images_of, layers_of
 from vggt_edge.calibration.observation.stats import CalibrationStats
 from vggt_edge.calibration.plan import PrecisionPlan
-from vggt_edge.calibration.quantization.apply import (
-    Recipe,
-    apply_plan,
-    input_scale,
-    quantized,
-    quantized_stage,
-    realised_scheme,
-)
-from vggt_edge.calibration.quantization.linear import (
-    DYNAMIC,
-    HalfConv2d,
-    HalfLinear,
-    HalfWeight,
-    QuantConv2d,
-    QuantLinear,
-    QuantWeight,
-)
+from vggt_edge.calibration.quantization.apply import apply_plan, input_scale, quantized_stage
+from vggt_edge.calibration.quantization.linear import HalfLayer, QuantLayer, StoredLayer
 from vggt_edge.calibration.scenes.scene import Scene
-from vggt_edge.calibration.scheme import SCHEMES
+from vggt_edge.calibration.scheme import INT4, INT8, Activation
 from vggt_edge.calibration.stages.journal import MemoryJournal
 from vggt_edge.calibration.stages.walk import walk
 from vggt_edge.devices.errors import InputError
@@ -70,49 +55,20 @@ def test_every_layer_gets_its_form(model: VGGT, stats: CalibrationStats, uniform
     apply_plan(model, uniform_plan(model, "w8a8"), stats)
     assert not layers_of(model)
     block = model.aggregator.frame_blocks[0]
-    assert isinstance(block.attn.qkv, QuantLinear)
+    assert isinstance(block.attn.qkv, QuantLayer)
     assert block.attn.qkv.input_scale == input_scale(stats, "frame_blocks.0.attn.qkv")
-    assert isinstance(model.depth_head.projects[0], QuantConv2d)
-    assert isinstance(model.aggregator.patch_embed.patch_embed.proj, HalfConv2d)
-    assert isinstance(model.camera_head.pose_branch.fc1, HalfLinear)
+    assert isinstance(model.depth_head.projects[0], QuantLayer)
+    assert isinstance(model.aggregator.patch_embed.patch_embed.proj, HalfLayer)
+    assert isinstance(model.camera_head.pose_branch.fc1, HalfLayer)
 
 
 def test_four_bits_fall_back_where_there_are_none(model: VGGT, stats: CalibrationStats, uniform_plan: Plans) -> None:
     apply_plan(model, uniform_plan(model, "w4a16"), stats)
     assert {
-        (module.bits, module.group_size)
+        (module.form.weight.bits, module.form.group_size)
         for name, module in model.named_modules()
-        if isinstance(module, QuantWeight) and "head.s" not in name
+        if isinstance(module, QuantLayer) and "head.s" not in name
     } == {(4, 64), (8, None)}
-    assert realised_scheme(nn.Conv2d(64, 8, 1), "w4a16", 64) == "w8a16"
-    assert realised_scheme(nn.Linear(9, 8), "w4a16", 64) == "w8a16"
-    assert realised_scheme(nn.Linear(96, 8), "w4a16", 64) == "w4a16"
-
-
-@pytest.mark.parametrize(
-    ("layer", "group_size", "realised"),
-    [
-        (nn.Conv2d(64, 8, 1), 32, "w8a8d"),
-        (nn.ConvTranspose2d(64, 8, 2), 32, "w8a8d"),
-        (nn.Linear(9, 8), 32, "w8a8d"),
-        (nn.Linear(48, 8), 32, "w8a8d"),
-        (nn.Linear(96, 8), 32, "w4a8d"),
-        (nn.Linear(96, 8), 64, "w4a8d"),
-        (nn.Linear(96, 8), 16, "w8a8d"),
-    ],
-)
-def test_four_bits_keep_their_activations_where_they_fall_back(
-    layer: nn.Module, group_size: int, realised: str
-) -> None:
-    assert realised_scheme(layer, "w4a8d", group_size) == realised
-    assert realised_scheme(layer, "w8a8d", group_size) == "w8a8d"
-
-
-@pytest.mark.parametrize(("features", "group_size", "got"), [(96, 64, 32), (128, 64, 64), (128, 128, 128)])
-def test_groups_beside_dynamic_inputs_are_multiples_of_32(features: int, group_size: int, got: int) -> None:
-    layer = quantized(nn.Linear(features, 8), Recipe(SCHEMES["w4a8d"], group_size))
-    assert isinstance(layer, QuantLinear)
-    assert (layer.group_size, layer.input_scale) == (got, DYNAMIC)
 
 
 def test_dynamic_schemes_need_no_statistics(
@@ -122,10 +78,10 @@ def test_dynamic_schemes_need_no_statistics(
     nothing = replace(stats, tensors=(), channel_absmax={})
     apply_plan(model, uniform_plan(model, "w4a8d", rest_scheme="w8a8d"), nothing)
     assert not layers_of(model)
-    inputs = [module.input_scale for module in model.modules() if isinstance(module, QuantWeight)]
-    assert set(inputs) == {DYNAMIC}
-    assert model.camera_head.pose_branch.fc1.bits == 8
-    assert model.aggregator.frame_blocks[0].mlp.fc1.bits == 4
+    stored = [module for module in model.modules() if isinstance(module, StoredLayer)]
+    assert {(layer.form.activation, layer.input_scale) for layer in stored} == {(Activation.DYNAMIC_TOKEN, None)}
+    assert model.camera_head.pose_branch.fc1.form.weight == INT8
+    assert model.aggregator.frame_blocks[0].mlp.fc1.form.weight == INT4
     with torch.inference_mode():
         assert all(bool(torch.isfinite(output).all()) for output in model(images_of(scenes[0])))
 
@@ -136,8 +92,8 @@ def test_excluded_layers_get_the_kept_scheme_whatever_the_rest_gets(
 ) -> None:
     apply_plan(model, uniform_plan(model, "w4a16", rest_scheme=rest_scheme, excluded=("mlp.fc2",)), stats)
     for block in model.aggregator.global_blocks:
-        assert isinstance(block.mlp.fc2, HalfLinear)
-        assert isinstance(block.mlp.fc1, QuantLinear)
+        assert isinstance(block.mlp.fc2, HalfLayer)
+        assert isinstance(block.mlp.fc1, QuantLayer)
 
 
 def test_an_unknown_exclusion_is_named(model: VGGT, stats: CalibrationStats, uniform_plan: Plans) -> None:
@@ -152,7 +108,7 @@ def test_nan_weights_are_named_and_leave_the_model_alone(
         model.aggregator.frame_blocks[3].mlp.fc2.weight[0, 0] = float("nan")
     with pytest.raises(InputError, match=r"frame_blocks\.3\.mlp\.fc2\.weight"):
         apply_plan(model, uniform_plan(model, "w8a16"), stats)
-    assert not any(isinstance(module, (QuantWeight, HalfWeight)) for module in model.modules())
+    assert not any(isinstance(module, StoredLayer) for module in model.modules())
 
 
 def test_huge_weights_are_named(model: VGGT, stats: CalibrationStats, uniform_plan: Plans) -> None:
@@ -179,7 +135,7 @@ def test_excluded_layers_can_stay_in_fp32(model: VGGT, stats: CalibrationStats, 
     )
     for block in model.aggregator.global_blocks:
         assert type(block.mlp.fc2) is nn.Linear
-        assert isinstance(block.mlp.fc1, QuantLinear)
+        assert isinstance(block.mlp.fc1, QuantLayer)
 
 
 def test_the_rest_cannot_have_static_activations(model: VGGT, stats: CalibrationStats, uniform_plan: Plans) -> None:

@@ -12,18 +12,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vggt_edge.calibration.quantization import quantize as q
-from vggt_edge.calibration.quantization.linear import (
-    DYNAMIC,
-    HalfConv2d,
-    HalfConvTranspose2d,
-    HalfLinear,
-    QuantConv2d,
-    QuantConvTranspose2d,
-    QuantLinear,
-    fake_quantize_input,
-    image_block,
-    token_block,
-)
+from vggt_edge.calibration.quantization.form import INPUT_RANGES, WEIGHT_RANGES, Form, LayerShape
+from vggt_edge.calibration.quantization.linear import HalfLayer, QuantLayer, Source, stored_layer
+from vggt_edge.calibration.quantization.operators import DYNAMIC_SCALE_MIN, fake_quantize_dynamic
+from vggt_edge.calibration.scheme import INT4, INT8, SCHEMES
 
 SCALE = 0.03125
 
@@ -34,27 +26,35 @@ def _seeded() -> None:
 
 
 def restored(weight: Tensor, bits: int, group: int | None = None, axis: int = 0) -> Tensor:
-    scale = q.channel_scale(weight, bits, axis) if group is None else q.group_scale(weight, bits, group)
-    spread = q.spread(scale, weight, axis)
-    return q.dequantize(q.quantize(weight, spread, q.WEIGHT_RANGES[bits]), spread)
+    limits = WEIGHT_RANGES[INT4 if bits == 4 else INT8]
+    spread = q.spread(q.scale_of(q.peaks(weight, group, axis), limits.levels), weight, axis)
+    return q.dequantize(q.quantize(weight, spread, limits), spread)
+
+
+def form_of(source: nn.Module, scheme: str, group: int | None = None) -> Form:
+    return Form.of(SCHEMES[scheme], LayerShape.of(source), group)
+
+
+def quantized(source: Source, scheme: str, scale: float | None = None, group: int | None = None) -> QuantLayer:
+    return QuantLayer(source, form_of(source, scheme, group), input_scale=scale)
 
 
 def on_grid(x: Tensor) -> Tensor:
     return (x / SCALE).round().clamp(-128, 127) * SCALE
 
 
-@pytest.mark.parametrize(("bits", "group"), [(8, None), (4, 32), (4, 64), (4, 128), (8, 64)])
+@pytest.mark.parametrize(("bits", "group"), [(8, None), (4, 32), (4, 64), (4, 128)])
 def test_weight_only_linear(bits: int, group: int | None) -> None:
     source, x = nn.Linear(128, 16), torch.randn(2, 5, 128)
     expected = functional.linear(x, restored(source.weight, bits, group), source.bias)
-    torch.testing.assert_close(QuantLinear(source, bits=bits, group_size=group)(x), expected)
+    torch.testing.assert_close(quantized(source, f"w{bits}a16", group=group)(x), expected)
 
 
 def test_static_int8_linear_quantizes_and_saturates_its_input() -> None:
     source, x = nn.Linear(64, 8, bias=False), 3 * torch.randn(1, 7, 64)
     assert float(x.abs().max()) > 128 * SCALE
     expected = functional.linear(on_grid(x), restored(source.weight, 8))
-    torch.testing.assert_close(QuantLinear(source, bits=8, input_scale=SCALE)(x), expected)
+    torch.testing.assert_close(quantized(source, "w8a8", SCALE)(x), expected)
 
 
 @pytest.mark.parametrize("scale", [None, SCALE])
@@ -62,7 +62,7 @@ def test_convolution(scale: float | None) -> None:
     source, x = nn.Conv2d(4, 6, 3, stride=2, padding=1), torch.randn(2, 4, 9, 9)
     inputs = x if scale is None else on_grid(x)
     expected = functional.conv2d(inputs, restored(source.weight, 8), source.bias, stride=2, padding=1)
-    torch.testing.assert_close(QuantConv2d(source, input_scale=scale)(x), expected)
+    torch.testing.assert_close(quantized(source, "w8a8" if scale else "w8a16", scale)(x), expected)
 
 
 @pytest.mark.parametrize("scale", [None, SCALE])
@@ -72,20 +72,20 @@ def test_transposed_convolution_scales_its_output_channels(scale: float | None) 
         source.weight *= torch.logspace(-2, 2, 6)[None, :, None, None]
     inputs = x if scale is None else on_grid(x)
     expected = functional.conv_transpose2d(inputs, restored(source.weight, 8, axis=1), source.bias, stride=4)
-    torch.testing.assert_close(QuantConvTranspose2d(source, input_scale=scale)(x), expected)
+    torch.testing.assert_close(quantized(source, "w8a8" if scale else "w8a16", scale)(x), expected)
 
 
 def written_out(x: Tensor) -> tuple[Tensor, Tensor]:
     """Each row of (rows, n) through int8 and back, asymmetric with zero in its range; and the step of each row."""
     low, high = x.amin(dim=1, keepdim=True).clamp(max=0), x.amax(dim=1, keepdim=True).clamp(min=0)
-    step = ((high - low) / 255).clamp(min=q.DYNAMIC_SCALE_MIN)
+    step = ((high - low) / 255).clamp(min=DYNAMIC_SCALE_MIN)
     zero = (-128 - (low / step).round()).clamp(-128, 127)
     integers = ((x * (1 / step)).round() + zero).clamp(-128, 127)
     return (integers - zero) * step, step
 
 
 def per_token(x: Tensor) -> Tensor:
-    return fake_quantize_input(x, DYNAMIC, token_block(x))
+    return form_of(nn.Linear(x.shape[-1], 1), "w8a8d").fake_quantize_input(x, None)
 
 
 ROWS = hnp.arrays(np.float32, st.tuples(st.integers(1, 5), st.integers(2, 40)), elements=st.floats(-1e6, 1e6, width=32))
@@ -130,7 +130,7 @@ def test_tokens_may_have_any_rank() -> None:
 @pytest.mark.parametrize(("bits", "group"), [(8, None), (4, 32)])
 def test_dynamic_linear_quantizes_every_token_on_its_own(bits: int, group: int | None) -> None:
     source, x = nn.Linear(64, 8), torch.randn(7, 64) * torch.logspace(-3, 3, 7)[:, None]
-    layer = QuantLinear(source, bits=bits, group_size=group, input_scale=DYNAMIC)
+    layer = quantized(source, f"w{bits}a8d", group=group)
     expected = functional.linear(written_out(x)[0], layer.dequantized(), source.bias)
     torch.testing.assert_close(layer(x), expected)
 
@@ -140,13 +140,13 @@ def test_group_scales_beside_dynamic_inputs_are_bfloat16_and_the_weights_are_qua
     with torch.no_grad():
         source.weight *= torch.logspace(-8, 4, 16)[:, None]
         source.weight[3, 32:64] = 0
-    layer = QuantLinear(source, bits=4, group_size=32, input_scale=DYNAMIC)
+    layer = quantized(source, "w4a8d")
     scale = layer.weight_scale
     assert torch.equal(scale.to(torch.bfloat16).to(torch.float32), scale)
     assert bool((scale > 0).all())
     spread = q.spread(scale, source.weight)
-    assert torch.equal(layer.weight_q, q.quantize(source.weight.detach(), spread, q.WEIGHT_RANGES[4]))
-    assert not torch.equal(scale, QuantLinear(source, bits=4, group_size=32).weight_scale)
+    assert torch.equal(layer.weight_q, q.quantize(source.weight.detach(), spread, WEIGHT_RANGES[INT4]))
+    assert not torch.equal(scale, quantized(source, "w4a16", group=32).weight_scale)
 
 
 @pytest.mark.parametrize("channels", [1, 4])
@@ -155,27 +155,28 @@ def test_dynamic_convolution_quantizes_every_image_on_its_own(channels: int) -> 
     x = torch.randn(3, channels, 9, 9) * torch.tensor([1e-3, 1.0, 1e3]).reshape(3, 1, 1, 1)
     inputs = written_out(x.flatten(1))[0].reshape(x.shape)
     expected = functional.conv2d(inputs, restored(source.weight, 8), source.bias, stride=2, padding=1)
-    torch.testing.assert_close(QuantConv2d(source, input_scale=DYNAMIC)(x), expected)
-    assert torch.equal(fake_quantize_input(x, DYNAMIC, image_block(x)), inputs)
+    torch.testing.assert_close(quantized(source, "w8a8d")(x), expected)
+    assert torch.equal(fake_quantize_dynamic(x, [1, *x.shape[1:]], INPUT_RANGES[INT8]), inputs)
 
 
 def test_dynamic_transposed_convolution() -> None:
     source, x = nn.ConvTranspose2d(4, 6, 4, stride=4), torch.randn(2, 4, 3, 3)
     inputs = written_out(x.flatten(1))[0].reshape(x.shape)
     expected = functional.conv_transpose2d(inputs, restored(source.weight, 8, axis=1), source.bias, stride=4)
-    torch.testing.assert_close(QuantConvTranspose2d(source, input_scale=DYNAMIC)(x), expected)
+    torch.testing.assert_close(quantized(source, "w8a8d")(x), expected)
 
 
 @pytest.mark.parametrize(
-    ("source", "form", "x"),
+    ("source", "x"),
     [
-        (nn.Linear(8, 4), HalfLinear, torch.ones(1, 3, 8)),
-        (nn.Conv2d(2, 4, 3, padding=1), HalfConv2d, torch.ones(1, 2, 5, 5)),
-        (nn.ConvTranspose2d(2, 4, 2, stride=2), HalfConvTranspose2d, torch.ones(1, 2, 5, 5)),
+        (nn.Linear(8, 4), torch.ones(1, 3, 8)),
+        (nn.Conv2d(2, 4, 3, padding=1), torch.ones(1, 2, 5, 5)),
+        (nn.ConvTranspose2d(2, 4, 2, stride=2), torch.ones(1, 2, 5, 5)),
     ],
 )
-def test_half_layers_store_fp16_and_compute_fp32(source: nn.Module, form: type[nn.Module], x: Tensor) -> None:
-    half = form(source)
+def test_half_layers_store_fp16_and_compute_fp32(source: nn.Module, x: Tensor) -> None:
+    half = stored_layer(source, form_of(source, "fp16"))
+    assert isinstance(half, HalfLayer)
     result = half(x)
     assert half.get_buffer("weight_half").dtype == torch.float16
     assert result.dtype == torch.float32
@@ -189,9 +190,9 @@ def test_a_weight_beyond_fp16_is_refused() -> None:
     source = nn.Linear(2, 2)
     nn.init.constant_(source.weight, 1e5)
     with pytest.raises(ValueError, match="overflows FP16"):
-        HalfLinear(source)
+        stored_layer(source, form_of(source, "fp16"))
 
 
 def test_padding_that_runtimes_lack_is_refused() -> None:
     with pytest.raises(ValueError, match="padding"):
-        QuantConv2d(nn.Conv2d(2, 2, 3, padding=1, padding_mode="reflect"))
+        quantized(nn.Conv2d(2, 2, 3, padding=1, padding_mode="reflect"), "w8a16")

@@ -11,8 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from vggt_edge.calibration.quantization.linear import dequantize_palette
-from vggt_edge.calibration.quantization.palette import TABLE_ROWS, palettize, table_count
+from vggt_edge.calibration.quantization.form import TABLE_ROWS, Form, LayerShape, table_count
+from vggt_edge.calibration.quantization.linear import PaletteLayer
+from vggt_edge.calibration.quantization.operators import dequantize_palette
+from vggt_edge.calibration.quantization.palette import palettize
+from vggt_edge.calibration.scheme import SCHEMES
 
 SHAPES = st.sampled_from([(32, 8), (16, 3, 2, 2), (9, 5), (2, 16, 1, 1)])
 
@@ -107,11 +110,10 @@ def test_a_weight_beyond_fp16_is_refused() -> None:
 
 def test_the_operator_traces_and_keeps_its_shape() -> None:
     """torch.export sees the operator, not its parts: backends look for it."""
-    from vggt_edge.calibration.quantization.linear import PaletteLinear
-
-    layer = PaletteLinear(torch.nn.Linear(8, 32), bits=4)
-    program = torch.export.export(layer, (torch.zeros(2, 8),))
+    source = torch.nn.Linear(80, 64)
+    layer = PaletteLayer(source, Form.of(SCHEMES["p4a16"], LayerShape.of(source)))
+    program = torch.export.export(layer, (torch.zeros(2, 80),))
     targets = [node.target for node in program.graph.nodes]
     assert torch.ops.vggt_edge.dequantize_palette.default in targets
-    x = random_weight((2, 8), 9)
+    x = random_weight((2, 80), 9)
     torch.testing.assert_close(program.module()(x), layer(x))

@@ -13,9 +13,17 @@ from hypothesis.extra import numpy as hnp
 from torch import Tensor
 
 from vggt_edge.calibration.quantization import quantize as q
+from vggt_edge.calibration.quantization.form import WEIGHT_RANGES
 
 finite = st.floats(-1e4, 1e4, width=32)
 matrices = hnp.arrays(np.float32, st.tuples(st.integers(1, 6), st.just(64)), elements=finite).map(torch.from_numpy)
+
+
+RANGES = {numbers.bits: limits for numbers, limits in WEIGHT_RANGES.items()}
+
+
+def scale_of(weight: Tensor, bits: int, group: int | None) -> Tensor:
+    return q.scale_of(q.peaks(weight, group), RANGES[bits].levels)
 
 
 def is_fp16(scale: Tensor) -> bool:
@@ -24,14 +32,14 @@ def is_fp16(scale: Tensor) -> bool:
 
 @given(matrices, st.sampled_from([4, 8]), st.sampled_from([None, 32, 64]))
 def test_round_trip_error_is_at_most_half_a_step(weight: Tensor, bits: int, group: int | None) -> None:
-    scale = q.channel_scale(weight, bits) if group is None else q.group_scale(weight, bits, group)
+    scale = scale_of(weight, bits, group)
     step = q.spread(scale, weight).expand_as(weight)
-    integers = q.quantize(weight, step, q.WEIGHT_RANGES[bits])
+    integers = q.quantize(weight, step, RANGES[bits])
     error = (q.dequantize(integers, step) - weight).abs()
     assert bool((error <= step * (0.5 + 1e-5)).all())
     assert is_fp16(scale)
     assert bool((scale > 0).all())
-    assert int(integers.abs().max()) <= q.WEIGHT_RANGES[bits].high
+    assert int(integers.abs().max()) <= RANGES[bits].high
 
 
 @given(hnp.arrays(np.int8, st.integers(0, 40), elements=st.integers(-8, 7)).map(torch.from_numpy))
@@ -65,9 +73,9 @@ def test_a_bfloat16_scale_is_never_zero(value: float) -> None:
 
 @given(matrices)
 def test_groups_with_bfloat16_scales_hold_their_largest_weight(weight: Tensor) -> None:
-    scale = q.group_scale(weight, 4, 32, q.bfloat16_nearest)
+    scale = q.scale_of(q.peaks(weight, 32), 7, q.bfloat16_nearest)
     step = q.spread(scale, weight)
-    error = (q.dequantize(q.quantize(weight, step, q.WEIGHT_RANGES[4]), step) - weight).abs()
+    error = (q.dequantize(q.quantize(weight, step, RANGES[4]), step) - weight).abs()
     assert bool((error <= step * (0.5 + 1e-5)).all())
 
 
@@ -89,42 +97,36 @@ def test_fp16_ceil_is_the_smallest_half_not_below(value: float) -> None:
 @pytest.mark.parametrize("bits", [4, 8])
 def test_zero_rows_and_groups_stay_zero(bits: int) -> None:
     weight = torch.zeros(2, 64)
-    for scale in (q.channel_scale(weight, bits), q.group_scale(weight, bits, 32)):
+    for scale in (scale_of(weight, bits, None), scale_of(weight, bits, 32)):
         assert bool((scale == q.ZERO_SCALE).all())
-        assert not bool(q.quantize(weight, q.spread(scale, weight), q.WEIGHT_RANGES[bits]).any())
+        assert not bool(q.quantize(weight, q.spread(scale, weight), RANGES[bits]).any())
 
 
 @pytest.mark.parametrize("value", [1e-30, 6e4 * 7, 1e-7])
 def test_extreme_magnitudes_keep_a_usable_scale(value: float) -> None:
     weight = torch.full((1, 32), value)
-    scale = q.group_scale(weight, 4, 32)
+    scale = scale_of(weight, 4, 32)
     assert is_fp16(scale)
-    restored = q.dequantize(q.quantize(weight, scale, q.WEIGHT_RANGES[4]), scale)
+    restored = q.dequantize(q.quantize(weight, scale, RANGES[4]), scale)
     assert float((restored - weight).abs().max()) <= 0.5 * float(scale)
 
 
 @pytest.mark.parametrize("value", [math.inf, math.nan, 1e9])
 def test_a_magnitude_without_fp16_scale_is_refused(value: float) -> None:
     with pytest.raises(ValueError, match="FP16 scale"):
-        q.channel_scale(torch.full((2, 4), value), 8)
+        scale_of(torch.full((2, 4), value), 8, None)
 
 
 def test_transposed_convolution_has_its_channels_in_the_second_dimension() -> None:
     weight = torch.arange(24.0).reshape(2, 3, 2, 2)
-    assert q.channel_scale(weight, 8, axis=1).shape == (3,)
-    assert q.spread(q.channel_scale(weight, 8, axis=1), weight, axis=1).shape == (1, 3, 1, 1)
-
-
-@pytest.mark.parametrize(
-    ("inputs", "asked", "expected"), [(128, 128, 128), (192, 128, 64), (96, 64, 32), (64, 32, 32), (9, 64, None)]
-)
-def test_the_group_falls_back_to_the_largest_that_divides(inputs: int, asked: int, expected: int | None) -> None:
-    assert q.usable_group(inputs, asked) == expected
+    peaks = q.peaks(weight, None, axis=1)
+    assert peaks.shape == (3,)
+    assert q.spread(peaks, weight, axis=1).shape == (1, 3, 1, 1)
 
 
 def test_a_group_that_does_not_divide_is_refused() -> None:
     with pytest.raises(ValueError, match="groups of 64"):
-        q.group_scale(torch.zeros(2, 96), 4, 64)
+        q.peaks(torch.zeros(2, 96), 64)
 
 
 def test_activation_scale_covers_the_range() -> None:

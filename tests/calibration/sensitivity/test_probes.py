@@ -17,9 +17,10 @@ from vggt_edge.calibration.metrics.quantities import Depth
 from vggt_edge.calibration.observation.collect import images_of
 from vggt_edge.calibration.observation.stats import CalibrationStats
 from vggt_edge.calibration.quantization.apply import replacement
-from vggt_edge.calibration.quantization.linear import DYNAMIC, fake_quantize_input, image_block, token_block
+from vggt_edge.calibration.quantization.form import INPUT_RANGES, Form, LayerShape
+from vggt_edge.calibration.quantization.operators import fake_quantize_dynamic
 from vggt_edge.calibration.scenes.scene import Scene
-from vggt_edge.calibration.scheme import scheme
+from vggt_edge.calibration.scheme import INT8, scheme
 from vggt_edge.calibration.sensitivity import probe_layers, probes
 from vggt_edge.calibration.sensitivity.ablation import Sensitivity, measure, output_errors, tensor_scale, weighted
 from vggt_edge.calibration.sensitivity.probe_layers import layer_errors, quantized_forms, sampled, weight_gradient
@@ -89,8 +90,8 @@ def linear_error(chain: Chain, images: Tensor, block: str) -> float:
     depth = chain(images)[0]
     layer = chain.blocks()[block]
     assert isinstance(layer, nn.Linear)
-    form = replacement(layer, block, scheme("w8a16"), 64, NO_STATS)
-    change = (form.dequantized() - layer.weight).square()  # type: ignore[operator]
+    stored = replacement(layer, block, Form.of(scheme("w8a16"), LayerShape.of(layer)), NO_STATS)
+    change = (stored.dequantized() - layer.weight).square()  # type: ignore[operator]
     # Over the outputs (t, k): weight (o, i) of the last layer moves (t, o) by d * middle[t, i]; of the first, all
     # (t, k) by d * last.weight[k, o] * x[t, i].
     if block == "last":
@@ -161,8 +162,7 @@ def test_schemes_that_store_a_weight_alike_share_it_and_not_their_input() -> Non
     layer = nn.Linear(64, 8).requires_grad_(False)
     names = ("w8a8d", "w8a16", "w4a8d", "w4a16", "fp32")
     forms = quantized_forms("layer", layer, names, 32, NO_STATS)
-    scales = {name: scale for name, (_, scale) in forms.items()}
-    assert scales == {"w8a8d": DYNAMIC, "w8a16": None, "w4a8d": DYNAMIC, "w4a16": None}
+    assert {name: form.scheme for name, (_, form) in forms.items()} == {name: name for name in names[:-1]}
     assert forms["w8a8d"][0] is forms["w8a16"][0]
     assert not torch.equal(forms["w4a8d"][0].weight_scale, forms["w4a16"][0].weight_scale)
 
@@ -184,7 +184,7 @@ def test_a_dynamic_input_adds_what_it_really_changes(layer: nn.Module, shape: tu
     by_input, by_output = torch.randn(shape), torch.zeros_like(layer(x))
     forms = quantized_forms("layer", layer, ("w8a8d", "w8a16"), 32, NO_STATS)
     found = layer_errors(sampled(layer, by_output, "layer"), x, by_input, forms)
-    change = fake_quantize_input(x, DYNAMIC, token_block(x) if x.ndim == 2 else image_block(x)) - x
+    change = fake_quantize_dynamic(x, [1, *x.shape[1:]], INPUT_RANGES[INT8]) - x
     assert found["w8a16"] == 0.0
     assert found["w8a8d"] == pytest.approx(0.5 * float((by_input * change).square().sum()), rel=1e-4)
 

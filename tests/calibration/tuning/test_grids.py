@@ -10,8 +10,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from vggt_edge.calibration.quantization.apply import Recipe, quantized
-from vggt_edge.calibration.quantization.linear import PaletteWeight, QuantWeight
+from vggt_edge.calibration.quantization.apply import quantized
+from vggt_edge.calibration.quantization.form import Form, LayerShape
+from vggt_edge.calibration.quantization.linear import PaletteLayer, QuantLayer
 from vggt_edge.calibration.quantization.tuned import Tuned, set_tuned
 from vggt_edge.calibration.scheme import SCHEMES
 from vggt_edge.calibration.tuning.grids import Palette, Uniform, palette_grid, uniform_grids
@@ -31,10 +32,14 @@ def layer_of(seed: int, magnitude: float) -> nn.Linear:
     return layer
 
 
+def form_of(layer: nn.Module, name: str) -> Form:
+    return Form.of(SCHEMES[name], LayerShape.of(layer), 64)
+
+
 def restored(layer: nn.Linear, name: str) -> Tensor:
     """What the quantized form computes with."""
-    form = quantized(layer, Recipe(SCHEMES[name], 64, input_scale=0.05))
-    assert isinstance(form, QuantWeight | PaletteWeight)
+    form = quantized(layer, form_of(layer, name), 0.05)
+    assert isinstance(form, QuantLayer | PaletteLayer)
     return form.dequantized()
 
 
@@ -44,8 +49,8 @@ def stored_numbers(grid: Uniform | Palette) -> Tensor:
 
 def grids_of(layer: nn.Linear, name: str) -> list[Uniform] | list[Palette]:
     if name in PALETTES:
-        return [palette_grid(layer, SCHEMES[name], torch.ones(layer.in_features))]
-    return list(uniform_grids(layer, SCHEMES[name], 64, SHRINKS))
+        return [palette_grid(layer, form_of(layer, name), torch.ones(layer.in_features))]
+    return list(uniform_grids(layer, form_of(layer, name), SHRINKS))
 
 
 def tuned_for(name: str, grid: Uniform | Palette) -> Tuned:
@@ -80,7 +85,7 @@ def test_columns_one_by_one_are_the_whole(name: str) -> None:
 @pytest.mark.parametrize("name", UNIFORM)
 def test_the_widest_grid_is_that_of_plain_quantization(name: str) -> None:
     layer = layer_of(2, 1.0)
-    widest = next(uniform_grids(layer, SCHEMES[name], 64, (1.0,)))
+    widest = next(uniform_grids(layer, form_of(layer, name), (1.0,)))
     assert torch.equal(widest.rounded(layer.weight), restored(layer, name))
 
 
@@ -101,7 +106,7 @@ def test_scales_are_numbers_that_a_device_stores(name: str, seed: int, magnitude
 @pytest.mark.parametrize("name", UNIFORM)
 def test_smaller_grids_clip_and_are_finer(name: str, make_layer: Callable[..., nn.Linear]) -> None:
     """By the shrink, up to the rounding of the scale itself."""
-    widest, _, half = uniform_grids(make_layer(), SCHEMES[name], 32, SHRINKS)
+    widest, _, half = uniform_grids(make_layer(), form_of(make_layer(), name), SHRINKS)
     torch.testing.assert_close(half.scale, widest.scale / 2, rtol=2**-7, atol=0)
     assert float(half.rounded(make_layer().weight).abs().max()) < float(widest.rounded(make_layer().weight).abs().max())
 
@@ -113,6 +118,6 @@ def test_important_inputs_are_stored_better(make_layer: Callable[..., nn.Linear]
     importance[:8] = 1000.0
     errors = []
     for weights in (torch.ones(64), importance):
-        rounded = palette_grid(layer, SCHEMES["p4a16"], weights).rounded(layer.weight)
+        rounded = palette_grid(layer, form_of(layer, "p4a16"), weights).rounded(layer.weight)
         errors.append(float((rounded - layer.weight)[:, :8].square().sum()))
     assert errors[1] < 0.5 * errors[0]

@@ -8,8 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from vggt_edge.calibration.quantization.form import Form, Kind, LayerShape
 from vggt_edge.calibration.quantization.quantize import activation_scale
+from vggt_edge.calibration.scheme import SCHEMES
 from vggt_edge.calibration.tuning.input_scale import SHRINKS, Sample, best_input_scale, predicted_error
+
+FORM = Form.of(SCHEMES["w8a8"], LayerShape(Kind.LINEAR, 16, 16, 256))
 
 
 def noise(*shape: int, seed: int = 0) -> Tensor:
@@ -29,7 +33,7 @@ def test_no_candidate_is_better(seed: int, outlier: float, slope: float) -> None
     x, slopes = noise(64, 16, seed=seed), noise(64, 16, seed=seed + 1)
     x[0, 0], slopes[0, 0] = outlier, slope
     sample, absmax = Sample(x, slopes, 1.0), float(x.abs().max())
-    best = best_input_scale(sample, absmax)
+    best = best_input_scale(sample, absmax, FORM)
     candidates = [activation_scale(absmax * shrink) for shrink in SHRINKS]
     assert best in candidates
     # Values that fall between two steps in one precision fall to one of them in the other.
@@ -41,14 +45,14 @@ def test_an_outlier_is_clipped_where_the_task_does_not_care(slope: float, clippe
     """One large value among small ones, with and without influence on the outputs."""
     x, slopes = noise(64, 16), torch.ones(64, 16)
     x[0, 0], slopes[0, 0] = 40.0, slope
-    assert (best_input_scale(Sample(x, slopes, 1.0), 40.0) * 127 < 30) == clipped
+    assert (best_input_scale(Sample(x, slopes, 1.0), 40.0, FORM) * 127 < 30) == clipped
 
 
 def test_ties_go_to_the_larger() -> None:
     """Without any influence on the outputs nothing is clipped: other scenes may have some."""
     x = noise(64, 16)
     absmax = float(x.abs().max())
-    assert best_input_scale(Sample(x, torch.zeros_like(x), 1.0), absmax) == activation_scale(absmax)
+    assert best_input_scale(Sample(x, torch.zeros_like(x), 1.0), absmax, FORM) == activation_scale(absmax)
 
 
 def test_one_sided_errors_of_a_token_add_up() -> None:
@@ -72,4 +76,4 @@ def test_maps_have_a_scale_too() -> None:
     x[0, 0, 0, 0] = 50.0
     slopes = torch.ones_like(x)
     slopes[0, 0, 0, 0] = 0
-    assert best_input_scale(Sample(x, slopes, 1.0), 50.0) * 127 < 30
+    assert best_input_scale(Sample(x, slopes, 1.0), 50.0, FORM) * 127 < 30

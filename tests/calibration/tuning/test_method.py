@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from vggt_edge.calibration.observation.collect import calibrate, images_of, layers_of
-from vggt_edge.calibration.planning.cost import conv_scheme
-from vggt_edge.calibration.quantization.linear import HalfWeight, PaletteWeight, QuantLinear, QuantWeight
+from vggt_edge.calibration.quantization.form import Form, LayerShape
+from vggt_edge.calibration.quantization.linear import HalfLayer, PaletteLayer, QuantLayer
 from vggt_edge.calibration.scenes.scene import Scene
 from vggt_edge.calibration.scheme import SCHEMES
 from vggt_edge.calibration.tuning.method import ABLATIONS, SplitLinear, quantize, split_scales, uniform
@@ -47,9 +47,9 @@ def test_quantizes_a_copy(name: str, small: VGGT, scenes: tuple[Scene, ...]) -> 
     copied = quantize(small, scenes[:1], SCHEMES[name], 0, "fast")
     for block_name, block in copied.blocks().items():
         assert not layers_of(block), block_name
-        forms = [module for module in block.modules() if isinstance(module, QuantWeight | PaletteWeight)]
+        forms = [module for module in block.modules() if isinstance(module, QuantLayer | PaletteLayer)]
         assert len(forms) == len(layers_of(small.blocks()[block_name]))
-        assert not any(isinstance(module, HalfWeight) for module in block.modules())
+        assert not any(isinstance(module, HalfLayer) for module in block.modules())
     got = outputs(copied, scenes[2])
     assert all(bool(torch.isfinite(value).all()) for value in got)
     assert not torch.equal(got[0], wanted[0])
@@ -100,11 +100,11 @@ def test_no_scenes_are_refused(small: VGGT) -> None:
 
 @pytest.mark.parametrize("name", ["w8a8", "w4a16", "w4a4d", "fp16"])
 def test_plans_give_every_block_one_scheme(name: str, small: VGGT) -> None:
-    """Heads of convolutions the form that those have, and groups of the scheme's own size."""
+    """Groups are of the scheme's own size."""
     plan = uniform(small, SCHEMES[name], "model", "stats")
     plan.check_total(small.blocks())
     for assignment in plan.assignments:
-        assert assignment.scheme == (conv_scheme(name) if assignment.block in ("depth_head", "point_head") else name)
+        assert assignment.scheme == name
     assert plan.group_size == (SCHEMES[name].group_size or 64)
     assert (plan.model_digest, plan.stats_digest, plan.rest_scheme) == ("model", "stats", "fp16")
 
@@ -112,7 +112,8 @@ def test_plans_give_every_block_one_scheme(name: str, small: VGGT) -> None:
 def test_special_tokens_get_a_scale_of_their_own(camera: VGGT, ours: VGGT, scenes: tuple[Scene, ...]) -> None:
     """The larger of both is the scale that tuning found; the ratio is that of the statistics."""
     stats, model = calibrate(camera, scenes[:1]), copy.deepcopy(ours)
-    scales = {name: module.input_scale for name, module in model.named_modules() if isinstance(module, QuantLinear)}
+    linears = {name: module for name, module in model.named_modules() if isinstance(module, QuantLayer)}
+    scales = {name: module.input_scale for name, module in linears.items()}
     split_scales(model, stats)
     split = {name: module for name, module in model.named_modules() if isinstance(module, SplitLinear)}
     assert split.keys() == {name for name, scale in scales.items() if isinstance(scale, float)}
@@ -125,7 +126,8 @@ def test_special_tokens_get_a_scale_of_their_own(camera: VGGT, ours: VGGT, scene
 def test_equal_special_scales_are_one_scale(scenes: tuple[Scene, ...]) -> None:
     """What a split layer computes is then what the quantized one does, to the bit."""
     torch.manual_seed(0)
-    layer, x = QuantLinear(nn.Linear(32, 8), bits=8, input_scale=0.05), torch.randn(18, 32)
+    source, x = nn.Linear(32, 8), torch.randn(18, 32)
+    layer = QuantLayer(source, Form.of(SCHEMES["w8a8"], LayerShape.of(source)), input_scale=0.05)
     assert torch.equal(SplitLinear(layer, TokenScales(0.05, 0.05), 9, 5)(x), layer(x))
     apart = SplitLinear(layer, TokenScales(0.05, 0.2), 9, 5)(x)
     special = torch.arange(18) % 9 < 5

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from vggt_edge.calibration.observation.collect import images_of, layers_of
-from vggt_edge.calibration.quantization.apply import realised_scheme
-from vggt_edge.calibration.quantization.linear import DYNAMIC, fake_quantize_input, image_block, token_block
+from vggt_edge.calibration.quantization.form import Form, LayerShape
+from vggt_edge.calibration.quantization.operators import fake_quantize_dynamic, fake_quantize_static
 from vggt_edge.calibration.quantization.quantize import activation_scale
 from vggt_edge.calibration.scenes.scene import Scene
-from vggt_edge.calibration.scheme import SCHEMES, Activation, Scheme
+from vggt_edge.calibration.scheme import SCHEMES, Activation
 from vggt_edge.calibration.sensitivity.probes import Seen, pulled_back
 from vggt_edge.calibration.transforms.plant import plant
 from vggt_edge.calibration.transforms.wiring import Unit
@@ -72,9 +72,9 @@ def unit_of(model: VGGT, block: str) -> Unit:
     return next(unit for unit in model.wiring().units if model.get_submodule(unit.path) is module)
 
 
-def schemes_of(model: VGGT, block: str, name: str) -> dict[str, Scheme]:
+def forms_of(model: VGGT, block: str, name: str) -> dict[str, Form]:
     layers = layers_of(model.blocks()[block])
-    return {path: SCHEMES[realised_scheme(layer, name, 32)] for path, layer in layers.items()}
+    return {path: Form.of(SCHEMES[name], LayerShape.of(layer), 32) for path, layer in layers.items()}
 
 
 def calls_of(model: VGGT, block: str, scene: Scene) -> list[tuple[Any, Tensor]]:
@@ -96,17 +96,18 @@ def assert_computes(block: nn.Module, calls: Sequence[tuple[Any, Tensor]]) -> No
         assert difference <= 1e-5 * float(wanted.abs().max())
 
 
-def prediction(layer: nn.Module, scheme: Scheme, evidence: Evidence) -> float:
+def prediction(layer: nn.Module, form: Form, evidence: Evidence) -> float:
     """What the layer's rounding adds to the error of the outputs, written out once more."""
-    x, bits = evidence.sample.x, scheme.activation_bits
-    if scheme.activation is Activation.DYNAMIC_TOKEN:
-        rounded = fake_quantize_input(x, DYNAMIC, image_block(x) if x.ndim == 4 else token_block(x), bits)
+    x, limits = evidence.sample.x, form.input_range
+    if form.activation is Activation.DYNAMIC_TOKEN:
+        block = [1, *x.shape[1:]]  # a token, or an image
+        rounded = fake_quantize_dynamic(x, block, limits)
     else:
-        rounded = fake_quantize_input(x, activation_scale(evidence.absmax), x.shape)
+        rounded = fake_quantize_static(x, activation_scale(evidence.absmax), limits)
     error = predicted_error(evidence.sample, rounded - x) / evidence.sample.share
     if isinstance(layer, nn.Linear):
         assert evidence.hessian is not None
-        (grid,) = uniform_grids(layer, scheme, 32, (1.0,))
+        (grid,) = uniform_grids(layer, form, (1.0,))
         lost = grid.rounded(layer.weight) - layer.weight
         error += COMPENSATED * float(torch.trace(lost @ evidence.hessian @ lost.T))
     return error
@@ -146,14 +147,14 @@ def test_predictions_never_grow_and_outputs_stay(
     """Link after link, in the very figure that is searched by, with outliers and without."""
     model: VGGT = request.getfixturevalue("planted" if outliers else "small")
     seen: dict[str, Evidence] = request.getfixturevalue("planted_evidence" if outliers else "plain_evidence")
-    module, schemes = model.blocks()[block], schemes_of(model, block, name)
+    module, forms = model.blocks()[block], forms_of(model, block, name)
     calls, evidence = calls_of(model, block, scenes[0]), of_block(seen, model, block)
     for part in one_link_each(unit_of(model, block)):
         (link,) = links(module, part)
         readers = {path: module.get_submodule(path) for path in link.readers}
-        before = sum(prediction(layer, schemes[path], evidence[path]) for path, layer in readers.items())
-        smooth(module, part, schemes, 32, evidence)
-        after = sum(prediction(layer, schemes[path], evidence[path]) for path, layer in readers.items())
+        before = sum(prediction(layer, forms[path], evidence[path]) for path, layer in readers.items())
+        smooth(module, part, forms, evidence)
+        after = sum(prediction(layer, forms[path], evidence[path]) for path, layer in readers.items())
         assert after <= before * 1.001, link.readers
     assert_computes(module, calls)
 
@@ -170,12 +171,12 @@ def test_planted_outliers_are_levelled(
     name: str, factor: float, planted: VGGT, planted_evidence: dict[str, Evidence]
 ) -> None:
     """Where they were planted, the predicted error falls to a fraction, and the peaks come near the others."""
-    module, schemes = planted.blocks()[FRAME], schemes_of(planted, FRAME, name)
+    module, forms = planted.blocks()[FRAME], forms_of(planted, FRAME, name)
     evidence = of_block(planted_evidence, planted, FRAME)
     before = dict(evidence)
-    figures = [prediction(module.get_submodule(path), schemes[path], before[path]) for path in PLANTED]
-    smooth(module, unit_of(planted, FRAME), schemes, 32, evidence)
-    after = [prediction(module.get_submodule(path), schemes[path], evidence[path]) for path in PLANTED]
+    figures = [prediction(module.get_submodule(path), forms[path], before[path]) for path in PLANTED]
+    smooth(module, unit_of(planted, FRAME), forms, evidence)
+    after = [prediction(module.get_submodule(path), forms[path], evidence[path]) for path in PLANTED]
     assert sum(after) * factor < sum(figures)
     for path in PLANTED:
         assert prominence(evidence[path]) < 0.5 * prominence(before[path]), path
@@ -193,7 +194,7 @@ def test_evidence_is_what_the_smoothed_block_reads(
     To a hundredth, since walks back compute in BF16 where they can.
     """
     evidence = of_block(planted_evidence, planted, FRAME)
-    smooth(planted.blocks()[FRAME], unit_of(planted, FRAME), schemes_of(planted, FRAME, "w8a8"), 32, evidence)
+    smooth(planted.blocks()[FRAME], unit_of(planted, FRAME), forms_of(planted, FRAME, "w8a8"), evidence)
     again = of_block(observed(planted, scenes), planted, FRAME)
     for path in PLANTED:
         one, other = evidence[path], again[path]
@@ -202,13 +203,13 @@ def test_evidence_is_what_the_smoothed_block_reads(
 
 
 @pytest.mark.parametrize("name", ["w4a16", "w8a16", "p4a16"])
-def test_weight_only_schemes_are_not_smoothed(name: str, small: VGGT, plain_evidence: dict[str, Evidence]) -> None:
+def test_weight_only_forms_are_not_smoothed(name: str, small: VGGT, plain_evidence: dict[str, Evidence]) -> None:
     """Compensation does there what smoothing would."""
     for block in BLOCKS:
         own = of_block(plain_evidence, small, block)
         module, known = small.blocks()[block], dict(own)
         before = dict(module.named_parameters())
-        smooth(module, unit_of(small, block), schemes_of(small, block, name), 32, own)
+        smooth(module, unit_of(small, block), forms_of(small, block, name), own)
         assert all(parameter is before[path] for path, parameter in module.named_parameters())
         assert own == known
 
@@ -218,11 +219,11 @@ def test_links_of_an_excluded_layer_stay(
     kept: str, untouched: str, planted: VGGT, planted_evidence: dict[str, Evidence]
 ) -> None:
     """Neither what it reads nor what it writes is scaled; the others are."""
-    module, schemes = planted.blocks()[FRAME], schemes_of(planted, FRAME, "w8a8")
+    module, forms = planted.blocks()[FRAME], forms_of(planted, FRAME, "w8a8")
     evidence = of_block(planted_evidence, planted, FRAME)
-    del schemes[kept]
+    del forms[kept]
     before = dict(module.named_parameters())
-    smooth(module, unit_of(planted, FRAME), schemes, 32, evidence)
+    smooth(module, unit_of(planted, FRAME), forms, evidence)
     changed = {path for path, parameter in module.named_parameters() if parameter is not before[path]}
     assert changed
     assert not any(path.startswith((kept, untouched or kept)) for path in changed)
@@ -230,12 +231,12 @@ def test_links_of_an_excluded_layer_stay(
 
 def test_a_writing_convolution_that_is_excluded_stays(small: VGGT, plain_evidence: dict[str, Evidence]) -> None:
     """Of a pair around a ReLU."""
-    module, schemes = small.blocks()[HEAD], schemes_of(small, HEAD, "w8a8")
+    module, forms = small.blocks()[HEAD], forms_of(small, HEAD, "w8a8")
     evidence = of_block(plain_evidence, small, HEAD)
     writer = next(link.writers[0] for link in links(module, unit_of(small, HEAD)) if link.writers)
-    del schemes[writer]
+    del forms[writer]
     before = module.get_submodule(writer).get_parameter("weight")
-    smooth(module, unit_of(small, HEAD), schemes, 32, evidence)
+    smooth(module, unit_of(small, HEAD), forms, evidence)
     assert module.get_submodule(writer).get_parameter("weight") is before
 
 
@@ -295,11 +296,11 @@ def test_means_are_taken_out_of_what_is_scaled_at_run_time(
     name: str, small: VGGT, plain_evidence: dict[str, Evidence]
 ) -> None:
     """Of the inputs of LayerNorms' readers and of values; static ranges, and an ablation, leave them."""
-    module, schemes = small.blocks()[FRAME], schemes_of(small, FRAME, name)
+    module, forms = small.blocks()[FRAME], forms_of(small, FRAME, name)
     evidence = {path: with_common_part(one) for path, one in of_block(plain_evidence, small, FRAME).items()}
     twin, alike = copy.deepcopy(module), dict(evidence)
-    smooth(module, unit_of(small, FRAME), schemes, 32, evidence)
-    smooth(twin, unit_of(small, FRAME), schemes, 32, alike, shifts=False)
+    smooth(module, unit_of(small, FRAME), forms, evidence)
+    smooth(twin, unit_of(small, FRAME), forms, alike, shifts=False)
     for path in PLANTED:
         means = [
             float(one.sample.x.mean(dim=0).square().mean() / one.sample.x.square().mean())
@@ -326,7 +327,7 @@ def test_dead_channels_are_left_alone(small: VGGT, scenes: tuple[Scene, ...]) ->
     qkv.get_parameter("weight").data[:, 5] = 0
     calls, evidence = calls_of(small, FRAME, scenes[0]), of_block(observed(small, scenes), small, FRAME)
     before = norm.get_parameter("weight").clone()
-    smooth(module, unit_of(small, FRAME), schemes_of(small, FRAME, "w8a8"), 32, evidence)
+    smooth(module, unit_of(small, FRAME), forms_of(small, FRAME, "w8a8"), evidence)
     factors = before / norm.get_parameter("weight")
     assert float(factors[5]) == 1
     assert float(factors[torch.arange(64) != 3].max()) <= LARGEST * 1.001

@@ -10,7 +10,9 @@ from torch import Tensor
 
 from vggt_edge.calibration.observation.observe import PATCH, SPECIAL, split_tokens
 from vggt_edge.calibration.observation.stats import CalibrationStats
-from vggt_edge.calibration.quantization.linear import fake_quantize_input
+from vggt_edge.calibration.quantization.form import INPUT_RANGES
+from vggt_edge.calibration.quantization.operators import fake_quantize_static
+from vggt_edge.calibration.scheme import INT8
 from vggt_edge.calibration.tuning.tokens import (
     ALL_TOKENS,
     PATCHES_ONLY,
@@ -154,13 +156,13 @@ def test_two_scales_quantize_each_group_as_if_it_were_alone(
     scale = {PATCH: patch, SPECIAL: special}
     apart = dict(split_tokens(x, 7, 2))
     for group, values in split_tokens(ours, 7, 2):
-        assert torch.equal(values, fake_quantize_input(apart[group], scale[group], (1, 5)))
+        assert torch.equal(values, fake_quantize_static(apart[group], scale[group], INPUT_RANGES[INT8]))
 
 
 def test_equal_scales_are_one_scale() -> None:
     """Nothing is lost where the groups have one range."""
     x = torch.randn(14, 5, generator=torch.Generator().manual_seed(0))
-    assert torch.equal(fake_quantize_tokens(x, 0.03, 0.03, 7, 2), fake_quantize_input(x, 0.03, (1, 5)))
+    assert torch.equal(fake_quantize_tokens(x, 0.03, 0.03, 7, 2), fake_quantize_static(x, 0.03, INPUT_RANGES[INT8]))
 
 
 def test_large_special_tokens_no_longer_cost_the_patches_their_precision() -> None:
@@ -168,7 +170,7 @@ def test_large_special_tokens_no_longer_cost_the_patches_their_precision() -> No
     x = torch.rand(14, 64, generator=torch.Generator().manual_seed(0)) - 0.5
     special = special_of(14, 7, 2)
     x[special] *= 100
-    one, two = fake_quantize_input(x, 50 / 127, (1, 64)), fake_quantize_tokens(x, 0.5 / 127, 50 / 127, 7, 2)
+    one, two = fake_quantize_static(x, 50 / 127, INPUT_RANGES[INT8]), fake_quantize_tokens(x, 0.5 / 127, 50 / 127, 7, 2)
     assert float((two - x)[~special].abs().max()) < 0.02 * float((one - x)[~special].abs().max())
     assert torch.equal(two[special], one[special])
 

@@ -12,7 +12,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from vggt_edge.calibration.quantization import linear as layers
+from vggt_edge.calibration.quantization.form import Form, LayerShape
+from vggt_edge.calibration.quantization.linear import Source, stored_layer
+from vggt_edge.calibration.scheme import SCHEMES
 from vggt_edge.calibration.stages.walk import IMAGES, Stage
 from vggt_edge.devices.errors import LoweringError
 from vggt_edge.exporter.graph.build import write_onnx
@@ -20,6 +22,10 @@ from vggt_edge.exporter.graph.build import write_onnx
 
 def relative(result: np.ndarray, expected: np.ndarray) -> float:
     return float(np.linalg.norm(result - expected) / np.linalg.norm(expected))
+
+
+def stored_as(layer: Source, scheme: str, scale: float | None = None, group: int | None = None) -> Any:
+    return stored_layer(layer, Form.of(SCHEMES[scheme], LayerShape.of(layer), group), input_scale=scale)
 
 
 class _OneLayer(nn.Module):
@@ -34,26 +40,19 @@ class _OneLayer(nn.Module):
 @pytest.mark.parametrize(
     ("make", "shape"),
     [
-        (lambda: layers.QuantLinear(nn.Linear(64, 8), bits=8, input_scale=0.02), (1, 5, 64)),
-        (lambda: layers.QuantLinear(nn.Linear(128, 8, bias=False), bits=4, group_size=32), (1, 5, 128)),
-        (lambda: layers.QuantLinear(nn.Linear(128, 7), bits=4, group_size=128), (1, 5, 128)),
-        (lambda: layers.QuantLinear(nn.Linear(128, 8), bits=8, group_size=64), (1, 5, 128)),
-        (lambda: layers.QuantConv2d(nn.Conv2d(4, 6, 3, stride=2, padding=1), input_scale=0.02), (1, 4, 9, 9)),
-        (lambda: layers.QuantConvTranspose2d(nn.ConvTranspose2d(4, 6, 4, stride=4), input_scale=0.02), (1, 4, 3, 3)),
-        (lambda: layers.HalfConvTranspose2d(nn.ConvTranspose2d(4, 6, 2, stride=2)), (1, 4, 3, 3)),
-        (lambda: layers.QuantLinear(nn.Linear(64, 8), bits=8, input_scale=layers.DYNAMIC), (5, 64)),
-        (lambda: layers.QuantLinear(nn.Linear(64, 8, bias=False), bits=8, input_scale=layers.DYNAMIC), (2, 5, 64)),
-        (lambda: layers.QuantLinear(nn.Linear(64, 8), bits=8, input_scale=layers.DYNAMIC), (64,)),
-        (lambda: layers.QuantLinear(nn.Linear(64, 8), bits=4, group_size=32, input_scale=layers.DYNAMIC), (5, 64)),
-        (
-            lambda: layers.QuantConv2d(nn.Conv2d(4, 6, 3, stride=2, padding=1), input_scale=layers.DYNAMIC),
-            (3, 4, 9, 9),
-        ),
-        (lambda: layers.QuantConv2d(nn.Conv2d(1, 6, 3), input_scale=layers.DYNAMIC), (3, 1, 9, 9)),
-        (
-            lambda: layers.QuantConvTranspose2d(nn.ConvTranspose2d(4, 6, 4, stride=4), input_scale=layers.DYNAMIC),
-            (1, 4, 3, 3),
-        ),
+        (lambda: stored_as(nn.Linear(64, 8), "w8a8", 0.02), (1, 5, 64)),
+        (lambda: stored_as(nn.Linear(128, 8, bias=False), "w4a16", group=32), (1, 5, 128)),
+        (lambda: stored_as(nn.Linear(128, 7), "w4a16", group=128), (1, 5, 128)),
+        (lambda: stored_as(nn.Conv2d(4, 6, 3, stride=2, padding=1), "w8a8", 0.02), (1, 4, 9, 9)),
+        (lambda: stored_as(nn.ConvTranspose2d(4, 6, 4, stride=4), "w8a8", 0.02), (1, 4, 3, 3)),
+        (lambda: stored_as(nn.ConvTranspose2d(4, 6, 2, stride=2), "fp16"), (1, 4, 3, 3)),
+        (lambda: stored_as(nn.Linear(64, 8), "w8a8d"), (5, 64)),
+        (lambda: stored_as(nn.Linear(64, 8, bias=False), "w8a8d"), (2, 5, 64)),
+        (lambda: stored_as(nn.Linear(64, 8), "w8a8d"), (64,)),
+        (lambda: stored_as(nn.Linear(64, 8), "w4a8d"), (5, 64)),
+        (lambda: stored_as(nn.Conv2d(4, 6, 3, stride=2, padding=1), "w8a8d"), (3, 4, 9, 9)),
+        (lambda: stored_as(nn.Conv2d(1, 6, 3), "w8a8d"), (3, 1, 9, 9)),
+        (lambda: stored_as(nn.ConvTranspose2d(4, 6, 4, stride=4), "w8a8d"), (1, 4, 3, 3)),
     ],
 )
 def test_each_kind_of_layer_agrees(
@@ -75,7 +74,7 @@ def test_dynamic_inputs_agree_on_rows_that_are_zero_constant_tiny_or_with_an_out
     x[0], x[1], x[2], x[3, 5] = 0, 3.0, -2.0, 1e15
     x[4] *= 1e-15
     x[5] = x[5].abs()
-    layer = layers.QuantLinear(nn.Linear(64, 8, bias=False), bits=8, input_scale=layers.DYNAMIC)
+    layer = stored_as(nn.Linear(64, 8, bias=False), "w8a8d")
     result = run_onnx(write_onnx(chain(x, layer), tmp_path / "m.onnx").path, x.numpy())["y0"]
     with torch.inference_mode():
         expected = layer(x).numpy()
@@ -85,7 +84,7 @@ def test_dynamic_inputs_agree_on_rows_that_are_zero_constant_tiny_or_with_an_out
 
 
 def test_names_of_a_dynamic_layer_are_those_of_its_module(tmp_path: Path, chain: Any) -> None:
-    layer = _OneLayer(layers.QuantLinear(nn.Linear(64, 8), bits=4, group_size=32, input_scale=layers.DYNAMIC))
+    layer = _OneLayer(stored_as(nn.Linear(64, 8), "w4a8d"))
     graph = onnx.load(write_onnx(chain(torch.zeros(5, 64), layer), tmp_path / "m.onnx").path).graph
     assert {node.name.rpartition("/")[0] for node in graph.node} == {"layer0/layer", "layer0"}
     (quantize,) = [node for node in graph.node if node.op_type == "QuantizeLinear"]
@@ -102,7 +101,7 @@ class _OfConstants(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.layer = layers.QuantLinear(nn.Linear(64, 64), bits=8, input_scale=layers.DYNAMIC)
+        self.layer = stored_as(nn.Linear(64, 64), "w8a8d")
         self.register_buffer("start", torch.randn(3, 64))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -148,8 +147,8 @@ def test_a_tensor_with_a_single_scale_is_one_row(tmp_path: Path, run_onnx: Any, 
     assert relative(run_onnx(file.path, x.numpy())["y0"], model(x).numpy()) < 1e-6
 
 
-def linear(*, scale: Any = 0.03, bits: int = 8, group_size: int | None = None, bias: bool = True) -> nn.Module:
-    return layers.QuantLinear(nn.Linear(64, 64, bias=bias), bits=bits, group_size=group_size, input_scale=scale)
+def linear(*, scheme: str = "w8a8", scale: float = 0.03, group: int | None = None, bias: bool = True) -> nn.Module:
+    return stored_as(nn.Linear(64, 64, bias=bias), scheme, scale, group)
 
 
 def test_twins_share_a_template_and_keep_their_own_weights(tmp_path: Path, run_onnx: Any, chain: Any) -> None:
@@ -166,11 +165,11 @@ def test_twins_share_a_template_and_keep_their_own_weights(tmp_path: Path, run_o
 @pytest.mark.parametrize(
     "other",
     [
-        {"scale": None},
-        {"bits": 4, "group_size": 32},
-        {"group_size": 64},
+        {"scheme": "w8a16"},
+        {"scheme": "w4a16", "group": 32},
+        {"scheme": "w4a16", "group": 64},
         {"bias": False},
-        {"scale": layers.DYNAMIC},
+        {"scheme": "w8a8d"},
     ],
 )
 def test_what_is_stored_differently_has_its_own_template(tmp_path: Path, chain: Any, other: dict[str, Any]) -> None:
@@ -202,7 +201,7 @@ def test_a_uniform_model_needs_one_template_for_each_kind_of_stage(exported: Any
 
 
 def test_a_group_scale_that_fp16_cannot_hold_is_refused(tmp_path: Path, chain: Any) -> None:
-    layer = layers.QuantLinear(nn.Linear(64, 64), bits=4, group_size=32)
+    layer = stored_as(nn.Linear(64, 64), "w4a16", group=32)
     layer.weight_scale.fill_(0.1)
     with pytest.raises(LoweringError, match="no FP16 number"):
         write_onnx(chain(torch.zeros(5, 64), layer), tmp_path / "m.onnx")

@@ -13,9 +13,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from vggt_edge.calibration.plan import PrecisionPlan
-from vggt_edge.calibration.scheme import Activation
+from vggt_edge.calibration.quantization.form import scheme_with
+from vggt_edge.calibration.scheme import Activation, Numbers, NumberType
 from vggt_edge.devices.errors import LoweringError
-from vggt_edge.runtimes.common.audit import audit_onnx, realised_scheme
+from vggt_edge.runtimes.common.audit import audit_onnx
 
 LINEAR = st.sampled_from(["fp32", "fp16", "w8a16", "w4a16", "w8a8", "w8a8d", "w4a8d"])
 CONV = st.sampled_from(["fp32", "fp16", "w8a16", "w8a8", "w8a8d"])
@@ -83,21 +84,21 @@ def test_an_excluded_linear_can_be_kept_in_fp32(
 
 
 @pytest.mark.parametrize(
-    ("bits", "activation", "palette", "name"),
+    ("weight", "activation", "name"),
     [
-        (8, Activation.NONE, False, "w8a16"),
-        (8, Activation.STATIC_TENSOR, False, "w8a8"),
-        (8, Activation.DYNAMIC_TOKEN, False, "w8a8d"),
-        (4, Activation.DYNAMIC_TOKEN, False, "w4a8d"),
-        (4, Activation.NONE, True, "p4a16"),
-        (4, Activation.STATIC_TENSOR, False, "w4a8"),
-        (16, Activation.DYNAMIC_TOKEN, False, "w16a8d"),
-        (4, Activation.DYNAMIC_TOKEN, True, "p4a8d"),
-        (0, Activation.DYNAMIC_TOKEN, False, "other weights"),
+        (Numbers(NumberType.INTEGER, 8), Activation.NONE, "w8a16"),
+        (Numbers(NumberType.INTEGER, 8), Activation.STATIC_TENSOR, "w8a8"),
+        (Numbers(NumberType.INTEGER, 8), Activation.DYNAMIC_TOKEN, "w8a8d"),
+        (Numbers(NumberType.INTEGER, 4), Activation.DYNAMIC_TOKEN, "w4a8d"),
+        (Numbers(NumberType.PALETTE, 4), Activation.NONE, "p4a16"),
+        (Numbers(NumberType.INTEGER, 4), Activation.STATIC_TENSOR, "w4a8"),
+        (Numbers(NumberType.FLOAT, 16), Activation.DYNAMIC_TOKEN, "w16a8d"),
+        (Numbers(NumberType.PALETTE, 4), Activation.DYNAMIC_TOKEN, "p4a8d"),
+        (None, Activation.DYNAMIC_TOKEN, "other weights"),
     ],
 )
-def test_what_is_found_has_a_name(bits: int, activation: Activation, palette: bool, name: str) -> None:
-    assert realised_scheme(bits, activation, palette) == name
+def test_what_is_found_has_a_name(weight: Numbers | None, activation: Activation, name: str) -> None:
+    assert scheme_with(weight, activation) == name
 
 
 def test_an_exclusion_does_not_cover_names_that_begin_alike(

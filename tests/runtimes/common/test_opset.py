@@ -146,7 +146,7 @@ def test_a_gemm_is_a_linear_for_the_audit_and_the_rules(
     weight, bias = builder.weight(where, builder.normal(64, 64), scheme, 1), builder.constant(builder.normal(64))
     source = save23(builder, builder.op(where, "Gemm", "x", weight, bias), tmp_path, save, (8, 64))
     (found,) = linears(ir.load(source), "frame_blocks.0")
-    assert (found.path, found.weight_bits, found.weight_elements) == ("mlp.fc1", {"fp32": 32, "fp16": 16}[scheme], 4096)
+    assert (found.path, found.scheme, found.shape.weights) == ("mlp.fc1", scheme, 4096)
     with pytest.raises(LoweringError) as caught:
         audit_onnx(source, make_plan("w8a8"))
     assert f"Gemm_{len(builder.nodes) - 2}: asked w8a8, the file holds {scheme}" in str(caught.value)

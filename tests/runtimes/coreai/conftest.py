@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from vggt_edge.calibration.plan import Assignment, PrecisionPlan
-from vggt_edge.calibration.quantization.apply import Recipe, quantized
+from vggt_edge.calibration.quantization.apply import quantized
+from vggt_edge.calibration.quantization.form import Form, LayerShape
 from vggt_edge.calibration.scheme import SCHEMES
 from vggt_edge.devices.profile import load_profile
 from vggt_edge.exporter.graph.annotate import annotate
@@ -36,8 +37,9 @@ def make_layer(kind: str, scheme: str) -> nn.Module:
         "conv": lambda: nn.Conv2d(8, 32, 3, stride=2, padding=1),
         "conv_transpose": lambda: nn.ConvTranspose2d(8, 32, 2, stride=2),
     }
-    recipe = Recipe(SCHEMES[scheme], GROUP, INPUT_SCALE if scheme == "w8a8" else None)
-    return quantized(layers[kind](), recipe)
+    layer = layers[kind]()
+    form = Form.of(SCHEMES[scheme], LayerShape.of(layer), GROUP)
+    return quantized(layer, form, INPUT_SCALE if scheme == "w8a8" else None)
 
 
 class Forms(nn.Module):

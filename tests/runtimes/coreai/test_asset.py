@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from vggt_edge.calibration.quantization.apply import Recipe, quantized
+from vggt_edge.calibration.quantization.apply import quantized
+from vggt_edge.calibration.quantization.form import Form, LayerShape
 from vggt_edge.calibration.scheme import SCHEMES
 from vggt_edge.runtimes.coreai import BACKEND
 from vggt_edge.runtimes.coreai.asset import digest_of, read_contents, unpacked
@@ -71,7 +72,8 @@ def test_a_digest_tells_values_shapes_and_types_apart() -> None:
 def test_the_asset_is_as_large_as_its_packed_weights(scheme: str, element: str, extra: float, tmp_path: Path) -> None:
     """``extra``: bytes per weight for FP32 scales or tables; what is left is the graph itself."""
     torch.manual_seed(0)
-    layer = quantized(nn.Linear(WIDTH, WIDTH, bias=False), Recipe(SCHEMES[scheme], 64)).eval()
+    source = nn.Linear(WIDTH, WIDTH, bias=False)
+    layer = quantized(source, Form.of(SCHEMES[scheme], LayerShape.of(source), 64)).eval()
     path = tmp_path / "one.aimodel"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -79,13 +81,14 @@ def test_the_asset_is_as_large_as_its_packed_weights(scheme: str, element: str, 
         (linear,) = read_contents(path).linears
     assert (linear.element, linear.shape) == (element, (WIDTH, WIDTH))
     per_weight = (path / "main.mlirb").stat().st_size / WIDTH**2
-    assert linear.bits / 8 + extra <= per_weight <= linear.bits / 8 + extra + 0.03
+    assert linear.numbers.bits / 8 + extra <= per_weight <= linear.numbers.bits / 8 + extra + 0.03
 
 
 @needs_core_ai
 def test_a_small_integer_weight_is_not_packed_below_its_width(tmp_path: Path) -> None:
     """The converter of its own accord packs int8 values within [-8, 7] to 4 bits; a plan asked for 8."""
-    layer = quantized(nn.Linear(32, 32), Recipe(SCHEMES["w8a16"], 64)).eval()
+    source = nn.Linear(32, 32)
+    layer = quantized(source, Form.of(SCHEMES["w8a16"], LayerShape.of(source))).eval()
     layer.weight_q.clamp_(-8, 7)  # type: ignore[union-attr, operator]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
-from vggt_edge.calibration.quantization.linear import PaletteConv2d, PaletteConvTranspose2d, PaletteLinear
+from vggt_edge.calibration.quantization.form import PALETTE_FROM_WEIGHTS, Form, LayerShape
+from vggt_edge.calibration.quantization.linear import PaletteLayer
+from vggt_edge.calibration.scheme import SCHEMES
 from vggt_edge.devices.errors import LoweringError
 from vggt_edge.exporter.graph import write_onnx
 from vggt_edge.runtimes.common.typed import type_graph
@@ -179,7 +182,7 @@ def test_palettes_of_linears_arrive_as_they_are(
     from torch import nn
 
     torch.manual_seed(seed)
-    layer = PaletteLinear(nn.Linear(columns, rows), bits=bits)
+    layer = palette(nn.Linear(columns, rows), bits)
     x = torch.randn(5, columns)
     package, actual = through_package(layer, x, tmp_path_factory.mktemp("palette"))
     torch.testing.assert_close(torch.from_numpy(actual), layer(x), rtol=1e-3, atol=1e-3)
@@ -196,14 +199,17 @@ def test_palettes_of_convolutions_arrive_as_they_are(kind: str, bits: int, tmp_p
     from torch import nn
 
     torch.manual_seed(1)
-    layer = (
-        PaletteConv2d(nn.Conv2d(3, 32, 3, padding=1), bits=bits)
-        if kind == "conv"
-        else PaletteConvTranspose2d(nn.ConvTranspose2d(3, 32, 2, stride=2), bits=bits)
-    )
+    sources = {"conv": nn.Conv2d(3, 32, 3, padding=1), "transposed": nn.ConvTranspose2d(3, 32, 2, stride=2)}
+    layer = palette(sources[kind], bits)
     x = torch.randn(1, 3, 6, 6)
     _, actual = through_package(layer, x, tmp_path)
     torch.testing.assert_close(torch.from_numpy(actual), layer(x), rtol=1e-3, atol=2e-3)
+
+
+def palette(layer: Any, bits: int) -> PaletteLayer:
+    """As a layer of more weights would be stored."""
+    large = replace(LayerShape.of(layer), weights=PALETTE_FROM_WEIGHTS)
+    return PaletteLayer(layer, Form.of(SCHEMES[f"p{bits}a16"], large))
 
 
 def through_package(layer: Any, x: Any, folder: Path) -> tuple[Path, Array]:

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 
-from vggt_edge.calibration.quantization.apply import Recipe, quantized
+from vggt_edge.calibration.quantization.apply import quantized
+from vggt_edge.calibration.quantization.form import Form, LayerShape
 from vggt_edge.calibration.scheme import SCHEMES
 from vggt_edge.devices.errors import LoweringError
 from vggt_edge.runtimes.executorch import block_errors
@@ -23,7 +24,8 @@ class Model(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         torch.manual_seed(0)
-        self.blocks = nn.ModuleList(quantized(nn.Linear(32, 32), Recipe(SCHEMES["w8a8d"], 32)) for _ in range(3))
+        layers = [nn.Linear(32, 32) for _ in range(3)]
+        self.blocks = nn.ModuleList(quantized(one, Form.of(SCHEMES["w8a8d"], LayerShape.of(one))) for one in layers)
 
     def forward(self, x: Tensor) -> tuple[Tensor]:
         for block in self.blocks:

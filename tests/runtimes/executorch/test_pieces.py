@@ -6,11 +6,17 @@ import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 
-from vggt_edge.calibration.quantization.linear import QuantLinear
+from vggt_edge.calibration.quantization.form import Form, LayerShape
+from vggt_edge.calibration.quantization.linear import QuantLayer
+from vggt_edge.calibration.scheme import SCHEMES
 from vggt_edge.runtimes.common.audit import place
 from vggt_edge.runtimes.executorch.pieces import Pieces, cut
 
 WIDTH = 32
+
+
+def stored(layer: nn.Linear, bits: int) -> QuantLayer:
+    return QuantLayer(layer, Form.of(SCHEMES[{8: "w8a16", 4: "w4a16"}[bits]], LayerShape.of(layer), 32))
 
 
 class Block(nn.Module):
@@ -18,8 +24,8 @@ class Block(nn.Module):
         super().__init__()
         self.norm = nn.LayerNorm(WIDTH)
         first, second = nn.Linear(WIDTH, hidden), nn.Linear(hidden, WIDTH)
-        self.first = first if bits is None else QuantLinear(first, bits=bits, group_size=32 if bits == 4 else None)
-        self.second = second if bits is None else QuantLinear(second, bits=bits, group_size=32 if bits == 4 else None)
+        self.first = first if bits is None else stored(first, bits)
+        self.second = second if bits is None else stored(second, bits)
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.second(self.first(self.norm(x)))
@@ -105,7 +111,7 @@ def test_what_depends_on_constants_alone_is_computed_once() -> None:
 def test_a_quantized_linear_of_a_constant_is_folded_with_its_weights() -> None:
     """Nothing that restores a weight stays behind without a reader."""
     model = Model(Block())
-    model.embed = QuantLinear(model.embed, bits=8)  # type: ignore[assignment]
+    model.embed = stored(model.embed, 8)  # type: ignore[assignment]
     x = torch.randn(3, WIDTH)
     pieces = pieces_of(model)
     assert len(pieces.pieces[0].weights) == 1

@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from vggt_edge.calibration.quantization.apply import Recipe, quantized
+from vggt_edge.calibration.quantization.apply import quantized
+from vggt_edge.calibration.quantization.form import Form, LayerShape
 from vggt_edge.calibration.scheme import SCHEMES
 from vggt_edge.runtimes.executorch.arm.build import PROCESSORS, ArmBuild
 from vggt_edge.runtimes.executorch.arm.session import ArmSession
@@ -25,7 +26,7 @@ pytestmark = pytest.mark.skipif(not installed(), reason="ExecuTorch is not insta
 
 
 def form(layer: nn.Module, scheme: str) -> nn.Module:
-    return quantized(layer, Recipe(SCHEMES[scheme], 32))
+    return quantized(layer, Form.of(SCHEMES[scheme], LayerShape.of(layer), 32))
 
 
 def pieces_of(model: nn.Module, x: Tensor) -> Pieces:

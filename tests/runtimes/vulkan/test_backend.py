@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vggt_edge.calibration.plan import Assignment, PrecisionPlan
-from vggt_edge.calibration.quantization.apply import Recipe, quantized
+from vggt_edge.calibration.quantization.apply import quantized
+from vggt_edge.calibration.quantization.form import Form, LayerShape
 from vggt_edge.calibration.scheme import SCHEMES
 from vggt_edge.devices.errors import InputError, LoweringError, ResourceError
 from vggt_edge.devices.profile import DeviceProfile, resolve
@@ -32,7 +33,7 @@ Made = Callable[..., PrecisionPlan]
 
 
 def form(layer: nn.Module, scheme: str) -> nn.Module:
-    return quantized(layer, Recipe(SCHEMES[scheme], 32))
+    return quantized(layer, Form.of(SCHEMES[scheme], LayerShape.of(layer), 32))
 
 
 class Block(nn.Module):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,8 +11,10 @@ from torch import Tensor, nn
 from torch.fx import Interpreter
 from torch.nn import functional
 
-from vggt_edge.calibration.quantization.apply import Recipe, quantized
-from vggt_edge.calibration.scheme import SCHEMES
+from vggt_edge.calibration.quantization.apply import quantized
+from vggt_edge.calibration.quantization.form import Form, LayerShape
+from vggt_edge.calibration.quantization.linear import StoredLayer
+from vggt_edge.calibration.scheme import SCHEMES, Activation
 from vggt_edge.runtimes.executorch.pieces import Piece, cut
 from vggt_edge.runtimes.executorch.rewrite import rewrite
 from vggt_edge.runtimes.vulkan.rewrite import RULES, constants_of, packs, restored
@@ -42,7 +45,7 @@ class Repeated(nn.Module):
 
 
 def form(layer: nn.Module, scheme: str) -> nn.Module:
-    return quantized(layer, Recipe(SCHEMES[scheme], 32))
+    return quantized(layer, Form.of(SCHEMES[scheme], LayerShape.of(layer), 32))
 
 
 def piece_of(module: nn.Module, x: Tensor) -> Piece:
@@ -97,7 +100,8 @@ def test_activations_are_not_quantized(name: str, scheme: str) -> None:
     torch.manual_seed(0)
     layer, x = LAYERS[name](scheme)
     found, targets = rewritten(layer, x)
-    layer.input_scale = None  # type: ignore[assignment]
+    assert isinstance(layer, StoredLayer)
+    layer.form = replace(layer.form, activation=Activation.NONE)
     with torch.no_grad():
         assert distance(found, layer(x)) < 1e-6
     assert not targets & {TORCHAO.choose_qparams_affine.default, TORCHAO.quantize_affine.default}

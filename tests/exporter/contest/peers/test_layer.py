@@ -7,11 +7,12 @@ import torch
 from torch import nn
 
 from vggt_edge.calibration.quantization import quantize as q
-from vggt_edge.calibration.quantization.apply import Recipe, quantized
-from vggt_edge.calibration.quantization.linear import DYNAMIC, fake_quantize_input
-from vggt_edge.calibration.scheme import SCHEMES
+from vggt_edge.calibration.quantization.apply import quantized
+from vggt_edge.calibration.quantization.form import INPUT_RANGES, Form, LayerShape, Range
+from vggt_edge.calibration.quantization.operators import fake_quantize_dynamic
+from vggt_edge.calibration.scheme import INT4, SCHEMES
 from vggt_edge.devices.errors import UsageError
-from vggt_edge.exporter.contest.peers.layer import SimulatedLinear, grid, realised, rounded_weight, static_scale
+from vggt_edge.exporter.contest.peers.layer import SimulatedLinear, form_of, grid, rounded_weight, static_scale
 
 SCALE = 0.03125
 
@@ -26,7 +27,7 @@ def _seeded() -> None:
 def test_computes_what_an_export_computes(name: str, width: int) -> None:
     """Bit for bit, rounded to nearest; a width of 40 has no groups and so 8 bits in every integer scheme."""
     source, x, scheme = nn.Linear(width, 24), 3 * torch.randn(2, 7, width), SCHEMES[name]
-    real = quantized(source, Recipe(scheme, scheme.group_size or 64, SCALE if name == "w8a8" else None))
+    real = quantized(source, Form.of(scheme, LayerShape.of(source)), SCALE if name == "w8a8" else None)
     ours = SimulatedLinear(source, rounded_weight(source.weight, scheme), scheme, input_scale=SCALE)
     assert torch.equal(ours(x), real(x))
 
@@ -61,7 +62,7 @@ def test_channel_grids(name: str) -> None:
     """One scale per output channel, and as far as ``clip`` says."""
     weight = torch.randn(6, 64)
     scale, limits = grid(weight, SCHEMES[name], clip=torch.tensor([1.0, 0.5] * 3))
-    assert limits == q.IntRange(-127, 127)
+    assert limits == Range(-127, 127)
     expected = q.fp16_ceil(weight.abs().amax(dim=1) * torch.tensor([1.0, 0.5] * 3) / 127)
     assert torch.equal(scale, expected[:, None])
 
@@ -73,7 +74,7 @@ def test_group_grids(name: str, group: int) -> None:
     scale, limits = grid(weight, SCHEMES[name], clip)
     rounding = q.fp16_ceil if name == "w4a16" else q.bfloat16_nearest
     expected = rounding(weight.reshape(6, -1, group).abs().amax(dim=2) * clip / 7)
-    assert limits == q.IntRange(-8, 7)
+    assert limits == Range(-8, 7)
     assert torch.equal(scale, expected.repeat_interleave(group, dim=1))
 
 
@@ -98,10 +99,10 @@ def test_static_scales_reach_the_peak() -> None:
 
 def test_no_palettes() -> None:
     with pytest.raises(UsageError, match="p4a16"):
-        realised(nn.Linear(128, 128), SCHEMES["p4a16"])
+        form_of(torch.zeros(128, 128), SCHEMES["p4a16"])
 
 
 def test_unclipped_inputs_are_those_of_an_export() -> None:
     x = torch.randn(5, 32)
     layer = SimulatedLinear(nn.Linear(32, 32, bias=False), torch.eye(32), SCHEMES["w4a4d"])
-    torch.testing.assert_close(layer(x), fake_quantize_input(x, DYNAMIC, (1, 32), 4))
+    torch.testing.assert_close(layer(x), fake_quantize_dynamic(x, [1, 32], INPUT_RANGES[INT4]))

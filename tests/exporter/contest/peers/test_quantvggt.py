@@ -7,11 +7,12 @@ import torch
 from torch import Tensor, nn
 
 from vggt_edge.calibration.quantization import quantize as q
-from vggt_edge.calibration.quantization.linear import DYNAMIC, fake_quantize_input, token_block
+from vggt_edge.calibration.quantization.form import INPUT_RANGES
+from vggt_edge.calibration.quantization.operators import fake_quantize_static
 from vggt_edge.calibration.scenes.scene import Scene
-from vggt_edge.calibration.scheme import SCHEMES
+from vggt_edge.calibration.scheme import INT8, SCHEMES
 from vggt_edge.calibration.transforms.hadamard import random_hadamard
-from vggt_edge.exporter.contest.peers.layer import SimulatedLinear, fake_quantized, rounded_weight
+from vggt_edge.exporter.contest.peers.layer import SimulatedLinear, fake_quantized, form_of, rounded_weight
 from vggt_edge.exporter.contest.peers.quantvggt import (
     Call,
     LearntLinear,
@@ -63,16 +64,15 @@ def test_what_is_learnt_from_is_what_the_comparison_computes(name: str, clip: fl
     factor = torch.tensor(clip)
     torch.testing.assert_close(clipped_weight(weight, scheme, factor), rounded_weight(weight, scheme, clip))
     if scheme.weight_bits == 4 or name == "w8a8d":
-        integers = q.ACTIVATION_RANGES[scheme.activation_bits if scheme.activation_bits < 16 else 8]
-        dynamic = SCHEMES["w4a4d" if integers.high == 7 else "w8a8d"]
-        ours, theirs = dynamic_input(x, factor, integers), fake_quantized(x, DYNAMIC, dynamic, clip)
+        form = form_of(weight, SCHEMES["w4a4d" if name == "w4a4d" else "w8a8d"])
+        ours, theirs = dynamic_input(x, factor, form.input_range), fake_quantized(x, None, form, clip)
         torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5)
 
 
 def test_a_static_input_is_rounded_as_in_the_comparison() -> None:
     x = 3 * torch.randn(40, 64)
     peak = torch.tensor(2.5)
-    expected = fake_quantize_input(x, q.activation_scale(2.5), token_block(x))
+    expected = fake_quantize_static(x, q.activation_scale(2.5), INPUT_RANGES[INT8])
     torch.testing.assert_close(static_input(x, peak), expected)
 
 

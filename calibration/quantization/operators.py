@@ -1,0 +1,83 @@
+"""The operators that restore weights and quantize inputs: torch.export keeps them, and every backend knows them.
+
+``quantized_decomposed.{quantize,dequantize}_per_tensor``, ``quantized_decomposed.dequantize_per_channel``,
+``torchao.dequantize_affine`` (groups), ``torchao.{choose_qparams,quantize,dequantize}_affine`` (inputs that are
+quantized at run time), and ``vggt_edge.dequantize_palette``, which is defined here.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+import torch.ao.quantization.fx._decomposed  # registers the quantized_decomposed operators
+from torch import Tensor
+
+from vggt_edge.calibration.quantization.form import Form, Range
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """torchao logs about GPU kernels that do not matter here when it is imported."""
+    previous = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logging.disable(previous)
+
+
+with _quiet():
+    import torchao.quantization.quant_primitives  # noqa: F401  registers torchao.dequantize_affine
+
+# Below every scale that an activation can have at run time: a row of zeros must not divide by zero.
+DYNAMIC_SCALE_MIN = torch.finfo(torch.float32).smallest_normal
+
+
+def restore(stored: Tensor, scale: Tensor, form: Form) -> Tensor:
+    """The weight that ``stored`` and its scales stand for."""
+    limits = form.range
+    if form.group_size is None:
+        return torch.ops.quantized_decomposed.dequantize_per_channel(  # type: ignore[no-any-return]
+            stored, scale, None, form.axis, limits.low, limits.high, torch.int8
+        )
+    return torch.ops.torchao.dequantize_affine(  # type: ignore[no-any-return]
+        stored, [1, form.group_size], scale, None, torch.int8, limits.low, limits.high
+    )
+
+
+def fake_quantize_static(x: Tensor, scale: float, integers: Range) -> Tensor:
+    """Integers of an activation and back."""
+    limits = (scale, 0, integers.low, integers.high, torch.int8)
+    rounded = torch.ops.quantized_decomposed.quantize_per_tensor(x, *limits)
+    return torch.ops.quantized_decomposed.dequantize_per_tensor(rounded, *limits)  # type: ignore[no-any-return]
+
+
+def fake_quantize_dynamic(x: Tensor, block: list[int], integers: Range) -> Tensor:
+    """Asymmetric, as XNNPACK computes it: from the smallest to the largest value of a block, zero always included.
+
+    block: the shape of what shares a scale.
+    """
+    limits = (torch.int8, integers.low, integers.high)
+    scale, zero_point = torch.ops.torchao.choose_qparams_affine(
+        x, "ASYMMETRIC", block, *limits, DYNAMIC_SCALE_MIN, torch.float32, torch.int8
+    )
+    rounded = torch.ops.torchao.quantize_affine(x, block, scale, zero_point, *limits)
+    return torch.ops.torchao.dequantize_affine(  # type: ignore[no-any-return]
+        rounded, block, scale, zero_point, *limits
+    )
+
+
+@torch.library.custom_op("vggt_edge::dequantize_palette", mutates_args=())
+def dequantize_palette(index: Tensor, table: Tensor, axis: int) -> Tensor:
+    """uint8 indices, any shape, to float32: row t of ``table`` serves the t-th equal share of ``axis``."""
+    moved = index.movedim(axis, 0)
+    chosen = table.gather(1, moved.reshape(len(table), -1).long())
+    return chosen.reshape(moved.shape).movedim(0, axis).contiguous()
+
+
+@dequantize_palette.register_fake
+def _(index: Tensor, table: Tensor, axis: int) -> Tensor:
+    return table.new_empty(index.shape)
