@@ -12,6 +12,7 @@ import pytest
 
 from vggt_edge.calibration.plan import PrecisionPlan
 from vggt_edge.devices.profile import load_profile
+from vggt_edge.exporter.models.vggt import ARCHITECTURE
 from vggt_edge.runtimes.base import AnnotatedGraph, Lowered, Options
 from vggt_edge.runtimes.coreml import BACKEND
 from vggt_edge.runtimes.coreml.sdk import load_coremltools
@@ -35,7 +36,17 @@ def graph_of() -> Callable[..., AnnotatedGraph]:
     """``graph_of(path, fp32_blocks)``: what a backend is handed for an ONNX file of the mini graph."""
 
     def make(path: Path, fp32_blocks: tuple[str, ...] = (), inputs: tuple[str, ...] = ("tokens",)) -> AnnotatedGraph:
-        return AnnotatedGraph(None, path, inputs, OUTPUTS, BLOCKS, fp32_blocks)  # type: ignore[arg-type]
+        declared = tuple(output for output in ARCHITECTURE.outputs if output.name in OUTPUTS)
+        return AnnotatedGraph(
+            None,  # type: ignore[arg-type]
+            path,
+            inputs,
+            OUTPUTS,
+            BLOCKS,
+            fp32_blocks,
+            outputs=declared,
+            about=ARCHITECTURE.about,
+        )
 
     return make
 
