@@ -110,7 +110,7 @@ def test_a_file_can_be_prepared_as_it_is_mapped(model: VGGT, tmp_path: Path) -> 
     """The same weights as from memory, and the file is as it was."""
     save_checkpoint(model.state_dict(), model.config, tmp_path / "tiny.safetensors")
     before = (tmp_path / "tiny.safetensors").read_bytes()
-    mapped = build_model(open_model(str(tmp_path / "tiny.safetensors")), model.shape, model.outputs)
+    mapped = build_model(open_model(str(tmp_path / "tiny.safetensors")), model.shape, model.heads)
     expected = prepare(model, 0).state_dict()
     assert all(torch.equal(tensor, expected[name]) for name, tensor in prepared_tensors(mapped, 0))
     assert (tmp_path / "tiny.safetensors").read_bytes() == before
