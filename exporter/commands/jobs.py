@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from inspect import Signature, signature
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
@@ -52,71 +53,31 @@ def _plan(request: ExportRequest, progress: Progress) -> object:
 
 
 def _add(app: typer.Typer, name: str, job: Job, summary: str) -> None:
-    @app.command(name, help=summary)
+    """One command with a flag for every setting of a request, and those that say how the run is told."""
+
     def command(
-        target: options.Target = None,
-        model: options.Model = None,
-        revision: options.Revision = None,
-        scenes: options.Scenes = None,
-        validate_on: options.ValidateOn = None,
-        frames: options.Frames = None,
-        resolution: options.Resolution = None,
-        calibration_scenes: options.CalibrationScenes = None,
-        validation_scenes: options.ValidationScenes = None,
-        outputs: options.Outputs = None,
-        precision: options.Precision = None,
-        max_memory: options.MaxMemory = None,
-        max_latency: options.MaxLatency = None,
-        max_accuracy_drop: options.MaxAccuracyDrop = None,
-        exclude: options.Exclude = None,
-        sensitivity: options.Sensitivity = None,
-        effort: options.Effort = None,
-        opset: options.Opset = None,
-        image_input: options.ImageInput = False,
-        strict_ane: options.StrictAne = False,
-        external_weights: options.ExternalWeights = False,
-        execute: options.Execute = None,
-        seed: options.Seed = None,
+        *,
         config: options.Config = None,
         set_: options.Set = None,
-        output: options.Output = None,
-        resume: options.Resume = False,
         dry_run: options.DryRun = False,
         json: options.Json = False,
         log_level: options.Log = options.LogLevel.WARNING,
+        **given: object,
     ) -> None:
-        values: dict[str, object] = {
-            "target": target,
-            "model": model,
-            "revision": revision,
-            "scenes": scenes,
-            "validate_on": validate_on,
-            "frames": frames,
-            "resolution": resolution,
-            "calibration_scenes": calibration_scenes,
-            "validation_scenes": validation_scenes,
-            "outputs": outputs,
-            "precision": precision,
-            "max_memory": max_memory,
-            "max_latency": max_latency,
-            "max_accuracy_drop": max_accuracy_drop,
-            "exclude": tuple(exclude or ()),
-            "sensitivity": sensitivity,
-            "effort": effort,
-            "opset": opset,
-            "image_input": image_input or None,
-            "strict_ane": strict_ane or None,
-            "external_weights": external_weights or None,
-            "execute": execute,
-            "seed": seed,
-            "output": output,
-            "resume": resume or None,
-        }
+        # A switch that is not set says nothing, so that a file can set it.
+        values = {key: value or None if isinstance(value, bool | list) else value for key, value in given.items()}
         request = _resolve(values, set_ or (), config)
         if dry_run:
             _print_dry_run(name, request, as_json=json, quiet=log_level is options.LogLevel.ERROR)
             return
         _run(job, request, as_json=json, quiet=log_level is options.LogLevel.ERROR)
+
+    own = [flag for flag in signature(command, eval_str=True).parameters.values() if flag.name != "given"]
+    flags = [*options.flags_of_settings(), *own]
+    # Typer reads a function's parameters; these are as many as there are settings.
+    command.__signature__ = Signature(flags)  # type: ignore[attr-defined]
+    command.__annotations__ = {flag.name: flag.annotation for flag in flags}
+    app.command(name, help=summary)(command)
 
 
 def _resolve(values: Mapping[str, object], set_values: Iterable[str], config: Path | None) -> ExportRequest:
