@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path, PurePosixPath
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from vggt_edge.calibration.documents import Count, Sha256, read_document
 from vggt_edge.calibration.plan import PrecisionPlan
@@ -24,7 +24,9 @@ from vggt_edge.exporter.device_result import DeviceResult, is_result, read_resul
 from vggt_edge.exporter.machine.files import file_sha256
 from vggt_edge.exporter.machine.runtimes import JudgedWith
 from vggt_edge.exporter.machine.usage import Timing, peak_memory_bytes
-from vggt_edge.exporter.steps.cache import StepCache
+
+if TYPE_CHECKING:
+    from vggt_edge.exporter.steps.cache import StepCache
 
 SCHEMA_VERSION: Literal[1] = 1
 MANIFEST = "manifest.json"

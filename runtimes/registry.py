@@ -6,9 +6,9 @@ import importlib
 import pkgutil
 from collections.abc import Mapping
 from functools import cache
+from pathlib import Path
 from types import MappingProxyType
 
-import vggt_edge.runtimes
 from vggt_edge.devices.errors import UnknownNameError
 from vggt_edge.runtimes.base import Backend
 
@@ -20,7 +20,7 @@ _HELPERS = frozenset({"base", "common", "registry"})
 def backends() -> Mapping[str, Backend]:
     """Every backend by its name, sorted. A module without ``BACKEND`` is a programming error and says so."""
     found: dict[str, Backend] = {}
-    names = (module.name for module in pkgutil.iter_modules(vggt_edge.runtimes.__path__))
+    names = (module.name for module in pkgutil.iter_modules([str(Path(__file__).parent)]))
     for name in sorted(name for name in names if name not in _HELPERS and not name.startswith("_")):
         module = importlib.import_module(f"vggt_edge.runtimes.{name}")
         found[name] = module.BACKEND

@@ -1,8 +1,8 @@
 """Counts rooms, import arrows and import circles: ``python tests/imports.py`` prints a line for each of the layers.
 
-A room is what a layer's folder shows first: a subfolder, or a file beside them. An arrow stands from one room to another
-of the same layer when any file of the first imports the second, lazily or not. A circle is a set of rooms, or of files,
-that reach each other by arrows; imports for type checking alone tie nothing at run time, and do not count.
+A room is what a layer's folder shows first: a subfolder, or a file beside them. An arrow stands from one room to
+another of the same layer when any file of the first imports the second, lazily or not. A circle is a set of rooms, or
+of files, that reach each other by arrows. Imports for type checking alone tie nothing at run time: they do not count.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ Arrows = Mapping[str, frozenset[str]]
 
 
 def files_of(root: Path) -> dict[str, Path]:
-    """Every module of the four layers by its dotted name below ``vggt_edge``; scripts of the device kits do not count."""
+    """Every module of the four layers by its dotted name below ``vggt_edge``, scripts of the device kits aside."""
     found = {}
     for layer in LAYERS:
         for path in sorted((root / layer).rglob("*.py")):
@@ -67,9 +67,7 @@ def room_arrows(arrows: Arrows, layer: str) -> Arrows:
 def circles(arrows: Arrows) -> list[frozenset[str]]:
     """Sets of more than one name that all reach each other."""
     reached = {name: _reached(arrows, name) for name in arrows}
-    together = {
-        frozenset({name, *(other for other in reached[name] if name in reached[other])}) for name in arrows
-    }
+    together = {frozenset({name, *(other for other in reached[name] if name in reached[other])}) for name in arrows}
     return sorted((ring for ring in together if len(ring) > 1), key=sorted)
 
 

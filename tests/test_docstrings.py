@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -13,15 +12,9 @@ WANTED = 0.95
 
 
 @pytest.fixture(scope="module")
-def docstrings(repository: Path) -> ModuleType:
+def docstrings(load_script: Callable[[str], ModuleType]) -> ModuleType:
     """``tests/docstrings.py``, which is also a command."""
-    spec = importlib.util.spec_from_file_location("docstrings", repository / "tests" / "docstrings.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+    return load_script("docstrings")
 
 
 @pytest.mark.parametrize("kind", ["function", "class"])

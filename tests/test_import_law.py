@@ -5,9 +5,10 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -144,6 +145,37 @@ def test_a_breach_is_seen(path: str, source: str, problem: str) -> None:
 )
 def test_what_is_allowed_passes(path: str, source: str) -> None:
     assert violations(Path(path), source) == []
+
+
+@pytest.fixture(scope="module")
+def imports(load_script: Callable[[str], ModuleType]) -> ModuleType:
+    """``tests/imports.py``, which is also a command."""
+    return load_script("imports")
+
+
+def test_nothing_imports_itself_by_way_of_others(imports: ModuleType, repository: Path) -> None:
+    arrows = imports.file_arrows(repository)
+    assert imports.circles(arrows) == []
+    assert [ring for layer in LAYERS for ring in imports.circles(imports.room_arrows(arrows, layer))] == []
+
+
+def test_a_circle_is_seen(imports: ModuleType, tmp_path: Path) -> None:
+    """Between files and between rooms; lazily too, and not where only types are imported."""
+    sources = {
+        "a/one.py": "def f():\n    from vggt_edge.devices.b.two import g",
+        "a/three.py": "",
+        "b/two.py": "from vggt_edge.devices.a import three",
+        "c.py": "from vggt_edge.devices.d import x",
+        "d.py": "if TYPE_CHECKING:\n    from vggt_edge.devices.c import y",
+    }
+    for name, source in sources.items():
+        (tmp_path / "devices" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "devices" / name).write_text(source)
+    arrows = imports.file_arrows(tmp_path)
+    assert imports.circles(arrows) == []
+    assert imports.circles(imports.room_arrows(arrows, "devices")) == [{"a", "b"}]
+    (tmp_path / "devices" / "a" / "three.py").write_text("from vggt_edge.devices.b.two import g")
+    assert imports.circles(imports.file_arrows(tmp_path)) == [{"devices.a.three", "devices.b.two"}]
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["export", "--help"], ["targets"]])

@@ -7,14 +7,13 @@ The module imports no torch, so that reading a file back needs none.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from math import prod
-from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from vggt_edge.calibration.scheme import INT4, INT8, SCHEMES, Activation, Numbers, NumberType, Scheme
+from vggt_edge.calibration.quantization.ranges import INPUT_RANGES, WEIGHT_RANGES, Range, ScaleNumbers
+from vggt_edge.calibration.scheme import INT8, SCHEMES, Activation, Numbers, NumberType, Scheme
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -61,37 +60,6 @@ class LayerShape:
         """Of a linear's weight (out, in), or a convolution's (out, in, ...), by how many dimensions it has."""
         kind = Kind.LINEAR if len(shape) == 2 else Kind.CONVOLUTION
         return cls(kind, shape[1], shape[0], prod(shape))
-
-
-class ScaleNumbers(StrEnum):
-    """What a scale is stored as. FP16: rounded up, so that the largest value stays in range. BFLOAT16: to nearest."""
-
-    FP16 = "fp16"
-    BFLOAT16 = "bfloat16"
-
-
-@dataclass(frozen=True)
-class Range:
-    """The integers from ``low`` to ``high``, both included. ``levels`` is what the largest magnitude is divided by.
-
-    dtype: name of the torch type that holds them.
-    """
-
-    low: int
-    high: int
-    dtype: str = "int8"
-
-    @property
-    def levels(self) -> int:
-        return self.high
-
-    def nearest(self, steps: Tensor) -> Tensor:
-        """Values that were divided by their scale, rounded to nearest (ties to even, as ONNX and torch do)."""
-        return steps.round().clamp(self.low, self.high)
-
-
-WEIGHT_RANGES: Mapping[Numbers, Range] = MappingProxyType({INT8: Range(-127, 127), INT4: Range(-8, 7)})
-INPUT_RANGES: Mapping[Numbers, Range] = MappingProxyType({INT8: Range(-128, 127), INT4: Range(-8, 7)})
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vggt_edge.calibration.quantization.form import Form
-from vggt_edge.calibration.quantization.operators import dequantize_palette, restore
+from vggt_edge.calibration.quantization.operators import dequantize_palette, restore_channels, restore_groups
 from vggt_edge.calibration.quantization.palette import nearest_index, palettize
 from vggt_edge.calibration.scheme import FP32, NumberType
 
@@ -93,7 +93,10 @@ class QuantLayer(StoredLayer):
         self.register_buffer("weight_scale", scale)
 
     def dequantized(self) -> Tensor:
-        return restore(self.weight_q, self.weight_scale, self.form)
+        stored, scale, form = self.weight_q, self.weight_scale, self.form
+        if form.group_size is None:
+            return restore_channels(stored, scale, form.axis, form.range)
+        return restore_groups(stored, scale, form.group_size, form.range)
 
 
 class PaletteLayer(StoredLayer):

@@ -15,7 +15,7 @@ import torch
 import torch.ao.quantization.fx._decomposed  # registers the quantized_decomposed operators
 from torch import Tensor
 
-from vggt_edge.calibration.quantization.form import Form, Range
+from vggt_edge.calibration.quantization.ranges import Range
 
 
 @contextmanager
@@ -36,15 +36,17 @@ with _quiet():
 DYNAMIC_SCALE_MIN = torch.finfo(torch.float32).smallest_normal
 
 
-def restore(stored: Tensor, scale: Tensor, form: Form) -> Tensor:
-    """The weight that ``stored`` and its scales stand for."""
-    limits = form.range
-    if form.group_size is None:
-        return torch.ops.quantized_decomposed.dequantize_per_channel(  # type: ignore[no-any-return]
-            stored, scale, None, form.axis, limits.low, limits.high, torch.int8
-        )
+def restore_channels(stored: Tensor, scale: Tensor, axis: int, integers: Range) -> Tensor:
+    """The weight that ``stored`` and a scale for each channel of ``axis`` stand for."""
+    return torch.ops.quantized_decomposed.dequantize_per_channel(  # type: ignore[no-any-return]
+        stored, scale, None, axis, integers.low, integers.high, torch.int8
+    )
+
+
+def restore_groups(stored: Tensor, scale: Tensor, group_size: int, integers: Range) -> Tensor:
+    """The weight that ``stored`` and a scale for each group of input channels stand for."""
     return torch.ops.torchao.dequantize_affine(  # type: ignore[no-any-return]
-        stored, [1, form.group_size], scale, None, torch.int8, limits.low, limits.high
+        stored, [1, group_size], scale, None, torch.int8, integers.low, integers.high
     )
 
 

@@ -14,7 +14,7 @@ from types import MappingProxyType
 import torch
 from torch import Tensor
 
-from vggt_edge.calibration.quantization.form import INPUT_RANGES, Range, ScaleNumbers
+from vggt_edge.calibration.quantization.ranges import INPUT_RANGES, Range, ScaleNumbers
 from vggt_edge.calibration.scheme import INT8
 
 ZERO_SCALE = 1.0  # the scale of an all-zero tensor, row or group: any positive value will do, runtimes forbid 0

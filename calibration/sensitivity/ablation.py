@@ -20,11 +20,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
+from vggt_edge.calibration.apply import block_replacements, swapped
 from vggt_edge.calibration.documents import Finite
 from vggt_edge.calibration.metrics.output import Output, scale_of
 from vggt_edge.calibration.observation.collect import images_of
 from vggt_edge.calibration.observation.stats import CalibrationStats
-from vggt_edge.calibration.quantization.apply import block_replacements, swapped
 from vggt_edge.calibration.scenes.scene import Scene
 from vggt_edge.calibration.scheme import scheme
 from vggt_edge.calibration.stages.walk import StagedModel

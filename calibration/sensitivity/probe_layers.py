@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
+from vggt_edge.calibration.apply import replacement
 from vggt_edge.calibration.observation.stats import CalibrationStats
-from vggt_edge.calibration.quantization.apply import replacement
 from vggt_edge.calibration.quantization.form import Form, LayerShape
 from vggt_edge.calibration.quantization.linear import StoredLayer
 from vggt_edge.calibration.scheme import Activation, scheme

@@ -9,7 +9,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from vggt_edge.calibration.quantization.apply import swapped
+from vggt_edge.calibration.apply import swapped
 from vggt_edge.calibration.transforms.wiring import Turn, Unit, WiredModel, Wiring, inner_units
 
 ModelT = TypeVar("ModelT", bound=WiredModel)

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vggt_edge.calibration.quantization import quantize as q
-from vggt_edge.calibration.quantization.form import Form, Range
+from vggt_edge.calibration.quantization.form import Form
 from vggt_edge.calibration.quantization.linear import Geometry
+from vggt_edge.calibration.quantization.ranges import Range
 from vggt_edge.calibration.quantization.tuned import Tuned, any_tuned, set_tuned
 from vggt_edge.calibration.scheme import Activation
 

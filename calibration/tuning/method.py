@@ -11,10 +11,10 @@ from typing import Any, TypeVar
 from torch import Tensor, nn
 from torch.nn import functional
 
+from vggt_edge.calibration.apply import apply_plan
 from vggt_edge.calibration.observation.collect import calibrate
 from vggt_edge.calibration.observation.stats import CalibrationStats
 from vggt_edge.calibration.plan import Assignment, PrecisionPlan
-from vggt_edge.calibration.quantization.apply import apply_plan
 from vggt_edge.calibration.quantization.linear import QuantLayer
 from vggt_edge.calibration.scenes.scene import Scene
 from vggt_edge.calibration.scheme import Scheme

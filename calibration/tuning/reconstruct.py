@@ -18,10 +18,10 @@ from time import perf_counter
 import torch
 from torch import Tensor, nn
 
+from vggt_edge.calibration.apply import replacement, swapped
 from vggt_edge.calibration.observation.collect import images_of, layers_of
 from vggt_edge.calibration.observation.stats import CalibrationStats
 from vggt_edge.calibration.plan import PrecisionPlan
-from vggt_edge.calibration.quantization.apply import replacement, swapped
 from vggt_edge.calibration.quantization.form import Form, LayerShape
 from vggt_edge.calibration.quantization.tuned import any_tuned
 from vggt_edge.calibration.scenes.scene import Scene

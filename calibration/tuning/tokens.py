@@ -13,11 +13,11 @@ from math import lcm
 import torch
 from torch import Tensor
 
+from vggt_edge.calibration.apply import ACTIVATION_PERCENTILE
 from vggt_edge.calibration.observation.observe import PATCH, SPECIAL
 from vggt_edge.calibration.observation.stats import CalibrationStats, TensorStats
-from vggt_edge.calibration.quantization.apply import ACTIVATION_PERCENTILE
-from vggt_edge.calibration.quantization.form import INPUT_RANGES
 from vggt_edge.calibration.quantization.quantize import activation_scale, dequantize
+from vggt_edge.calibration.quantization.ranges import INPUT_RANGES
 from vggt_edge.calibration.scheme import INT8
 from vggt_edge.calibration.transforms.hadamard import sylvester
 from vggt_edge.devices.errors import InputError, UsageError

@@ -20,10 +20,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from vggt_edge.calibration.apply import check_weights
 from vggt_edge.calibration.observation.collect import layers_of
 from vggt_edge.calibration.observation.stats import CalibrationStats
 from vggt_edge.calibration.plan import PrecisionPlan
-from vggt_edge.calibration.quantization.apply import check_weights
 from vggt_edge.calibration.quantization.form import LayerShape
 from vggt_edge.calibration.scenes.scene import Scene
 from vggt_edge.calibration.sensitivity.probe_layers import seeded

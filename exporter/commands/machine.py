@@ -50,10 +50,13 @@ def doctor(
     Needed are the package's own dependencies and, with --target, the backend of that target. With a bundle, also say
     which runtimes judged it.
     """
-    from vggt_edge.exporter.machine.doctor import examine
+    from vggt_edge.exporter.bundle import read_manifest
+    from vggt_edge.exporter.machine.doctor import JudgedBundle, examine
 
     with stdout_to_stderr():
-        findings = examine(target, bundle=bundle)
+        manifest = read_manifest(bundle) if bundle is not None else None
+        judged = JudgedBundle(manifest.target, manifest.judged_with) if manifest else None
+        findings = examine(target, bundle=judged)
     exit_code = 0 if all(finding.ok or not finding.needed for finding in findings) else 3
     if json:
         print_document({"findings": findings, "exit_code": exit_code})

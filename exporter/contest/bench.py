@@ -10,13 +10,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import perf_counter
 
+from vggt_edge.calibration.apply import apply_plan
 from vggt_edge.calibration.metrics.output import Output
 from vggt_edge.calibration.observation.collect import calibrate
 from vggt_edge.calibration.observation.stats import CalibrationStats
 from vggt_edge.calibration.plan import PrecisionPlan
 from vggt_edge.calibration.planning.assign import PlanContext, plan_uniform
 from vggt_edge.calibration.planning.cost import describe_blocks, rest_bytes
-from vggt_edge.calibration.quantization.apply import apply_plan
 from vggt_edge.calibration.scenes.scene import Scene
 from vggt_edge.calibration.scheme import scheme
 from vggt_edge.devices.profile import load_profile

@@ -15,9 +15,9 @@ import onnx
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 
+from vggt_edge.calibration.apply import quantized_stage
 from vggt_edge.calibration.observation.stats import CalibrationStats
 from vggt_edge.calibration.plan import PrecisionPlan
-from vggt_edge.calibration.quantization.apply import quantized_stage
 from vggt_edge.calibration.stages.walk import IMAGES, Stage, StagedModel
 from vggt_edge.devices.errors import LoweringError
 from vggt_edge.exporter.graph.annotate import annotate

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 
-from vggt_edge.calibration.quantization.apply import swapped
+from vggt_edge.calibration.apply import swapped
 from vggt_edge.calibration.quantization.linear import StoredLayer
 from vggt_edge.calibration.stages.walk import Stage, StagedModel
 from vggt_edge.exporter.graph.annotate import trace

@@ -15,7 +15,8 @@ import torch
 from torch.fx import Node
 
 import vggt_edge.calibration.quantization.operators  # noqa: F401  registers the operators below
-from vggt_edge.calibration.quantization.form import INPUT_RANGES, Range, weight_numbers
+from vggt_edge.calibration.quantization.form import weight_numbers
+from vggt_edge.calibration.quantization.ranges import INPUT_RANGES, Range
 from vggt_edge.calibration.scheme import INT8
 from vggt_edge.exporter.graph.builder import Constant, Operand, TemplateBuilder, Weight, onnx_type
 from vggt_edge.exporter.graph.template import Value

@@ -14,6 +14,7 @@ from packaging.requirements import Requirement
 
 from vggt_edge.devices.profile import load_profile
 from vggt_edge.devices.units import format_bytes
+from vggt_edge.exporter.machine.runtimes import JudgedWith
 
 DISTRIBUTION = "vggt-edge"
 # An export of vggt-mini stays well below these; a 1.2 billion parameter model needs several times as much.
@@ -38,11 +39,21 @@ class Finding:
         return "missing" if self.needed else "optional"
 
 
-def examine(target: str | None = None, folder: Path | None = None, bundle: Path | None = None) -> tuple[Finding, ...]:
+@dataclass(frozen=True)
+class JudgedBundle:
+    """What a bundle was made for, and by what its artifacts were judged."""
+
+    target: str
+    judged_with: tuple[JudgedWith, ...]
+
+
+def examine(
+    target: str | None = None, folder: Path | None = None, bundle: JudgedBundle | None = None
+) -> tuple[Finding, ...]:
     """Look at Python, packages, backends, memory and the disk that ``folder`` (default: the current one) is on.
 
     With a target its backend becomes needed; ``UnknownNameError`` if there is no such target. With a bundle, what ran
-    its artifacts to judge them; ``InputError`` where it is none.
+    its artifacts to judge them.
     """
     wanted_runtime = load_profile(target).runtime if target else None
     return (
@@ -122,16 +133,14 @@ def _emulations() -> Iterator[Finding]:
         yield Finding(f"emulation {name}", state.ok, False, found, state.remedy)
 
 
-def _judged(bundle: Path) -> Iterator[Finding]:
+def _judged(bundle: JudgedBundle) -> Iterator[Finding]:
     """By what the bundle's artifacts were judged, and whether that is what its device runs."""
-    from vggt_edge.exporter.bundle import read_manifest
     from vggt_edge.runtimes.registry import backend
 
-    manifest = read_manifest(bundle)
-    yield from (Finding(f"judged by {one.subject}", True, False, one.text) for one in manifest.judged_with)
-    profile = load_profile(manifest.target)
+    yield from (Finding(f"judged by {one.subject}", True, False, one.text) for one in bundle.judged_with)
+    profile = load_profile(bundle.target)
     nearer = [one for one in backend(profile.runtime).executors() if one.on_request and one.fits(profile)]
-    if nearer and not {one.subject for one in nearer} & {one.subject for one in manifest.judged_with}:
+    if nearer and not {one.subject for one in nearer} & {one.subject for one in bundle.judged_with}:
         yield Finding(
             "judged by the device's build",
             False,

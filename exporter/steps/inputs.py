@@ -12,8 +12,8 @@ import numpy.typing as npt
 import torch
 
 from vggt_edge.calibration.observation.collect import images_of
+from vggt_edge.calibration.observation.sampling import Sampling
 from vggt_edge.calibration.scenes.opening import open_scenes
-from vggt_edge.calibration.scenes.sampling import Sampling
 from vggt_edge.calibration.scenes.scene import Scene
 from vggt_edge.calibration.scenes.synthetic import render_scene
 from vggt_edge.calibration.stages.walk import StagedModel

@@ -5,8 +5,8 @@ from __future__ import annotations
 from importlib.metadata import version
 from pathlib import Path
 
+from vggt_edge.calibration.observation.sampling import Sampling, sample
 from vggt_edge.calibration.observation.stats import CalibrationStats
-from vggt_edge.calibration.scenes.sampling import Sampling, sample
 from vggt_edge.exporter.steps.context import SAMPLING, Job
 
 

@@ -7,14 +7,14 @@ from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
 
+from vggt_edge.calibration.apply import quantized_stage
 from vggt_edge.calibration.observation.collect import images_of
 from vggt_edge.calibration.observation.stats import CalibrationStats
 from vggt_edge.calibration.plan import PrecisionPlan
-from vggt_edge.calibration.quantization.apply import quantized_stage
 from vggt_edge.calibration.scenes.scene import Scene
 from vggt_edge.calibration.stages.journal import FileJournal
 from vggt_edge.calibration.stages.walk import Stage, StagedModel, StageTime, walk
-from vggt_edge.exporter.steps.inputs import Outputs
+from vggt_edge.exporter.validation.outputs import Outputs
 
 
 def simulated(

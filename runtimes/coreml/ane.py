@@ -21,7 +21,7 @@ from vggt_edge.devices.profile import DeviceProfile
 from vggt_edge.runtimes.base import Check, Finding
 from vggt_edge.runtimes.coreml.ane_checks import OPERATION_CHECKS, PROGRAM_CHECKS, View, runs, view
 from vggt_edge.runtimes.coreml.mil import MilProgram
-from vggt_edge.runtimes.coreml.translate import mil_name
+from vggt_edge.runtimes.coreml.mil_graph import mil_name
 
 NAME = "Neural Engine audit"
 RULES_FILE = Path(__file__).with_name("ane_rules.toml")

@@ -12,7 +12,7 @@ from vggt_edge.devices.errors import LoweringError
 from vggt_edge.runtimes.base import Realised
 from vggt_edge.runtimes.common.audit import LinearPrecision, audit
 from vggt_edge.runtimes.coreml.mil import BITS, Argument, Constant, MilProgram, Operation
-from vggt_edge.runtimes.coreml.translate import mil_name
+from vggt_edge.runtimes.coreml.mil_graph import mil_name
 
 LINEAR_OPS = frozenset({"linear", "conv", "conv_transpose"})
 # The parameter of each compressed constant that holds the numbers themselves; the second one is iOS 16's name.

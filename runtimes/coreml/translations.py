@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from vggt_edge.runtimes.coreml.translate import Graph
+from vggt_edge.runtimes.coreml.mil_graph import Graph
 
 Translation = Callable[[Graph, ir.Node], Any]
 TRANSLATIONS: dict[str, Translation] = {}

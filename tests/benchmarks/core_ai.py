@@ -24,10 +24,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from vggt_edge.calibration.apply import apply_plan
 from vggt_edge.calibration.observation.collect import calibrate
 from vggt_edge.calibration.observation.stats import CalibrationStats
 from vggt_edge.calibration.plan import Assignment, PrecisionPlan
-from vggt_edge.calibration.quantization.apply import apply_plan
 from vggt_edge.devices.profile import load_profile
 from vggt_edge.exporter.graph.build import annotated_graph
 from vggt_edge.exporter.models.checkpoint import Checkpoint, build_model

@@ -42,12 +42,12 @@ from pareto_tables import (
 )
 from section import replace_section
 
+from vggt_edge.calibration.apply import apply_plan
 from vggt_edge.calibration.observation.collect import calibrate, model_digest
 from vggt_edge.calibration.plan import PrecisionPlan
 from vggt_edge.calibration.planning.assign import PlanContext, make_candidates, plan_mixed, plan_uniform, rest_scheme
 from vggt_edge.calibration.planning.cost import describe_blocks, rest_bytes, weight_bytes
 from vggt_edge.calibration.planning.program import Budget
-from vggt_edge.calibration.quantization.apply import apply_plan
 from vggt_edge.calibration.scheme import scheme
 from vggt_edge.calibration.sensitivity.ablation import Sensitivity, measure
 from vggt_edge.calibration.sensitivity.probes import estimate
@@ -85,7 +85,7 @@ _SOURCES = tuple(
     for name in (
         "calibration.tuning.tune",
         "calibration.transforms.prepare",
-        "calibration.quantization.apply",
+        "calibration.apply",
         "calibration.scenes.synthetic",
         "calibration.sensitivity.probes",
         "exporter.contest.measure",

@@ -23,7 +23,7 @@ import numpy.typing as npt
 from scipy.ndimage import gaussian_filter
 from section import replace_section, table
 
-from vggt_edge.calibration.scenes.sampling import SceneFeatures, choose, features
+from vggt_edge.calibration.observation.sampling import SceneFeatures, choose, features
 from vggt_edge.calibration.scenes.scene import Scene
 from vggt_edge.calibration.scheme import SCHEMES
 from vggt_edge.calibration.tuning.method import quantize

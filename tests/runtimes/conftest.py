@@ -13,8 +13,8 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 from torch.nn import functional
 
+from vggt_edge.calibration.apply import quantized
 from vggt_edge.calibration.plan import Assignment, PrecisionPlan
-from vggt_edge.calibration.quantization.apply import quantized
 from vggt_edge.calibration.quantization.form import Form, LayerShape
 from vggt_edge.calibration.scheme import SCHEMES
 from vggt_edge.exporter.graph.annotate import annotate

@@ -12,9 +12,9 @@ from typing import TypeVar, cast
 import torch
 from torch import Tensor, nn
 
+from vggt_edge.calibration.apply import check_weights, replacement
 from vggt_edge.calibration.observation.collect import images_of, layers_of
 from vggt_edge.calibration.observation.stats import CalibrationStats
-from vggt_edge.calibration.quantization.apply import check_weights, replacement
 from vggt_edge.calibration.quantization.form import Form, LayerShape
 from vggt_edge.calibration.scenes.scene import Scene
 from vggt_edge.calibration.scheme import SCHEMES, Scheme

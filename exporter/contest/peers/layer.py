@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vggt_edge.calibration.quantization import quantize as q
-from vggt_edge.calibration.quantization.form import Form, LayerShape, Range
+from vggt_edge.calibration.quantization.form import Form, LayerShape
+from vggt_edge.calibration.quantization.ranges import Range
 from vggt_edge.calibration.scheme import FP32, Activation, NumberType, Scheme
 from vggt_edge.devices.errors import UsageError
 

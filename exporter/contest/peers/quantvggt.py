@@ -18,7 +18,7 @@ What differs, and why:
 - Every block with linears is quantized, DINO and the camera trunk too. Each is calibrated on the very tokens that it
   gets in the model: the released code trains global blocks on tokens shaped like single frames, so without attention
   between frames. Nothing is stored and loaded again, and scenes are those that the caller chose (its sampling,
-  which the released code throws away, is calibration/scenes/sampling.py).
+  which the released code throws away, is calibration/observation/sampling.py).
 
 The rotation is an online product, as in the released code: none of our backends is given that (docs/methods.md).
 """
@@ -38,8 +38,8 @@ from torch.utils._pytree import tree_map
 
 from vggt_edge.calibration.observation.collect import calibrate, images_of
 from vggt_edge.calibration.quantization import quantize as q
-from vggt_edge.calibration.quantization.form import INPUT_RANGES, Range
 from vggt_edge.calibration.quantization.operators import DYNAMIC_SCALE_MIN
+from vggt_edge.calibration.quantization.ranges import INPUT_RANGES, Range
 from vggt_edge.calibration.scenes.scene import Scene
 from vggt_edge.calibration.scheme import INT8, Activation, Scheme
 from vggt_edge.calibration.stages.journal import MemoryJournal

@@ -31,8 +31,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from vggt_edge.calibration.apply import swapped
 from vggt_edge.calibration.observation.collect import calibrate, images_of
-from vggt_edge.calibration.quantization.apply import swapped
 from vggt_edge.calibration.scenes.scene import Scene
 from vggt_edge.calibration.scheme import Scheme
 from vggt_edge.calibration.sensitivity.ablation import BlockMemo

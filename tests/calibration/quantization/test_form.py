@@ -15,12 +15,12 @@ from vggt_edge.calibration.quantization.form import (
     Form,
     Kind,
     LayerShape,
-    ScaleNumbers,
     scheme_with,
     weight_numbers,
 )
 from vggt_edge.calibration.quantization.linear import PaletteLayer, QuantLayer, stored_layer
 from vggt_edge.calibration.quantization.quantize import pack_int4
+from vggt_edge.calibration.quantization.ranges import ScaleNumbers
 from vggt_edge.calibration.scheme import FP16, FP32, INT4, INT8, SCHEMES, Activation
 
 NAMES = sorted(SCHEMES)

@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vggt_edge.calibration.quantization import quantize as q
-from vggt_edge.calibration.quantization.form import INPUT_RANGES, WEIGHT_RANGES, Form, LayerShape
+from vggt_edge.calibration.quantization.form import Form, LayerShape
 from vggt_edge.calibration.quantization.linear import HalfLayer, QuantLayer, Source, stored_layer
 from vggt_edge.calibration.quantization.operators import DYNAMIC_SCALE_MIN, fake_quantize_dynamic
+from vggt_edge.calibration.quantization.ranges import INPUT_RANGES, WEIGHT_RANGES
 from vggt_edge.calibration.scheme import INT4, INT8, SCHEMES
 
 SCALE = 0.03125

@@ -13,7 +13,7 @@ from hypothesis.extra import numpy as hnp
 from torch import Tensor
 
 from vggt_edge.calibration.quantization import quantize as q
-from vggt_edge.calibration.quantization.form import WEIGHT_RANGES
+from vggt_edge.calibration.quantization.ranges import WEIGHT_RANGES
 
 finite = st.floats(-1e4, 1e4, width=32)
 matrices = hnp.arrays(np.float32, st.tuples(st.integers(1, 6), st.just(64)), elements=finite).map(torch.from_numpy)

@@ -7,9 +7,9 @@ import copy
 import pytest
 import torch
 
+from vggt_edge.calibration.apply import block_replacements, replace_layers
 from vggt_edge.calibration.observation.collect import images_of
 from vggt_edge.calibration.observation.stats import CalibrationStats
-from vggt_edge.calibration.quantization.apply import block_replacements, replace_layers
 from vggt_edge.calibration.scenes.scene import Scene
 from vggt_edge.calibration.scheme import scheme
 from vggt_edge.calibration.sensitivity.ablation import HUBER_DELTA, Sensitivity, measure, output_errors, weighted

@@ -12,13 +12,14 @@ import torch
 from scipy.stats import spearmanr
 from torch import Tensor, nn
 
+from vggt_edge.calibration.apply import replacement
 from vggt_edge.calibration.metrics.output import Output
 from vggt_edge.calibration.metrics.quantities import Depth
 from vggt_edge.calibration.observation.collect import images_of
 from vggt_edge.calibration.observation.stats import CalibrationStats
-from vggt_edge.calibration.quantization.apply import replacement
-from vggt_edge.calibration.quantization.form import INPUT_RANGES, Form, LayerShape
+from vggt_edge.calibration.quantization.form import Form, LayerShape
 from vggt_edge.calibration.quantization.operators import fake_quantize_dynamic
+from vggt_edge.calibration.quantization.ranges import INPUT_RANGES
 from vggt_edge.calibration.scenes.scene import Scene
 from vggt_edge.calibration.scheme import INT8, scheme
 from vggt_edge.calibration.sensitivity import probe_layers, probes

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from vggt_edge.calibration.quantization.apply import quantized
+from vggt_edge.calibration.apply import quantized
 from vggt_edge.calibration.quantization.form import Form, LayerShape
 from vggt_edge.calibration.quantization.linear import PaletteLayer, QuantLayer
 from vggt_edge.calibration.quantization.tuned import Tuned, set_tuned

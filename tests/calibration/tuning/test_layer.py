@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from vggt_edge.calibration.apply import quantized
 from vggt_edge.calibration.quantization import quantize as q
-from vggt_edge.calibration.quantization.apply import quantized
 from vggt_edge.calibration.quantization.form import Form, LayerShape
 from vggt_edge.calibration.quantization.linear import PaletteLayer, QuantLayer
 from vggt_edge.calibration.quantization.tuned import any_tuned, tuned_of

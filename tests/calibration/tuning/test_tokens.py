@@ -10,8 +10,8 @@ from torch import Tensor
 
 from vggt_edge.calibration.observation.observe import PATCH, SPECIAL, split_tokens
 from vggt_edge.calibration.observation.stats import CalibrationStats
-from vggt_edge.calibration.quantization.form import INPUT_RANGES
 from vggt_edge.calibration.quantization.operators import fake_quantize_static
+from vggt_edge.calibration.quantization.ranges import INPUT_RANGES
 from vggt_edge.calibration.scheme import INT8
 from vggt_edge.calibration.tuning.tokens import (
     ALL_TOKENS,

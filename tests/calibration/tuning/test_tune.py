@@ -12,10 +12,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from vggt_edge.calibration.apply import apply_plan
 from vggt_edge.calibration.observation.collect import calibrate, images_of, layers_of
 from vggt_edge.calibration.observation.stats import CalibrationStats
 from vggt_edge.calibration.plan import PrecisionPlan
-from vggt_edge.calibration.quantization.apply import apply_plan
 from vggt_edge.calibration.quantization.tuned import any_tuned
 from vggt_edge.calibration.scenes.scene import Scene
 from vggt_edge.calibration.sensitivity.ablation import output_errors, weighted

@@ -15,12 +15,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from vggt_edge.calibration.apply import apply_plan
 from vggt_edge.calibration.metrics.output import Output
 from vggt_edge.calibration.metrics.quantities import Confidence
 from vggt_edge.calibration.observation.collect import calibrate
 from vggt_edge.calibration.observation.stats import CalibrationStats
 from vggt_edge.calibration.plan import Assignment, PrecisionPlan
-from vggt_edge.calibration.quantization.apply import apply_plan
 from vggt_edge.calibration.scenes.scene import Scene
 from vggt_edge.calibration.stages.walk import IMAGES, Stage
 from vggt_edge.exporter.graph.build import OnnxFile, build_graph

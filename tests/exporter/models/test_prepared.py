@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from vggt_edge.calibration.apply import quantized_stage
 from vggt_edge.calibration.observation.collect import calibrate
 from vggt_edge.calibration.plan import Assignment, PrecisionPlan
-from vggt_edge.calibration.quantization.apply import quantized_stage
 from vggt_edge.calibration.quantization.tuned import any_tuned
 from vggt_edge.calibration.transforms.prepare import prepare
 from vggt_edge.calibration.tuning.tune import tune

@@ -119,10 +119,8 @@ def test_shards_without_end_are_listed_in_short(tmp_path: Path) -> None:
     assert len(str(refusal(path))) < 1500
 
 
-def test_a_model_next_to_shards_is_the_model(
-    folder: Path, state: dict[str, Tensor], tiny_config: VGGTConfig
-) -> None:
-    metadata = {CONFIG_KEY: config_to_json(tiny_config)}
-    save_file({name: torch.zeros_like(tensor) for name, tensor in state.items()}, folder / "model.safetensors", metadata)
+def test_a_model_next_to_shards_is_the_model(folder: Path, state: dict[str, Tensor], tiny_config: VGGTConfig) -> None:
+    zeros = {name: torch.zeros_like(tensor) for name, tensor in state.items()}
+    save_file(zeros, folder / "model.safetensors", {CONFIG_KEY: config_to_json(tiny_config)})
     assert not any(tensor.any() for tensor in open_model(str(folder)).tensors.values())
     assert list(read_checkpoint(folder / INDEX).tensors) == sorted(state)

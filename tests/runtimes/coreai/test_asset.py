@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from vggt_edge.calibration.quantization.apply import quantized
+from vggt_edge.calibration.apply import quantized
 from vggt_edge.calibration.quantization.form import Form, LayerShape
 from vggt_edge.calibration.scheme import SCHEMES
 from vggt_edge.runtimes.coreai import BACKEND

@@ -13,9 +13,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from vggt_edge.calibration.apply import apply_plan
 from vggt_edge.calibration.observation.collect import calibrate
 from vggt_edge.calibration.plan import Assignment, PrecisionPlan
-from vggt_edge.calibration.quantization.apply import apply_plan
 from vggt_edge.calibration.scenes.scene import Scene
 from vggt_edge.devices.errors import LoweringError, ResourceError, ToolchainError
 from vggt_edge.devices.profile import load_profile

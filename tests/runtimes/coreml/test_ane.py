@@ -22,8 +22,8 @@ from vggt_edge.runtimes.coreml import ane
 from vggt_edge.runtimes.coreml.ane import Finding, as_check, audit, block_of, enforce, load_rules, rules
 from vggt_edge.runtimes.coreml.ane_checks import OPERATION_CHECKS, PROGRAM_CHECKS
 from vggt_edge.runtimes.coreml.mil import Argument, Constant, Description, MilProgram, Operation, Output, TensorType
+from vggt_edge.runtimes.coreml.mil_graph import mil_name
 from vggt_edge.runtimes.coreml.program import load_program
-from vggt_edge.runtimes.coreml.translate import mil_name
 
 DOCS = Path(__file__).parents[3] / "docs"
 PHONE = resolve("iphone-15-pro")

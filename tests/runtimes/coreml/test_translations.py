@@ -22,9 +22,10 @@ from vggt_edge.devices.errors import LoweringError
 from vggt_edge.exporter.graph import write_onnx
 from vggt_edge.runtimes.common.typed import type_graph
 from vggt_edge.runtimes.coreml.interpreter import MilSession
+from vggt_edge.runtimes.coreml.mil_graph import mil_name
 from vggt_edge.runtimes.coreml.program import load_program
 from vggt_edge.runtimes.coreml.save import save_package
-from vggt_edge.runtimes.coreml.translate import ImageInput, mil_name, to_mil
+from vggt_edge.runtimes.coreml.translate import ImageInput, to_mil
 from vggt_edge.runtimes.coreml.translations import TRANSLATIONS
 from vggt_edge.runtimes.onnxruntime import open_onnx
 

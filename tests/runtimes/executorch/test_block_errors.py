@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 
-from vggt_edge.calibration.quantization.apply import quantized
+from vggt_edge.calibration.apply import quantized
 from vggt_edge.calibration.quantization.form import Form, LayerShape
 from vggt_edge.calibration.scheme import SCHEMES
 from vggt_edge.devices.errors import LoweringError

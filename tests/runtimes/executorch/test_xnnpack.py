@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from vggt_edge.calibration.quantization.apply import quantized
+from vggt_edge.calibration.apply import quantized
 from vggt_edge.calibration.quantization.form import Form, LayerShape
 from vggt_edge.calibration.scheme import SCHEMES
 from vggt_edge.runtimes.executorch.arm.build import PROCESSORS, ArmBuild

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.fx import Interpreter
 from torch.nn import functional
 
-from vggt_edge.calibration.quantization.apply import quantized
+from vggt_edge.calibration.apply import quantized
 from vggt_edge.calibration.quantization.form import Form, LayerShape
 from vggt_edge.calibration.quantization.linear import StoredLayer
 from vggt_edge.calibration.scheme import SCHEMES, Activation

@@ -6,10 +6,11 @@ import pytest
 import torch
 from torch import nn
 
+from vggt_edge.calibration.apply import quantized
 from vggt_edge.calibration.quantization import quantize as q
-from vggt_edge.calibration.quantization.apply import quantized
-from vggt_edge.calibration.quantization.form import INPUT_RANGES, Form, LayerShape, Range
+from vggt_edge.calibration.quantization.form import Form, LayerShape
 from vggt_edge.calibration.quantization.operators import fake_quantize_dynamic
+from vggt_edge.calibration.quantization.ranges import INPUT_RANGES, Range
 from vggt_edge.calibration.scheme import INT4, SCHEMES
 from vggt_edge.devices.errors import UsageError
 from vggt_edge.exporter.contest.peers.layer import SimulatedLinear, form_of, grid, rounded_weight, static_scale

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from vggt_edge.calibration.quantization import quantize as q
-from vggt_edge.calibration.quantization.form import INPUT_RANGES
 from vggt_edge.calibration.quantization.operators import fake_quantize_static
+from vggt_edge.calibration.quantization.ranges import INPUT_RANGES
 from vggt_edge.calibration.scenes.scene import Scene
 from vggt_edge.calibration.scheme import INT8, SCHEMES
 from vggt_edge.calibration.transforms.hadamard import random_hadamard

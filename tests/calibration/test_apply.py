@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import nn
 
+from vggt_edge.calibration.apply import apply_plan, input_scale, quantized_stage
 from vggt_edge.calibration.observation.collect import images_of, layers_of
 from vggt_edge.calibration.observation.stats import CalibrationStats
 from vggt_edge.calibration.plan import PrecisionPlan
-from vggt_edge.calibration.quantization.apply import apply_plan, input_scale, quantized_stage
 from vggt_edge.calibration.quantization.linear import HalfLayer, QuantLayer, StoredLayer
 from vggt_edge.calibration.scenes.scene import Scene
 from vggt_edge.calibration.scheme import INT4, INT8, Activation

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vggt_edge.calibration.scenes.sampling import FAR, SceneFeatures, choose, features, outlier_scores, sample
+from vggt_edge.calibration.observation.sampling import FAR, SceneFeatures, choose, features, outlier_scores, sample
 from vggt_edge.calibration.scenes.scene import Scene
 from vggt_edge.calibration.scenes.synthetic import render_scene
 from vggt_edge.devices.errors import InputError, UsageError
