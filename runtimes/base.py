@@ -261,6 +261,11 @@ class Backend(ABC):
     writes_form: ClassVar[bool] = True
     subjects: ClassVar[Mapping[str, str]] = MappingProxyType({})
 
+    @property
+    def device_subject(self) -> str:
+        """What a report calls the device itself, which no executor here stands for."""
+        return f"{self.name}-on-device"
+
     @abstractmethod
     def availability(self) -> Availability:
         """Whether this machine can lower. Imports no SDK and never raises."""

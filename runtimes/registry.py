@@ -45,5 +45,5 @@ def subject_titles() -> Mapping[str, str]:
     """Titles of all that a validation report may name beside FP32 and the simulation, by subject."""
     titles: dict[str, str] = {}
     for one in all_backends():
-        titles |= {one.name: one.title, **one.subjects}
+        titles |= {one.name: one.title, one.device_subject: f"{one.title} on the device", **one.subjects}
     return MappingProxyType(titles)

@@ -187,4 +187,4 @@ def run_session(session: Session, scenes: Sequence[Scene], on_stage: Callable[[S
 def not_run(job: Job) -> dict[str, str]:
     """The device itself is never here: its row says so, and how to get it."""
     reason = job.backend.on_device(job.profile)
-    return {job.backend.name: reason} if reason else {}
+    return {job.backend.device_subject: reason} if reason else {}

@@ -40,7 +40,7 @@ def lower(given: argparse.Namespace, work: Path) -> None:
     }
     job = open_job(resolve_request(settings, (), None, settings_of_profile), make_progress(quiet=False))
     # Activations are quantized at run time: nothing has to be observed.
-    stats = CalibrationStats(job.checkpoint.digest, (), (), ())
+    stats = CalibrationStats(job.checkpoint.digest, (), (), (), {})
     plan = make_plan(job, stats, ())
     graph = annotated_graph(job.model, plan, stats, work / "model.onnx")
     lowered = job.backend.lower(graph, plan, job.profile, work)

@@ -97,6 +97,16 @@ def test_it_is_executed_here_and_near_the_simulation(bundle: Path) -> None:
     assert min(parity.values()) > 20
 
 
+def test_what_ran_here_and_the_device_have_rows_of_their_own(bundle: Path) -> None:
+    """The device's row says that nothing ran there; no executor's figures stand under the same name."""
+    rows = json.loads((bundle / "validation.json").read_text())["rows"]
+    judged = {one.subject for one in read_manifest(bundle).judged_with}
+    not_run = {row["subject"] for row in rows if row["output"] == "all" and row["status"] == "not_run"}
+    assert not_run == {"executorch-on-device"}
+    assert "executorch" in judged
+    assert not judged & not_run
+
+
 def test_every_operation_is_delegated_and_every_block_measured(bundle: Path) -> None:
     """The checks of the lowering say so, with figures."""
     lowered = json.loads((bundle / "lowered-executorch.json").read_text())

@@ -32,7 +32,7 @@ def test_a_mix_for_the_gpu_is_lowered_whole_and_not_run(vggt_edge: Run, tmp_path
     assert checks["Vulkan lowering"]["figures"]["delegates"] == 1
     assert checks["Vulkan run"]["status"] == "not_run"
     rows = json.loads((out / "validation.json").read_text())["rows"]
-    (device,) = (row for row in rows if row["subject"] == "vulkan")
+    (device,) = (row for row in rows if row["subject"] == "vulkan-on-device")
     assert device["status"] == "not_run"
     assert "there is no kit for it" in device["reason"]
     assert {"simulation", "onnxruntime"} <= {row["subject"] for row in rows}

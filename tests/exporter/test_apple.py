@@ -58,7 +58,7 @@ def test_a_phone_export_is_executed_and_judged(vggt_edge: Run, tmp_path: Path, a
     assert set(parity) == {"pose_enc", "depth", "depth_conf", "points", "points_conf"}
     assert min(parity.values()) > 58
     assert min(drift(out, "coreml-fp16", "simulation").values()) > 45
-    device = [row for row in rows(out) if row["subject"] == "coreml"]
+    device = [row for row in rows(out) if row["subject"] == "coreml-on-device"]
     assert [row["status"] for row in device] == ["not_run"]
     assert "use the kit in coreml/" in device[0]["reason"]
     report = (out / "report.html").read_text()

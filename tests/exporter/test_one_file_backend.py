@@ -107,7 +107,7 @@ def test_a_backend_in_one_file_goes_through_the_whole_command(
     assert "folio/copy.onnx" in [entry["path"] for entry in manifest["files"]]
     rows = json.loads((tmp_path / "out" / "validation.json").read_text())["rows"]
     assert {row["status"] for row in rows if row["subject"] == "folio-here"} >= {"passed"}
-    assert [row["reason"] for row in rows if row["subject"] == "folio"] == [
+    assert [row["reason"] for row in rows if row["subject"] == "folio-on-device"] == [
         "take the folio to the Any PC, through ONNX Runtime on the CPU"
     ]
     page = (tmp_path / "out" / "report.html").read_text()

@@ -72,7 +72,9 @@ def test_each_backend_declares_what_the_exporter_asks_of_it(one: Backend) -> Non
     assert set(one.supported) <= set(SCHEMES)
     assert one.options <= {field.name for field in fields(Options)}
     assert one.rates.bytes_per_s > 0
-    assert {executor.subject for executor in one.executors()} <= set(subject_titles())
+    here = {executor.subject for executor in one.executors()}
+    assert here <= set(subject_titles())
+    assert one.device_subject in set(subject_titles()) - here
     profile = load_profile("host-cpu")
     assert profile.title in one.on_device(profile) or not one.on_device(profile)
 

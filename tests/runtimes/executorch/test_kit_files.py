@@ -71,7 +71,7 @@ def test_kit_json(folder: Path, kit_vectors: ModuleType) -> None:
         "weights_sha256": None,
         "executorch_version": "1.4.1",
         "delegate": "xnnpack",
-        "memory": {"planned_bytes": 4096},
+        "memory": {"planned_bytes": 4096, "load_bytes": 8192, "first_prediction_bytes": 65536},
     }
     assert kit["input"] == {
         "name": "images", "frames": 2, "height": 14, "width": 28, "order": "NCHW", "layout": "contiguous",

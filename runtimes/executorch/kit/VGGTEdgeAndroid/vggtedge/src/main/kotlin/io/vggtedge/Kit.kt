@@ -35,7 +35,7 @@ private constructor(
      * @property weightsSha256 The sha256 of that.
      * @property executorchVersion The ExecuTorch that wrote the program.
      * @property delegate What runs it, such as `xnnpack`.
-     * @property plannedBytes Memory that ExecuTorch plans for values between delegate calls.
+     * @property memory What it takes to run it.
      */
     public data class Model(
         public val program: String,
@@ -44,7 +44,20 @@ private constructor(
         public val weightsSha256: String?,
         public val executorchVersion: String,
         public val delegate: String,
+        public val memory: Memory,
+    )
+
+    /**
+     * Memory outside of the Java heap, in bytes. What was measured is null where the export could not measure it.
+     *
+     * @property plannedBytes What ExecuTorch plans for values between delegate calls.
+     * @property loadBytes Measured by the export: what loading the program added to its process.
+     * @property firstPredictionBytes Measured by the export: the most that was added until the first prediction ended.
+     */
+    public data class Memory(
         public val plannedBytes: Long,
+        public val loadBytes: Long?,
+        public val firstPredictionBytes: Long?,
     )
 
     /**
@@ -204,8 +217,14 @@ private constructor(
                 weightsSha256 = json.textOrNull("weights_sha256"),
                 executorchVersion = json.text("executorch_version"),
                 delegate = json.text("delegate"),
-                plannedBytes = json.table("memory").whole("planned_bytes"),
+                memory = memory(json.table("memory")),
             )
+
+        /** What could not be measured is left out. */
+        private fun memory(json: JsonTable): Memory {
+            val known = json.keys.associateWith(json::whole)
+            return Memory(json.whole("planned_bytes"), known["load_bytes"], known["first_prediction_bytes"])
+        }
 
         private fun input(json: JsonTable): Input {
             for ((key, only) in listOf("order" to "NCHW", "layout" to "contiguous", "dtype" to "float32")) {

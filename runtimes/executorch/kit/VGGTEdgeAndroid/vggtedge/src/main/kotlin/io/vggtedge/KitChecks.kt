@@ -11,7 +11,7 @@ internal fun Kit.check() {
     checkFiles()
     checkLimit(tolerances.backendSqnrDbMin, Drift.LIMIT_DB, "dB")
     checkLimit(tolerances.poseDegreesMax, WIDEST_ANGLE, "degrees")
-    if (model.plannedBytes < 0) throw Kit.damaged("the program plans ${model.plannedBytes} bytes")
+    checkMemory(model.memory)
     if (outputs.isEmpty() || outputs.distinctBy { it.name }.size != outputs.size) {
         throw Kit.damaged("its outputs are not one or more different ones")
     }
@@ -26,6 +26,11 @@ internal fun Kit.check() {
 private fun checkLimit(limit: Double?, most: Double, unit: String) {
     if (limit == null || limit > 0 && limit <= most) return
     throw Kit.damaged("a limit of $limit $unit, expected above 0 and at most $most")
+}
+
+private fun checkMemory(memory: Kit.Memory) {
+    val wrong = listOf(memory.plannedBytes, memory.loadBytes, memory.firstPredictionBytes).find { it != null && it < 0 }
+    if (wrong != null) throw Kit.damaged("a memory of $wrong bytes")
 }
 
 private fun checkInput(input: Kit.Input) {

@@ -36,7 +36,7 @@ class KitTest {
         val kit = Kit.read(folder)
         assertEquals("vggt.pte", kit.model.program)
         assertNull(kit.model.weights)
-        assertEquals(4096L, kit.model.plannedBytes)
+        assertEquals(Kit.Memory(4096L, 8192L, 65536L), kit.model.memory)
         assertEquals(FrameSize(28, 14), kit.input.frameSize)
         assertEquals(listOf(1L, 2L, 3L, 14L, 28L), kit.input.shape.toList())
         assertEquals(listOf("pose_enc", "depth", "depth_conf"), kit.outputs.map { it.name })
@@ -51,6 +51,12 @@ class KitTest {
         assertNull(Kit.parse(without("pose_degrees_max")).tolerances.poseDegreesMax)
         val limited = changed("\"pose_degrees_max\": null", "\"pose_degrees_max\": 3.5")
         assertEquals(3.5, Kit.parse(limited).tolerances.poseDegreesMax)
+    }
+
+    @Test
+    fun whatTheExportCouldNotMeasureIsNull() {
+        val memory = Kit.parse(without("first_prediction_bytes")).model.memory
+        assertEquals(Kit.Memory(4096L, 8192L, null), memory)
     }
 
     @Test
@@ -80,6 +86,8 @@ class KitTest {
             changed("\"weights\": null", "\"weights\": \"vggt.ptd\""),
             changed("\"planned_bytes\": 4096", "\"planned_bytes\": -5"),
             changed("\"planned_bytes\": 4096", "\"planned\": 4096"),
+            changed("\"load_bytes\": 8192", "\"load_bytes\": \"8 kB\""),
+            changed("\"first_prediction_bytes\": 65536", "\"first_prediction_bytes\": -1"),
             changed("\"frames\": 2", "\"frames\": 0"), changed("\"frames\": 2", "\"frames\": 4000000000"),
             changed("\"height\": 14", "\"height\": 15"), changed("\"height\": 14", "\"height\": 014"),
             changed("\"width\": 28", "\"width\": 1048576"), changed("\"width\": 28", "\"width\": -28"),
