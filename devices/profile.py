@@ -83,6 +83,7 @@ class DeviceProfile:
 
     A file gives ``throughput_ops_per_s`` as it is, or the ``cores`` of a CPU to derive it from (devices/cpu.py).
 
+    soc: the chip. power_modes: from the lowest to the highest, which is the one that the figures hold for.
     runtime: name of the backend. companions: further backends that lower and run the same graph beside it.
     compute_units: one of ``COMPUTE_UNITS`` that the artifact is made for; None where the runtime offers no choice.
     schemes: names of precision schemes (calibration/scheme.py), the preferred first. on_request: further ones that the
@@ -122,6 +123,11 @@ class DeviceProfile:
     def runnable(self) -> tuple[str, ...]:
         """Every scheme that the device runs: those that a plan uses by itself, then those on request."""
         return (*self.schemes, *self.on_request)
+
+    @property
+    def figures_hold_for(self) -> str:
+        """The chip that throughputs and bandwidth belong to and, where it has power modes, the one that they need."""
+        return f"{self.soc} in power mode {self.power_modes[-1]}" if self.power_modes else self.soc
 
     def compute_dtype(self, dtype: str) -> str:
         """The dtype that ``dtype`` is really computed in: itself, or the next wider one that the device lists."""

@@ -95,9 +95,3 @@ def pack_int4(integers: Tensor) -> Tensor:
         flat = torch.cat([flat, flat.new_zeros(1)])
     nibbles = flat.view(torch.uint8) & 0x0F
     return nibbles[0::2] | (nibbles[1::2] << 4)
-
-
-def unpack_int4(packed: Tensor, count: int) -> Tensor:
-    """Inverse of ``pack_int4``: the first ``count`` values, flat int8."""
-    nibbles = torch.stack([packed & 0x0F, packed >> 4], dim=1).reshape(-1)[:count].to(torch.int8)
-    return torch.where(nibbles > 7, nibbles - 16, nibbles)

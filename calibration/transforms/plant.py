@@ -6,18 +6,17 @@ does not, and would flatter every method. The factor is a power of two, so that 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from vggt_edge.calibration.transforms.heads import scale_values
-from vggt_edge.calibration.transforms.rewrite import ModelT, changed, rewritten
+from vggt_edge.calibration.transforms.rewrite import ModelT, changed
 from vggt_edge.calibration.transforms.rotation import generator
 from vggt_edge.calibration.transforms.smoothing import divide
 from vggt_edge.calibration.transforms.weights import layer_at, norm_at
-from vggt_edge.calibration.transforms.wiring import Unit, WiredModel
+from vggt_edge.calibration.transforms.wiring import Unit
 
 FACTOR = 32.0
 CHANNELS = 4
@@ -28,13 +27,6 @@ def plant(model: ModelT, seed: int, *, factor: float = FACTOR, channels: int = C
     of the values, ``factor`` times as large, and their weights behind it as much smaller.
     """
     return changed(model, partial(_plant, seed=seed, factor=factor, channels=channels))
-
-
-def planted_tensors(
-    model: WiredModel, seed: int, *, factor: float = FACTOR, channels: int = CHANNELS
-) -> Iterator[tuple[str, Tensor]]:
-    """The weights of ``plant(model, seed)`` by name, of one block at a time."""
-    return rewritten(model, partial(_plant, seed=seed, factor=factor, channels=channels))
 
 
 def _plant(module: nn.Module, unit: Unit, *, seed: int, factor: float, channels: int) -> None:

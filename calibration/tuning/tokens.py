@@ -56,7 +56,6 @@ class TokenPolicy:
         return tuple(tensor for tensor in found if by_group[tensor.group] > 0) or found
 
 
-ALL_TOKENS = TokenPolicy()
 PATCHES_ONLY = TokenPolicy(special=0.0)
 """QVGGT's token filter."""
 
@@ -102,17 +101,6 @@ def token_basis(tokens: Tensor, count: int = BASIS) -> TokenBasis:
     _, spread, directions = torch.linalg.svd(values - mean, full_matrices=False)
     variances = spread[:kept].square() / len(tokens)
     return TokenBasis(mean.float(), directions[:kept].float(), variances.float())
-
-
-def published_token(tokens: Tensor, patch_norm: float, count: int = BASIS) -> Tensor:
-    """QVGGT's compensation token, (C,): mean + U zbar, rescaled to the mean norm of patch tokens.
-
-    zbar is the mean of the tokens' coordinates U^T (x - mean). The mean of centred values is 0, whatever the tokens, so
-    zbar is 0 and the token is the rescaled mean: the basis has no part in it (tests/calibration/test_tokens.py).
-    """
-    basis = token_basis(tokens, count)
-    coordinates = (tokens.float() - basis.mean) @ basis.directions.T
-    return rescaled((basis.mean + coordinates.mean(dim=0) @ basis.directions)[None], patch_norm)[0]
 
 
 def rescaled(tokens: Tensor, norm: float) -> Tensor:

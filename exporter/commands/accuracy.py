@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from vggt_edge.exporter.contest.columns import Row
     from vggt_edge.exporter.contest.harness import Accuracy
 
+MAX_SEEDS = 99  # so many sets of calibration scenes lie between those of other purposes
+
 
 def register(app: typer.Typer) -> None:
     """Add the commands of this module to the command line."""
@@ -37,7 +39,7 @@ def accuracy(
         ),
     ] = None,
     seeds: Annotated[
-        int, typer.Option(min=1, max=99, help="Number of seeds; each has its own calibration scenes.")
+        int, typer.Option(min=1, max=MAX_SEEDS, help="Number of seeds; each has its own calibration scenes.")
     ] = 3,
     scene_count: Annotated[int, typer.Option(min=1, help="Number of held-out scenes.")] = 64,
     calibration_scenes: Annotated[

@@ -28,6 +28,7 @@ def targets(json: options.Json = False, log_level: options.Log = options.LogLeve
             profile.name,
             ", ".join(profile.aliases) or "-",
             profile.title,
+            profile.figures_hold_for,
             profile.runtime,
             format_bytes(profile.memory_bytes),
             f"{profile.bandwidth_bytes_per_s / 1e9:g} GB/s",
@@ -35,7 +36,7 @@ def targets(json: options.Json = False, log_level: options.Log = options.LogLeve
         )
         for profile in profiles
     ]
-    columns = ("target", "aliases", "device", "runtime", "memory", "bandwidth", "schemes (on request)")
+    columns = ("target", "aliases", "device", "chip", "runtime", "memory", "bandwidth", "schemes (on request)")
     print_table("Targets", columns, rows)
 
 

@@ -36,7 +36,6 @@ from vggt_edge.exporter.steps.inputs import (
 
 SCHEMES = ("w8a8", "w8a8d", "w4a16", "w4a8d", "w4a4d")
 SEEDS, HELD_OUT_SCENES, EFFORT = 3, 64, "balanced"
-MAX_SEEDS = 99  # so many sets of calibration scenes lie between those of other purposes
 PLAIN, PLANTED = "plain", "planted"
 _PLANT_SEED = 0
 # Whatever a figure depends on besides the method: the scenes, the model, the metrics.

@@ -56,11 +56,11 @@ class JudgedWith:
 
 
 def device_software(profile: DeviceProfile) -> str:
-    """``tensorrt >=10.3, python >=3.8; releases: JetPack 6.1, 6.2.x (cuda 12.6, python 3.10, tensorrt 10.3)``."""
+    """``tensorrt >=10.3, python >=3.8; releases: JetPack 6.1 (Ubuntu 22.04, python 3.10, tensorrt 10.3)``."""
     toolchain = profile.toolchain
     ranges = ", ".join(f"{tool} {versions}" for tool, versions in toolchain.requires.items())
     releases = [
-        f"{release.name} ({', '.join(f'{tool} {version}' for tool, version in release.tools.items())})"
+        f"{release.name} ({', '.join((release.os, *(f'{tool} {version}' for tool, version in release.tools.items())))})"
         for release in toolchain.releases
     ]
     return ranges + (f"; releases: {', '.join(releases)}" if releases else "")

@@ -57,8 +57,8 @@ class SceneView:
 
 @dataclass(frozen=True)
 class ReportData:
-    """device_title: the profile's. input_shape: (frames, height, width). digests, tools: name to value. judged_with:
-    what computed the numbers of each subject of the validation.
+    """device_title, device_chip: the profile's. input_shape: (frames, height, width). digests, tools: name to value.
+    judged_with: what computed the numbers of each subject of the validation.
 
     random_weights: how random weights were drawn; empty for a trained model. calibration: on how many scenes, and with
     what effort. notes: of how the scenes were read. components, output_titles: titles of groups of blocks and of
@@ -86,6 +86,7 @@ class ReportData:
     notes: tuple[str, ...] = ()
     components: Mapping[str, str] = field(default_factory=dict)
     output_titles: Mapping[str, str] = field(default_factory=dict)
+    device_chip: str = ""
 
 
 def component_of(block: str) -> str:

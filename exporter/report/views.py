@@ -163,7 +163,8 @@ def cards(data: ReportData) -> tuple[Card, ...]:
         found.append(Card("Weights", format_bytes(data.plan.weight_bytes), "as planned"))
     if data.plan:
         latency = data.plan.predicted_latency_ms
-        found.append(Card("Predicted latency", f"{number(latency)} ms", "cost model, not a measurement"))
+        note = f"not a measurement: cost model of {data.device_chip or data.device_title}"
+        found.append(Card("Predicted latency", f"{number(latency)} ms", note))
     if data.validation:
         found += _accuracy_cards(data.validation, [one.subject for one in data.judged_with])
     return tuple(found)

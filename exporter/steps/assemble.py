@@ -67,6 +67,7 @@ def report_data(
         model=shown(request.model),
         target=job.profile.name,
         device_title=job.profile.title,
+        device_chip=job.profile.figures_hold_for,
         input_shape=(shape.frames, shape.height, shape.width),
         outputs=job.heads,
         plan=plan,

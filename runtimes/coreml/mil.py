@@ -41,11 +41,6 @@ class TensorType:
         """Number of elements."""
         return math.prod(self.shape)
 
-    @property
-    def is_float(self) -> bool:
-        """Whether the elements are floats."""
-        return self.dtype in FLOATS
-
     def __str__(self) -> str:
         return f"{self.dtype} {self.shape}"
 

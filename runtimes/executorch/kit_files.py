@@ -134,11 +134,6 @@ def library_version() -> str:
     return found[1]
 
 
-def golden_files() -> tuple[str, ...]:
-    """What ``write_golden`` writes, relative to the kit's folder, sorted."""
-    return tuple(sorted((GOLDEN_FILE, GOLDEN_INPUT)))
-
-
 def compile_check(project: Path = KIT / PROJECT, *, timeout_s: float = BUILD_TIMEOUT_S) -> Check:
     """Compile the Gradle project and run its tests on the JVM, where Gradle and an Android SDK are there.
 

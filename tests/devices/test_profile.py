@@ -1,14 +1,23 @@
 from __future__ import annotations
 
+import ast
 import json
 import shutil
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
 from vggt_edge.devices import profile as profiles
 from vggt_edge.devices.errors import InputError, UnknownNameError
-from vggt_edge.devices.profile import DeviceProfile, list_profiles, load_profile, resolve
+from vggt_edge.devices.profile import (
+    DeviceProfile,
+    Toolchain,
+    ToolchainRelease,
+    list_profiles,
+    load_profile,
+    resolve,
+)
 
 BOARD = """\
 schema_version = 1
@@ -370,3 +379,20 @@ def test_a_file_is_named_after_its_profile(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="host-cpu") as caught:
         profiles._catalog(tmp_path)
     assert "'laptop'" in caught.value.expected
+
+
+def test_every_field_is_read_by_code(repository: Path) -> None:
+    """A field that nobody reads is a promise that nobody keeps."""
+    layers = ("devices", "calibration", "runtimes", "exporter")
+    sources = [path for layer in layers for path in (repository / layer).rglob("*.py")]
+    nodes = (node for path in sources for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+    read = {node.attr for node in nodes if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load)}
+    kinds = (DeviceProfile, Toolchain, ToolchainRelease)  # tolerances: test_gates.py
+    declared = {field.name for kind in kinds for field in fields(kind)}
+    assert declared - {"schema_version"} <= read  # the version is read in the table, before there is a profile
+
+
+def test_figures_hold_for_the_chip_and_its_highest_power_mode(tmp_path: Path) -> None:
+    plain, modes = BOARD, BOARD.replace('soc = "Orin"', 'soc = "Orin"\npower_modes = ["15W", "MAXN"]')
+    assert load_profile(board(tmp_path, plain)).figures_hold_for == "Orin"
+    assert load_profile(board(tmp_path, modes)).figures_hold_for == "Orin in power mode MAXN"

@@ -61,13 +61,6 @@ def block_linears(model: StagedModel) -> dict[str, nn.Linear]:
     return {path: layer for name, block in model.blocks().items() for path, layer in linears_of(name, block).items()}
 
 
-def layer_inputs(
-    model: StagedModel, scenes: Sequence[Scene], names: Iterable[str], rows: int = ROWS, seed: int = 0
-) -> dict[str, Tensor]:
-    """The values of ``layer_rows``, (rows, in) by layer name, in the order in which the layers run."""
-    return {name: found.values for name, found in layer_rows(model, scenes, names, rows, seed).items()}
-
-
 def layer_rows(
     model: StagedModel, scenes: Sequence[Scene], names: Iterable[str], rows: int = ROWS, seed: int = 0
 ) -> dict[str, Rows]:

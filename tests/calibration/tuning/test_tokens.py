@@ -14,13 +14,11 @@ from vggt_edge.calibration.quantization.operators import fake_quantize_static
 from vggt_edge.calibration.quantization.ranges import INPUT_RANGES
 from vggt_edge.calibration.scheme import INT8
 from vggt_edge.calibration.tuning.tokens import (
-    ALL_TOKENS,
     PATCHES_ONLY,
     TokenPolicy,
     balanced,
     design_points,
     fake_quantize_tokens,
-    published_token,
     rescaled,
     scale_vector,
     special_of,
@@ -50,7 +48,7 @@ def test_the_filter_is_a_switch() -> None:
     special = special_of(14, tokens_per_frame=7, special_tokens=2)
     assert special.tolist() == [True] * 2 + [False] * 5 + [True] * 2 + [False] * 5
     x = torch.arange(14.0)[:, None]
-    assert len(ALL_TOKENS.counted(x, special)) == 14
+    assert len(TokenPolicy().counted(x, special)) == 14
     assert PATCHES_ONLY.counted(x, special).flatten().tolist() == [*range(2, 7), *range(9, 14)]
     weights = balanced(7, 2).weights(special)
     assert float(weights[special].sum()) == float(weights[~special].sum()) == 10
@@ -71,7 +69,7 @@ def test_statistics_are_filtered_alike(stats: CalibrationStats) -> None:
         for layer in ("frame_blocks.0.attn.qkv", "camera_head.trunk.0.attn.qkv")
     }
     assert list(groups.values()) == [[PATCH], [SPECIAL]]
-    assert len(ALL_TOKENS.groups(stats, "frame_blocks.0.attn.qkv")) == 2
+    assert len(TokenPolicy().groups(stats, "frame_blocks.0.attn.qkv")) == 2
 
 
 @pytest.mark.parametrize(("patch", "special"), [(0.0, 0.0), (-1.0, 1.0)])
@@ -79,6 +77,17 @@ def test_weights_that_leave_nothing_are_refused(patch: float, special: float) ->
     """Some group has to count."""
     with pytest.raises(UsageError, match="token weights"):
         TokenPolicy(patch, special)
+
+
+def published_token(tokens: Tensor, patch_norm: float, count: int = 32) -> Tensor:
+    """QVGGT's compensation token, (C,): mean + U zbar, rescaled to the mean norm of patch tokens.
+
+    zbar is the mean of the tokens' coordinates U^T (x - mean). The mean of centred values is 0, whatever the tokens, so
+    zbar is 0 and the token is the rescaled mean: the basis has no part in it (below).
+    """
+    basis = token_basis(tokens, count)
+    coordinates = (tokens.float() - basis.mean) @ basis.directions.T
+    return rescaled((basis.mean + coordinates.mean(dim=0) @ basis.directions)[None], patch_norm)[0]
 
 
 @given(SEEDS, st.integers(1, 40), st.integers(1, 12))

@@ -14,8 +14,9 @@ import torch
 from vggt_edge.calibration.observation.collect import model_digest
 from vggt_edge.calibration.scheme import scheme
 from vggt_edge.devices.errors import UnknownNameError, VggtEdgeError
+from vggt_edge.exporter.commands.accuracy import MAX_SEEDS
 from vggt_edge.exporter.contest.columns import COLUMNS
-from vggt_edge.exporter.contest.harness import MAX_SEEDS, SCHEMES, Request
+from vggt_edge.exporter.contest.harness import SCHEMES, Request
 from vggt_edge.exporter.contest.methods import METHODS, Method, check_rules, load_methods
 from vggt_edge.exporter.models.checkpoint import build_model
 from vggt_edge.exporter.models.config import OUTPUTS, InputShape

@@ -19,7 +19,7 @@ import torch
 from onnx import TensorProto, numpy_helper
 from torch import nn
 
-from vggt_edge.calibration.quantization.quantize import unpack_int4
+from vggt_edge.calibration.quantization.quantize import pack_int4
 from vggt_edge.exporter.graph.build import build_graph, write_onnx
 from vggt_edge.exporter.graph.data_file import ALIGNMENT
 from vggt_edge.exporter.models.config import InputShape, VGGTConfig
@@ -158,7 +158,7 @@ def test_int4_is_packed_and_blocked(exported: Exports) -> None:
     assert np.array_equal(numpy_helper.to_array(scale), module.weight_scale.t().numpy())
     assert len(weight.raw_data) == 64 * 256 // 2
     packed = torch.frombuffer(bytearray(weight.raw_data), dtype=torch.uint8)
-    assert torch.equal(unpack_int4(packed, 64 * 256).reshape(64, 256), module.weight_q.t())
+    assert torch.equal(packed, pack_int4(module.weight_q.t()))
 
 
 def test_the_file_shrinks_with_the_bits(exported: Exports) -> None:

@@ -20,7 +20,6 @@ from vggt_edge.exporter.contest.peers.inputs import (
     block_linears,
     block_order,
     channel_peaks,
-    layer_inputs,
     layer_rows,
     quantized_copy,
     quantized_in_order,
@@ -68,12 +67,12 @@ def test_a_draw_is_seeded_and_keeps_both_groups(model: VGGT, scenes: tuple[Scene
     assert not torch.equal(one.values, other.values)
     assert 0 < int(one.special.sum()) < 30
     assert all(bool((everything == row).all(dim=1).any()) for row in one.values)
-    assert torch.equal(layer_inputs(model, scenes, [NAME], rows=30)[NAME], one.values)
+    assert torch.equal(layer_rows(model, scenes, [NAME], rows=30)[NAME].values, one.values)
 
 
 def test_draws_do_not_depend_on_other_layers(model: VGGT, scenes: tuple[Scene, ...]) -> None:
-    alone = layer_inputs(model, scenes, [NAME], rows=9)[NAME]
-    assert torch.equal(layer_inputs(model, scenes, block_linears(model), rows=9)[NAME], alone)
+    alone = layer_rows(model, scenes, [NAME], rows=9)[NAME].values
+    assert torch.equal(layer_rows(model, scenes, block_linears(model), rows=9)[NAME].values, alone)
 
 
 def test_samples_come_stage_by_stage_and_may_carry_gradients(model: VGGT, scenes: tuple[Scene, ...]) -> None:
@@ -84,11 +83,11 @@ def test_samples_come_stage_by_stage_and_may_carry_gradients(model: VGGT, scenes
 
 def test_refuses_no_scenes_and_unknown_layers(model: VGGT, scenes: tuple[Scene, ...], stats: CalibrationStats) -> None:
     with pytest.raises(InputError, match="no scenes"):
-        layer_inputs(model, [], [NAME])
+        layer_rows(model, [], [NAME])
     with pytest.raises(InputError, match="no scenes"):
         quantized_in_order(model, stats, SCHEMES["w4a16"], [], lambda name, x: None, rounded(SCHEMES["w4a16"]))
     with pytest.raises(UnknownNameError, match="depth_head"):
-        layer_inputs(model, scenes, ["depth_head.norm"])
+        layer_rows(model, scenes, ["depth_head.norm"])
 
 
 def test_block_order(model: VGGT) -> None:
