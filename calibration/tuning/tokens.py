@@ -60,11 +60,6 @@ PATCHES_ONLY = TokenPolicy(special=0.0)
 """QVGGT's token filter."""
 
 
-def balanced(tokens_per_frame: int, special_tokens: int) -> TokenPolicy:
-    """All special tokens of a frame together weigh as much as all its patch tokens together."""
-    return TokenPolicy(special=(tokens_per_frame - special_tokens) / special_tokens)
-
-
 def special_of(rows: int, tokens_per_frame: int, special_tokens: int) -> Tensor:
     """(rows,): which rows of a layer's input are special; all of them where the rows are not whole frames."""
     if rows % tokens_per_frame:
@@ -101,11 +96,6 @@ def token_basis(tokens: Tensor, count: int = BASIS) -> TokenBasis:
     _, spread, directions = torch.linalg.svd(values - mean, full_matrices=False)
     variances = spread[:kept].square() / len(tokens)
     return TokenBasis(mean.float(), directions[:kept].float(), variances.float())
-
-
-def rescaled(tokens: Tensor, norm: float) -> Tensor:
-    """Tokens (n, C), each with this Euclidean norm; zeros stay zeros."""
-    return tokens * (norm / torch.linalg.vector_norm(tokens, dim=-1, keepdim=True).clamp(min=1e-12))  # type: ignore[no-any-return]
 
 
 def design_points(basis: TokenBasis) -> Tensor:

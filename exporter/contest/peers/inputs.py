@@ -61,21 +61,12 @@ def block_linears(model: StagedModel) -> dict[str, nn.Linear]:
     return {path: layer for name, block in model.blocks().items() for path, layer in linears_of(name, block).items()}
 
 
-def layer_rows(
-    model: StagedModel, scenes: Sequence[Scene], names: Iterable[str], rows: int = ROWS, seed: int = 0
-) -> dict[str, Rows]:
-    """At most ``rows`` tokens of the input of each layer, drawn uniformly from those of all scenes, special ones too.
-
-    Memory: all of them at once; ``sampled_stages`` has those of one stage at a time. Errors as there.
-    """
-    return {name: found for stage in sampled_stages(model, scenes, names, rows, seed) for name, found in stage.items()}
-
-
 def sampled_stages(
     model: StagedModel, scenes: Sequence[Scene], names: Iterable[str], rows: int = ROWS, seed: int = 0
 ) -> Iterator[dict[str, Rows]]:
-    """After each stage in which a layer of ``names`` runs, what ``layer_rows`` gives of its layers.
+    """After each stage in which a layer of ``names`` runs, a sample of what its layers read, by layer name.
 
+    At most ``rows`` tokens of each, drawn uniformly from those of all scenes, special ones too. Memory: one stage's.
     ``InputError`` without scenes, ``UnknownNameError`` for a layer that is no linear of a block.
     """
     checked_scenes(scenes)

@@ -16,10 +16,8 @@ from vggt_edge.calibration.scheme import INT8
 from vggt_edge.calibration.tuning.tokens import (
     PATCHES_ONLY,
     TokenPolicy,
-    balanced,
     design_points,
     fake_quantize_tokens,
-    rescaled,
     scale_vector,
     special_of,
     token_basis,
@@ -50,7 +48,7 @@ def test_the_filter_is_a_switch() -> None:
     x = torch.arange(14.0)[:, None]
     assert len(TokenPolicy().counted(x, special)) == 14
     assert PATCHES_ONLY.counted(x, special).flatten().tolist() == [*range(2, 7), *range(9, 14)]
-    weights = balanced(7, 2).weights(special)
+    weights = TokenPolicy(special=(7 - 2) / 2).weights(special)
     assert float(weights[special].sum()) == float(weights[~special].sum()) == 10
 
 
@@ -77,6 +75,11 @@ def test_weights_that_leave_nothing_are_refused(patch: float, special: float) ->
     """Some group has to count."""
     with pytest.raises(UsageError, match="token weights"):
         TokenPolicy(patch, special)
+
+
+def rescaled(tokens: Tensor, norm: float) -> Tensor:
+    """Tokens (n, C), each with this Euclidean norm; zeros stay zeros."""
+    return tokens * (norm / torch.linalg.vector_norm(tokens, dim=-1, keepdim=True).clamp(min=1e-12))  # type: ignore[no-any-return]
 
 
 def published_token(tokens: Tensor, patch_norm: float, count: int = 32) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 import pytest
@@ -17,10 +17,11 @@ from vggt_edge.calibration.scenes.scene import Scene
 from vggt_edge.calibration.scheme import SCHEMES, Scheme
 from vggt_edge.devices.errors import InputError, UnknownNameError
 from vggt_edge.exporter.contest.peers.inputs import (
+    ROWS,
+    Rows,
     block_linears,
     block_order,
     channel_peaks,
-    layer_rows,
     quantized_copy,
     quantized_in_order,
     sampled_stages,
@@ -33,6 +34,13 @@ NAME, CAMERA = "global_blocks.1.attn.qkv", "camera_head.trunk.0.mlp.fc2"
 
 def rounded(scheme: Scheme) -> Callable[[str, nn.Linear], nn.Module]:
     return lambda name, layer: SimulatedLinear(layer, rounded_weight(layer.weight, scheme), scheme)
+
+
+def layer_rows(
+    model: VGGT, scenes: Sequence[Scene], names: Iterable[str], rows: int = ROWS, seed: int = 0
+) -> dict[str, Rows]:
+    """What ``sampled_stages`` gives, of all stages at once."""
+    return {name: found for stage in sampled_stages(model, scenes, names, rows, seed) for name, found in stage.items()}
 
 
 def whole_input(model: VGGT, layer: nn.Module, scenes: tuple[Scene, ...]) -> Tensor:

@@ -14,7 +14,7 @@ from vggt_edge.calibration.quantization.quantize import activation_scale
 from vggt_edge.calibration.scenes.scene import Scene
 from vggt_edge.calibration.scheme import SCHEMES
 from vggt_edge.exporter.contest.peers import quarot
-from vggt_edge.exporter.contest.peers.inputs import layer_rows, quantized_copy
+from vggt_edge.exporter.contest.peers.inputs import quantized_copy, sampled_stages
 from vggt_edge.exporter.contest.peers.layer import rounded_weight
 from vggt_edge.exporter.contest.peers.quarot import random_hadamard, rotated, shrinks
 from vggt_edge.exporter.models.vggt import VGGT
@@ -86,7 +86,8 @@ def test_static_scales_are_those_of_the_rotated_input(small: VGGT, scenes: tuple
     first = quarot.quantize(small, scenes[:2], SCHEMES["w8a8"], 5).blocks()[FIRST].get_submodule("attn.qkv")
     embedding = small.aggregator.patch_embed.patch_embed.proj
     embedding.weight.copy_(embedding.weight.half().float())
-    seen = layer_rows(small, scenes[:2], [f"{FIRST}.attn.qkv"], rows=10_000)[f"{FIRST}.attn.qkv"].values
+    (stage,) = sampled_stages(small, scenes[:2], [f"{FIRST}.attn.qkv"], rows=10_000)
+    seen = stage[f"{FIRST}.attn.qkv"].values
     assert first.input_scale == activation_scale(float((seen @ random_hadamard(64, 5)).abs().max()))
 
 
