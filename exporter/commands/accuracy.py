@@ -47,12 +47,19 @@ def accuracy(
     ] = None,
     frames: options.Frames = None,
     planted: Annotated[
-        bool, typer.Option("--planted", help="First enlarge some channels, without changing the FP32 outputs.")
+        bool,
+        typer.Option(
+            "--planted",
+            metavar=options.NO_VALUE,
+            help="First enlarge some channels, without changing the FP32 outputs.",
+        ),
     ] = False,
     ablation: Annotated[
         bool,
         typer.Option(
-            "--ablation", help="Measure our method whole and without each of its parts, instead of the other methods."
+            "--ablation",
+            metavar=options.NO_VALUE,
+            help="Measure our method whole and without each of its parts, instead of the other methods.",
         ),
     ] = False,
     effort: Annotated[

@@ -22,6 +22,9 @@ _TYPED_AS: Mapping[Parser, object] = {
 }
 
 
+NO_VALUE = ""  # the metavar of a switch; without one, help would say that it takes a bool
+
+
 class LogLevel(StrEnum):
     """How much is logged on stderr."""
 
@@ -42,7 +45,8 @@ def option_of(key: str) -> typer.models.OptionInfo:
     """The flag of a setting, as the setting declares it."""
     setting = SETTINGS[key]
     names = (f"--{key.replace('_', '-')}", *setting.flags)
-    return _option(*names, help=setting.help, metavar=setting.metavar, panel=setting.panel)
+    metavar = NO_VALUE if setting.parse is switch else setting.metavar
+    return _option(*names, help=setting.help, metavar=metavar, panel=setting.panel)
 
 
 def flags_of_settings() -> list[Parameter]:
@@ -80,10 +84,14 @@ Set: TypeAlias = Annotated[
 DryRun: TypeAlias = Annotated[
     bool,
     _option(
-        "--dry-run", help="Print the configuration and the time, memory and disk that the command needs; write nothing."
+        "--dry-run",
+        metavar=NO_VALUE,
+        help="Print the configuration and the time, memory and disk that the command needs; write nothing.",
     ),
 ]
-Json: TypeAlias = Annotated[bool, _option("--json", help="Print the result as one JSON document on stdout.")]
+Json: TypeAlias = Annotated[
+    bool, _option("--json", metavar=NO_VALUE, help="Print the result as one JSON document on stdout.")
+]
 Log: TypeAlias = Annotated[
     LogLevel,
     _option("--log-level", help="Messages on stderr: debug adds tracebacks, error hides progress. Default: warning."),

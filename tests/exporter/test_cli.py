@@ -248,6 +248,13 @@ def test_every_verb_is_registered_once() -> None:
     assert sorted([*names, *groups]) == sorted(VERBS)
 
 
+@pytest.mark.parametrize("verb", VERBS)
+def test_help_does_not_ask_a_switch_for_a_value(vggt_edge: Run, verb: str) -> None:
+    """But for the parser's own --help, which says that it takes one."""
+    said = [line for line in vggt_edge(verb, "--help").out.splitlines() if "<bool>" in line]
+    assert all("--help" in line for line in said)
+
+
 def test_targets_lists_every_profile(vggt_edge: Run, repository: Path) -> None:
     profiles = {path.stem for path in (repository / "devices/profiles").glob("*.toml")}
     assert {entry["name"] for entry in vggt_edge("targets", "--json").document["targets"]} == profiles
