@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -83,6 +84,22 @@ def test_the_number_of_threads_changes_the_last_bits_at_most(write_mini: Callabl
     path = write_mini("fp16", "w4a16", "w8a16")
     one, two = (open_onnx(path, threads=threads).run({"tokens": tokens}) for threads in (1, 2))
     assert all(sqnr_db(two[name], one[name]) > 110 for name in one)
+
+
+def test_a_weight_is_dequantized_when_it_is_needed(builder: Any, tmp_path: Path, save: Any) -> None:
+    """By default ONNX Runtime restores all weights before the first product: at full size, 4 GB more."""
+    x = "x"
+    for layer in range(4):
+        x = builder.op(f"b/{layer}", "Tanh", builder.linear(f"b/{layer}", x, 64, 64, "w8a16"))
+    path = save(builder.model({"x": (16, 64)}, {"y": (x, (16, 64))}), tmp_path / "model.onnx")
+    options, _ = session_options(path, "oracle")
+    options.enable_profiling, options.profile_file_prefix = True, str(tmp_path / "profile")
+    session = onnxruntime.InferenceSession(str(path), options)
+    session.run(None, {"x": np.zeros((16, 64), np.float32)})
+    events = json.loads(Path(session.end_profiling()).read_text())
+    ran = [event["args"]["op_name"] for event in events if event.get("cat") == "Node" and event.get("dur", 0) >= 0]
+    order = [name for name in ran if name in ("DequantizeLinear", "MatMul")]
+    assert order == ["DequantizeLinear", "MatMul"] * 4
 
 
 @pytest.mark.parametrize(
