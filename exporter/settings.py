@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from vggt_edge.calibration.planning.patterns import compiled
 from vggt_edge.devices.errors import UnknownNameError, UsageError
 from vggt_edge.devices.units import parse_bytes, parse_ms
 
@@ -108,10 +109,7 @@ def listed(value: object) -> tuple[str, ...]:
 def patterns(value: object) -> tuple[str, ...]:
     found = tuple(_strings(value))
     for pattern in found:
-        try:
-            re.compile(pattern)
-        except re.error as error:
-            raise UsageError(f"{pattern!r} is not a regular expression: {error}") from None
+        compiled(pattern)
     return found
 
 

@@ -59,7 +59,15 @@ class OrtSession(Session):
         return MappingProxyType(self._inputs)
 
     def _run(self, inputs: Arrays) -> dict[str, npt.NDArray[np.float32]]:
-        values = self._session.run(list(self.output_names), dict(inputs))
+        try:
+            values = self._session.run(list(self.output_names), dict(inputs))
+        except Exception as error:  # the library raises a class of its own for every status code
+            raise InputError(
+                f"ONNX Runtime cannot run the model: {error}",
+                where=self.where,
+                expected="a graph whose nodes fit each other",
+                remedy="export it again",
+            ) from error
         return dict(zip(self.output_names, values, strict=True))
 
 
@@ -103,7 +111,7 @@ def session_options(path: Path, mode: Mode, threads: int | None = None) -> tuple
     options.inter_op_num_threads = 1
     options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
     options.use_deterministic_compute = True
-    options.log_severity_level = 3
+    options.log_severity_level = 4  # errors are raised, and its own lines are in colour
     # Threads that wait in a loop made two threads slower than one on a machine with other work.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     disabled: list[str] = []

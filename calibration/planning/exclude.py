@@ -5,12 +5,13 @@ On a device without FP16 they are kept in FP32.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from itertools import chain
 
 from vggt_edge.calibration.plan import Assignment, PrecisionPlan
 from vggt_edge.calibration.planning.cost import BlockCost
+from vggt_edge.calibration.planning.patterns import fitting
 from vggt_edge.calibration.scheme import scheme
 from vggt_edge.devices.errors import UsageError
 from vggt_edge.devices.profile import DeviceProfile
@@ -26,19 +27,19 @@ def excluded_layers(blocks: Iterable[BlockCost], patterns: Sequence[str]) -> dic
 
     ``UsageError`` for a pattern that matches nothing: a typing error must not silently quantize what was to be kept.
     """
-    unused = set(patterns)
+    blocks = tuple(blocks)
+    paths = {
+        block.name: [f"{block.name}.{_relative(block.name, one.name)}" for one in block.layers] for block in blocks
+    }
+    hits = {pattern: fitting(pattern, chain(paths, *paths.values())) for pattern in patterns}
+    hit = frozenset[str]().union(*hits.values())
     found: dict[str, tuple[str, ...]] = {}
     for block in blocks:
-        names = []
-        for layer in block.layers:
-            path = f"{block.name}.{_relative(block.name, layer.name)}"
-            hits = {one for one in patterns if re.fullmatch(one, block.name) or re.fullmatch(one, path)}
-            unused -= hits
-            if hits:
-                names.append(_relative(block.name, layer.name))
+        whole = block.name in hit
+        names = [_relative(block.name, path) for path in paths[block.name] if whole or path in hit]
         if names:
             found[block.name] = tuple(names)
-    if unused:
+    if unused := [pattern for pattern in patterns if not hits[pattern]]:
         raise UsageError(
             f"--exclude {sorted(unused)[0]!r} matches no block and no linear",
             expected="a regular expression that matches a whole name, such as 'frame_blocks.1' or '.*mlp.fc2'",

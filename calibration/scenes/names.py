@@ -18,10 +18,23 @@ from vggt_edge.devices.errors import InputError
 _LEGACY_ENCODINGS = ("cp1252", "cp437", "cp932", "gb18030", "cp949")
 
 
-def shown(name: str) -> str:
-    r"""The name as printable text: bytes that are not UTF-8 as ``\xe9``, control characters as ``\x1b``."""
-    text = os.fsencode(name).decode(errors="backslashreplace")
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+def shown(name: str, keep: str = "") -> str:
+    r"""The name as printable text: bytes that are not UTF-8 as ``\xe9``, control characters as ``\x1b``.
+
+    keep: characters that stay as they are, such as line ends.
+    """
+    return "".join(c if c.isprintable() or c in keep else _escaped(c) for c in name)
+
+
+def printable(text: str) -> str:
+    """Text for a terminal: names in it may hold codes that would clear the screen, or turn what follows around."""
+    return shown(text, keep="\n\t")
+
+
+def _escaped(character: str) -> str:
+    if not is_unicode(character):
+        return f"\\x{ord(character) - 0xDC00:02x}"
+    return character.encode("unicode_escape").decode()
 
 
 def is_unicode(text: str) -> bool:

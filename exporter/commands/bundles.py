@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from vggt_edge.calibration.scenes.names import printable
 from vggt_edge.exporter.commands import options
 from vggt_edge.exporter.commands.output import print_result, stdout_to_stderr
 
@@ -48,7 +49,7 @@ def verify(
     print_result(manifest, as_json=json)
     if not json:
         for result in results:
-            print(f"{result.path}: {result.status} on the device")
+            print(printable(f"{result.path}: {result.status} on the device"))
 
 
 def inspect(

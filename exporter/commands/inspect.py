@@ -11,9 +11,11 @@ from typing import Any
 
 from vggt_edge.calibration.observation.stats import CalibrationStats
 from vggt_edge.calibration.plan import PrecisionPlan
+from vggt_edge.calibration.scenes.names import printable
 from vggt_edge.calibration.scheme import Numbers, NumberType
 from vggt_edge.devices.errors import InputError
 from vggt_edge.devices.units import format_bytes
+from vggt_edge.exporter.bundle import MANIFEST, bundle_problems, content_problems, read_manifest
 from vggt_edge.exporter.commands.output import print_table
 
 _EXPECTED = "a bundle folder, plan.json, stats.json, another JSON artifact of vggt-edge, an ONNX file, or an .mlpackage"
@@ -48,10 +50,10 @@ def describe(path: Path) -> Description:
 
 def show(description: Description) -> None:
     """The same for people."""
-    print(f"{description.kind}: {description.path}")
+    print(printable(f"{description.kind}: {description.path}"))
     width = max((len(name) for name in description.facts), default=0)
     for name, value in description.facts.items():
-        print(f"  {name:<{width}}  {value}")
+        print(printable(f"  {name:<{width}}  {value}"))
     if description.rows:
         print_table(description.kind, description.columns, description.rows)
 
@@ -147,13 +149,16 @@ def _onnx(path: Path) -> Description:
     except (OSError, DecodeError) as error:
         raise InputError(f"not an ONNX file: {error}", where=str(path), expected=_EXPECTED) from error
     graph = model.graph
+    if not model.ir_version or not graph.output:  # any few bytes may be a protobuf, and no byte is one too
+        raise InputError("not an ONNX file: it holds no graph", where=str(path), expected=_EXPECTED)
     operators = Counter(node.op_type for node in graph.node)
+    names = {number: name.lower() for name, number in onnx.TensorProto.DataType.items()}
     weights: Counter[str] = Counter()
     for tensor in graph.initializer:
         count = 1
         for size in tensor.dims:
             count *= size
-        weights[onnx.TensorProto.DataType.Name(tensor.data_type).lower()] += count
+        weights[names.get(tensor.data_type, f"unknown type {tensor.data_type}")] += count
     facts = {
         "opset": ", ".join(f"{entry.domain or 'onnx'} {entry.version}" for entry in model.opset_import),
         "nodes": len(graph.node),
@@ -196,14 +201,26 @@ def _stored(numbers: Numbers) -> str:
 
 
 def _bundle(path: Path) -> Description:
-    manifest = path / "manifest.json"
+    manifest = path / MANIFEST
     if not manifest.is_file():
-        raise InputError("the folder holds no manifest.json", where=str(path), expected=_EXPECTED)
+        raise InputError(f"the folder holds no {MANIFEST}", where=str(path), expected=_EXPECTED)
+    problems = tuple(_problems(path))
     facts, _, _ = _outline(_read_json(manifest))
-    # What lies there, not what the manifest says: `verify` compares the two.
+    facts["state"] = f"damaged: {len(problems)} problem{'s' * (len(problems) > 1)}" if problems else "as exported"
+    facts |= {f"problem {number}": problem for number, problem in enumerate(problems, 1)}
+    # What lies there, not what the manifest says.
     rows: list[tuple[object, ...]] = [
         (file.relative_to(path).as_posix(), format_bytes(file.stat().st_size))
         for file in sorted(path.rglob("*"))
         if file.is_file() and not file.is_symlink()
     ]
     return Description("bundle", str(path), facts, ("file", "size"), rows)
+
+
+def _problems(bundle: Path) -> list[str]:
+    """What ``verify`` finds wrong with a bundle. ``InputError`` where even the manifest cannot be read."""
+    manifest = read_manifest(bundle)
+    try:
+        return bundle_problems(bundle) or content_problems(bundle, manifest)
+    except InputError as error:
+        return [str(error)]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from vggt_edge.calibration.scenes.names import printable
 from vggt_edge.exporter.commands import options
 from vggt_edge.exporter.commands.output import print_document, print_error, print_result, stdout_to_stderr
 
@@ -154,7 +155,7 @@ def _print_dry_run(verb: str, request: ExportRequest, *, as_json: bool, quiet: b
         print(to_toml(request), end="")
         lines = ["Estimate for this machine, within about a factor of two", *map(": ".join, shares(needed))]
         lines += f"would be refused: {refused}".splitlines() if refused else []
-        print("\n".join(["", *(f"# {line}" for line in lines)]))
+        print(printable("\n".join(["", *(f"# {line}" for line in lines)])))
     if refused:
         print_error(refused)
     raise typer.Exit(exit_code)

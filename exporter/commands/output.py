@@ -12,7 +12,7 @@ from contextlib import contextmanager, redirect_stdout
 from enum import Enum
 from pathlib import Path
 
-from vggt_edge.calibration.scenes.names import is_unicode, shown
+from vggt_edge.calibration.scenes.names import is_unicode, printable, shown
 from vggt_edge.devices.errors import VggtEdgeError
 from vggt_edge.exporter.machine.progress import format_duration
 
@@ -65,7 +65,7 @@ def print_result(result: object, *, as_json: bool, exit_code: int = 0) -> None:
     lines = [_line(name, value) for name, value in plain.items()]
     width = max((len(name) for name, _ in lines), default=0)
     for name, text in lines:
-        print(f"{name:<{width}}  {text}")
+        print(printable(f"{name:<{width}}  {text}"))
 
 
 def _line(name: str, value: object) -> tuple[str, str]:
@@ -80,7 +80,7 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[obje
     if not sys.stdout.isatty():
         print("\t".join(columns))
         for row in rows:
-            print("\t".join(str(cell) for cell in row))
+            print("\t".join(shown(str(cell)) for cell in row))
         return
     from rich.console import Console
     from rich.table import Table
@@ -90,19 +90,20 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[obje
     for column in columns:
         table.add_column(column, overflow="fold")
     for row in rows:
-        table.add_row(*(Text(str(cell)) for cell in row))
+        table.add_row(*(Text(shown(str(cell))) for cell in row))
     Console().print(table)
 
 
 def print_error(error: VggtEdgeError) -> None:
     """One error on stderr, its first word red on a terminal."""
+    text = printable(str(error))
     if not sys.stderr.isatty():
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {text}", file=sys.stderr)
         return
     from rich.console import Console
     from rich.text import Text
 
-    Console(stderr=True).print(Text("error: ", style="bold red") + Text(str(error)), soft_wrap=True)
+    Console(stderr=True).print(Text("error: ", style="bold red") + Text(text), soft_wrap=True)
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from contextlib import AbstractContextManager, contextmanager
 from time import perf_counter
 from typing import TYPE_CHECKING, Protocol, TextIO
 
+from vggt_edge.calibration.scenes.names import printable
 from vggt_edge.exporter.machine.usage import peak_memory_bytes
 
 if TYPE_CHECKING:
@@ -141,7 +142,7 @@ class PlainProgress:
 
     def note(self, text: str) -> None:
         """One line on the stream."""
-        print(text, file=self._stream, flush=True)
+        print(printable(text), file=self._stream, flush=True)
 
     @contextmanager
     def step(self, name: str, total: int | None = None) -> Iterator[Step]:
@@ -176,7 +177,7 @@ class LiveProgress:
 
     def note(self, text: str) -> None:
         """One line above the bar."""
-        self._console.print(text, markup=False, highlight=False)
+        self._console.print(printable(text), markup=False, highlight=False)
 
     @contextmanager
     def step(self, name: str, total: int | None = None) -> Iterator[Step]:

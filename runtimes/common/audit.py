@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import onnx_ir as ir
 
@@ -19,6 +19,12 @@ LINEAR_OPS = frozenset({"MatMul", "Gemm", "Conv", "ConvTranspose"})
 _TRANSPARENT = frozenset(
     {"Cast", "DequantizeLinear", "Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"}
 )
+# Inputs without which an operator means nothing; those of others are their kernel's business.
+_LEAST_INPUTS = {
+    **dict.fromkeys(_TRANSPARENT, 1),
+    **dict.fromkeys(("Gather", "QuantizeLinear", *LINEAR_OPS), 2),
+    "Add": 2,
+}
 _KINDS = {"Conv": Kind.CONVOLUTION, "ConvTranspose": Kind.TRANSPOSED}
 
 
@@ -63,13 +69,60 @@ class Palette:
 
 
 def load_onnx(path: Path) -> ir.Model:
-    """Read a model without its weights; ``InputError`` names a file that is missing or no ONNX model."""
+    """Read a model without its weights.
+
+    ``InputError`` names a file that is missing, no ONNX model, or a graph that cannot be followed: with values that are
+    read before they are written, operators without their operands, or weights outside of the file's folder.
+    """
     try:
-        return ir.load(path)
+        model = ir.load(path)
+        fault = next(_faults(model), "")
     except Exception as error:  # protobuf and onnx-ir raise many kinds, and all of them mean the same here
+        fault = _first_cause(error)
+    if fault:
         raise InputError(
-            f"cannot read the ONNX model: {error}", where=str(path), expected="an ONNX file", remedy="export it again"
-        ) from error
+            f"cannot read the ONNX model: {fault}", where=str(path), expected="an ONNX file", remedy="export it again"
+        )
+    return model
+
+
+def _first_cause(error: BaseException) -> str:
+    """onnx-ir wraps an error once for each level of the file; only the innermost says what is wrong."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return str(error) or type(error).__name__
+
+
+def _faults(model: ir.Model) -> Iterator[str]:
+    """What keeps a graph from being followed from its outputs to its inputs."""
+    if not list(model.graph.outputs):
+        yield "it holds no graph"
+    for name, value in model.graph.initializers.items():
+        stored = value.const_value
+        if stored is None or stored.dtype is ir.DataType.UNDEFINED:
+            yield f"the weight {name} has no type"
+        if isinstance(stored, ir.ExternalTensor) and not _is_inside(str(stored.location)):
+            yield f"the weight {name} lies at {str(stored.location)!r}, which may lead out of the model's folder"
+    known = {*model.graph.inputs, *model.graph.initializers.values()}
+    for node in model.graph:
+        # A name that is not UTF-8 arrives as bytes.
+        if not all(
+            isinstance(text, str) for text in (node.name or "", node.op_type, *(one.name for one in node.outputs))
+        ):
+            yield f"node {node.name!r} has a name that is no text"
+        least = _LEAST_INPUTS.get(node.op_type, 0)
+        if sum(value is not None for value in node.inputs[:least]) < least:
+            yield f"node {node.name} ({node.op_type}) lacks an input"
+        if missing := [value.name for value in node.inputs if value is not None and value not in known]:
+            yield f"node {node.name} ({node.op_type}) reads {missing[0]} before it is written"
+        known.update(node.outputs)
+    if missing := [value.name for value in model.graph.outputs if value not in known]:
+        yield f"the output {missing[0]} is written by nothing"
+
+
+def _is_inside(location: str) -> bool:
+    parts = PurePosixPath(location).parts
+    return bool(parts) and not location.startswith("/") and ".." not in parts and not set("\\\0") & set(location)
 
 
 def stored_weight(value: ir.Value | None) -> ir.TensorProtocol | None:
@@ -156,6 +209,10 @@ def numbers_of(dtype: ir.DataType) -> Numbers:
 
 def _shape_of(node: ir.Node, weight: ir.TensorProtocol | Palette, data: ir.Value | None) -> LayerShape:
     stored = weight.index if isinstance(weight, Palette) else weight
+    if len(stored.shape) < 2:
+        raise InputError(
+            f"the weight of {node.name} has the shape {list(stored.shape)}", where="ONNX model", expected="a matrix"
+        )
     first, second = (int(size) for size in stored.shape.numpy()[:2])
     kind = _KINDS.get(node.op_type, Kind.LINEAR)
     # (in, out) on the right of a product, unless a Transpose lies between.

@@ -8,7 +8,7 @@ from dataclasses import replace
 from vggt_edge.calibration.plan import Assignment, PrecisionPlan
 from vggt_edge.calibration.quantization.form import LayerShape
 from vggt_edge.calibration.scheme import FP32, SCHEMES, Activation, Numbers, NumberType
-from vggt_edge.devices.errors import LoweringError
+from vggt_edge.devices.errors import InputError, LoweringError
 from vggt_edge.runtimes.base import Realised
 from vggt_edge.runtimes.common.audit import LinearPrecision, audit
 from vggt_edge.runtimes.coreml.mil import BITS, Argument, Constant, MilProgram, Operation
@@ -41,12 +41,25 @@ def linears(program: MilProgram) -> Iterator[LinearPrecision]:
     producers = {output.name: operation for operation in program.operations for output in operation.outputs}
     for operation in program.operations:
         if operation.type in LINEAR_OPS:
-            (weight,), (data,) = operation.inputs["weight"], operation.inputs["x"]
+            weight, data = _operands(program, operation)
             shape, numbers = _shape(weight, producers), _stored(weight, producers)
             int8 = isinstance(data, str) and data in producers and producers[data].type == "dequantize"
             activation = Activation.STATIC_TENSOR if int8 else Activation.NONE
             scope = operation.name.rpartition("__")[0]
             yield LinearPrecision(operation.name, scope, LayerShape.of_weight(shape), numbers, activation)
+
+
+def _operands(program: MilProgram, operation: Operation) -> tuple[Argument, Argument]:
+    """(weight, input) of a linear or convolution. ``InputError`` where the program does not say them."""
+    found = [operation.inputs.get(name, ()) for name in ("weight", "x")]
+    if [len(arguments) for arguments in found] != [1, 1]:
+        raise InputError(
+            f"{operation.type} {operation.name} has no weight or no input",
+            where=str(program.package),
+            expected="one value each for its parameters weight and x",
+            remedy="write or copy the package again",
+        )
+    return found[0][0], found[1][0]
 
 
 def _shape(weight: Argument, producers: dict[str, Operation]) -> tuple[int, ...]:

@@ -14,12 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import pytest
-from onnx import TensorProto, helper
 
-from vggt_edge.calibration.observation.stats import BlockRange, CalibrationStats, Sample, TensorStats
-from vggt_edge.calibration.plan import Assignment, PrecisionPlan
 from vggt_edge.devices import errors
 from vggt_edge.exporter.cli import app, explain, main
 from vggt_edge.exporter.commands.output import print_result, stdout_to_stderr, to_document
@@ -261,50 +257,6 @@ def test_targets_lists_every_profile(vggt_edge: Run, repository: Path) -> None:
     assert all(name in vggt_edge("targets").out for name in profiles)
 
 
-def test_inspect_shows_a_plan(vggt_edge: Run, tmp_path: Path) -> None:
-    plan = PrecisionPlan(
-        "model", "stats", "jetson-orin", 64, (Assignment("frame_blocks.0", "w8a8", "robust", 0.25, 2048, 1.5),)
-    )
-    path = tmp_path / "plan.json"
-    path.write_text(plan.to_json())
-    finished = vggt_edge("inspect", path)
-    assert finished.code == 0
-    assert all(part in finished.out for part in ("frame_blocks.0", "w8a8", "robust", "2.0 KiB", plan.digest))
-    assert vggt_edge("inspect", path, "--json").document["result"]["kind"] == "plan"
-
-
-def test_inspect_shows_an_onnx_file(vggt_edge: Run, tmp_path: Path) -> None:
-    weight = onnx.numpy_helper.from_array(np.ones((3, 2), np.float32), "w")
-    graph = helper.make_graph(
-        [helper.make_node("MatMul", ["x", "w"], ["y"])],
-        "tiny",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, (1, 3))],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, (1, 2))],
-        [weight],
-    )
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)]), tmp_path / "tiny.onnx")
-    finished = vggt_edge("inspect", tmp_path / "tiny.onnx")
-    assert all(part in finished.out for part in ("MatMul", "onnx 21", "6 x float", "x (1, 3)"))
-
-
-def test_inspect_shows_a_bundle(vggt_edge: Run, tmp_path: Path) -> None:
-    (tmp_path / "manifest.json").write_text(json.dumps({"target": "jetson-orin", "files": {}}))
-    (tmp_path / "report.html").write_text("x" * 2048)
-    finished = vggt_edge("inspect", tmp_path)
-    assert all(part in finished.out for part in ("jetson-orin", "report.html", "2.0 KiB"))
-
-
-def test_inspect_shows_statistics(vggt_edge: Run, tmp_path: Path) -> None:
-    tensor = TensorStats("frame_blocks.0.attn.qkv", "patch", -3.0, 2.5, (1.0, 1.25, 1.5, 2.0), 640)
-    ranges = (BlockRange("frame_blocks.0", 60000.0, "mlp"),)
-    stats = CalibrationStats("model", (Sample("room", "d"),), (tensor,), ranges, {tensor.key: np.ones(4, np.float32)})
-    stats.save(tmp_path)
-    finished = vggt_edge("inspect", tmp_path / "stats.json")
-    assert finished.code == 0
-    assert "frame_blocks.0.attn.qkv\tpatch\t-3\t2.5\t1.25\t640" in finished.out
-    assert "blocks that need FP32  frame_blocks.0" in finished.out
-
-
 @pytest.mark.parametrize("output", ["file/inside", "file"])
 def test_an_output_that_cannot_be_made_is_refused_early(vggt_edge: Run, tmp_path: Path, output: str) -> None:
     (tmp_path / "file").write_text("x")
@@ -318,29 +270,6 @@ def test_a_read_only_place_is_refused_early(vggt_edge: Run) -> None:
     finished = vggt_edge("export", "-o", "/proc/new")
     assert finished.code == 7
     assert "/proc" in finished.err
-
-
-@pytest.mark.parametrize(
-    ("name", "content"),
-    [
-        ("plan.json", b"{"),
-        ("plan.json", b"[1]"),
-        ("plan.json", b'{"assignments": 3}'),
-        ("a.onnx", b"\xff" * 40),
-        ("a.txt", b""),
-    ],
-)
-def test_inspect_refuses_what_is_no_artifact(vggt_edge: Run, tmp_path: Path, name: str, content: bytes) -> None:
-    (tmp_path / name).write_bytes(content)
-    finished = vggt_edge("inspect", tmp_path / name)
-    assert finished.code == 2
-    assert name in finished.err
-
-
-def test_inspect_refuses_a_folder_without_a_manifest(vggt_edge: Run, tmp_path: Path) -> None:
-    finished = vggt_edge("inspect", tmp_path)
-    assert finished.code == 2
-    assert "manifest.json" in finished.err
 
 
 def test_libraries_cannot_write_into_the_document(capfd: pytest.CaptureFixture[str]) -> None:

@@ -195,3 +195,14 @@ def test_the_readme_of_a_bundle_reproduces_the_report(
     decibels = {line.split()[0]: float(line.split()[1]) for line in ran.stdout.splitlines()}
     assert set(decibels) == set(outputs)
     assert min(decibels.values()) > 100
+
+
+def test_a_graph_that_fails_while_it_runs_is_one_clear_error(builder: Any, tmp_path: Path, save: Any) -> None:
+    """It loads, since the shape is only known from the values. Nothing of the library's own is printed."""
+    shape = builder.op("a", "Cast", builder.op("a", "ReduceSum", "x", builder.constant(np.array([0]))), to=7)
+    y = builder.op("a", "Reshape", "x", shape)
+    path = save(builder.model({"x": (4,)}, {"y": (y, (4,))}), tmp_path / "model.onnx")
+    session = open_onnx(path)
+    assert session.run({"x": np.ones(4, np.float32)})["y"].shape == (4,)
+    with pytest.raises(InputError, match="cannot run the model"):
+        session.run({"x": np.full(4, 3, np.float32)})

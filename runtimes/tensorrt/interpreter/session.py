@@ -45,6 +45,11 @@ class GraphSession(Session):
             raise InputError("there is no graph here", where=str(path), expected="tensorrt/model.onnx of a bundle")
         self._path = path
         self._graph = load_onnx(path).graph
+        for value in self._graph.inputs:
+            if value.shape is None or not value.shape.is_static():
+                raise InputError(
+                    f"the input {value.name} has no fixed shape", where=str(path), expected="a graph of fixed shapes"
+                )
         unknown = sorted({node.op_type for node in self._graph} - set(KERNELS))
         if unknown:
             raise InputError(
@@ -85,10 +90,17 @@ class GraphSession(Session):
             return values[value]
         if value.const_value is None:
             raise InputError(f"{value.name} is read before it is computed", where=str(self._path), expected="a graph")
-        array = value.const_value.numpy()
-        if value.dtype == ir.DataType.INT4:
-            array = array.astype(np.int8)
-        return torch.from_numpy(np.array(array))  # a copy: the file may be mapped
+        try:
+            array = value.const_value.numpy()
+            if value.dtype == ir.DataType.INT4:
+                array = array.astype(np.int8)
+            return torch.from_numpy(np.array(array))  # a copy: the file may be mapped
+        except (OSError, ValueError, TypeError) as error:  # types that numpy or torch lack, data that are cut short
+            raise InputError(
+                f"the weight {value.name} cannot be read: {error}",
+                where=str(self._path),
+                expected="the model with its data file beside it, as `vggt-edge export` wrote them",
+            ) from error
 
     def _results(self, node: ir.Node, operands: Sequence[Tensor | None]) -> list[Tensor]:
         wide = tuple(_widened(operand) for operand in operands)
@@ -102,6 +114,12 @@ class GraphSession(Session):
                 expected="a node as `vggt-edge export` writes it",
             ) from error
         results = [found] if isinstance(found, Tensor) else list(found)
+        if len(results) != len(node.outputs):
+            raise InputError(
+                f"node {node.name} ({node.op_type}) has {len(node.outputs)} outputs instead of {len(results)}",
+                where=str(self._path),
+                expected="a node as `vggt-edge export` writes it",
+            )
         return [self._rounded(node, result, _result_type(node, operands, result)) for result in results]
 
     def _rounded(self, node: ir.Node, result: Tensor, dtype: torch.dtype) -> Tensor:

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from vggt_edge.calibration.plan import PrecisionPlan
 from vggt_edge.calibration.quantization.form import scheme_with
 from vggt_edge.calibration.scheme import Activation, Numbers, NumberType
-from vggt_edge.devices.errors import LoweringError
-from vggt_edge.runtimes.common.audit import audit_onnx
+from vggt_edge.devices.errors import InputError, LoweringError
+from vggt_edge.runtimes.common.audit import audit_onnx, load_onnx
 
 LINEAR = st.sampled_from(["fp32", "fp16", "w8a16", "w4a16", "w8a8", "w8a8d", "w4a8d"])
 CONV = st.sampled_from(["fp32", "fp16", "w8a16", "w8a8", "w8a8d"])
@@ -119,3 +119,39 @@ def test_a_block_without_weights_is_not_silently_fine(
     onnx.save(model, path)
     with pytest.raises(LoweringError, match=r"global_blocks\.0: no weights under this name"):
         audit_onnx(path, make_plan())
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (lambda graph: graph.node[3].ClearField("input"), "lacks an input"),
+        (lambda graph: graph.node[3].input.__setitem__(0, "nothing"), "reads nothing before it is written"),
+        (lambda graph: graph.node.append(graph.node.pop(0)), "before it is written"),
+        (lambda graph: graph.output[0].__setattr__("name", "nothing"), "nothing is written by nothing"),
+        (lambda graph: graph.ClearField("output"), "holds no graph"),
+        (lambda graph: graph.initializer[0].__setattr__("data_type", 0), "has no type"),
+        (lambda graph: graph.initializer[0].__setattr__("data_type", 4711), "cannot read the ONNX model"),
+    ],
+)
+def test_a_graph_that_cannot_be_followed_is_refused(
+    write_mini: Callable[..., Path], damage: Callable[[onnx.GraphProto], object], reason: str
+) -> None:
+    """Whoever walks it from its outputs to its inputs would not end, or fall."""
+    path = write_mini("w8a8")
+    model = onnx.load(path, load_external_data=False)
+    damage(model.graph)
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(InputError, match=reason):
+        load_onnx(path)
+
+
+@pytest.mark.parametrize("location", ["../secret", "/etc/passwd", "a/../../b", "a\\b"])
+def test_weights_outside_of_the_model_s_folder_are_refused(write_mini: Callable[..., Path], location: str) -> None:
+    """A model may come from anyone."""
+    path = write_mini("w8a8")
+    model = onnx.load(path, load_external_data=False)
+    stored = next(tensor for tensor in model.graph.initializer if tensor.external_data)
+    next(entry for entry in stored.external_data if entry.key == "location").value = location
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(InputError, match="lead out of the model's folder"):
+        load_onnx(path)

@@ -1,0 +1,170 @@
+"""What ``inspect`` shows, what it says of damage, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from vggt_edge.calibration.observation.stats import BlockRange, CalibrationStats, Sample, TensorStats
+from vggt_edge.calibration.plan import Assignment, PrecisionPlan
+from vggt_edge.exporter.bundle import ManifestInputs, write_bundle
+from vggt_edge.exporter.steps.cache import StepCache
+
+Run = Callable[..., Any]
+
+
+def test_inspect_shows_a_plan(vggt_edge: Run, tmp_path: Path) -> None:
+    plan = PrecisionPlan(
+        "model", "stats", "jetson-orin", 64, (Assignment("frame_blocks.0", "w8a8", "robust", 0.25, 2048, 1.5),)
+    )
+    path = tmp_path / "plan.json"
+    path.write_text(plan.to_json())
+    finished = vggt_edge("inspect", path)
+    assert finished.code == 0
+    assert all(part in finished.out for part in ("frame_blocks.0", "w8a8", "robust", "2.0 KiB", plan.digest))
+    assert vggt_edge("inspect", path, "--json").document["result"]["kind"] == "plan"
+
+
+def test_inspect_shows_an_onnx_file(vggt_edge: Run, tmp_path: Path) -> None:
+    weight = onnx.numpy_helper.from_array(np.ones((3, 2), np.float32), "w")
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", ["x", "w"], ["y"])],
+        "tiny",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, (1, 3))],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, (1, 2))],
+        [weight],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)]), tmp_path / "tiny.onnx")
+    finished = vggt_edge("inspect", tmp_path / "tiny.onnx")
+    assert all(part in finished.out for part in ("MatMul", "onnx 21", "6 x float", "x (1, 3)"))
+
+
+def test_inspect_shows_a_type_that_onnx_does_not_know(vggt_edge: Run, tmp_path: Path) -> None:
+    """Files of later versions, and damaged ones, have others."""
+    weight = onnx.TensorProto(name="w", dims=[3, 2], data_type=99)
+    graph = helper.make_graph(
+        [helper.make_node("Identity", ["w"], ["y"])],
+        "tiny",
+        [],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, (3, 2))],
+        [weight],
+    )
+    onnx.save(helper.make_model(graph), tmp_path / "tiny.onnx")
+    finished = vggt_edge("inspect", tmp_path / "tiny.onnx")
+    assert finished.code == 0
+    assert "6 x unknown type 99" in finished.out
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    """With plan and statistics of one export, and something in the place of every other file."""
+
+    def assemble(folder: Path) -> None:
+        tensor = TensorStats("frame_blocks.0.attn.qkv", "patch", -3.0, 2.5, (1.0, 1.25, 1.5, 2.0), 640)
+        stats = CalibrationStats("m" * 64, (), (tensor,), (), {tensor.key: np.ones(4, np.float32)})
+        stats.save(folder)
+        plan = PrecisionPlan("m" * 64, stats.digest, "jetson-orin", 64, ())
+        (folder / "plan.json").write_text(plan.to_json())
+        for name in ("model.onnx", "model.onnx.data", "validation.json", "golden.safetensors", "resolved.toml"):
+            (folder / name).write_text(name)
+        (folder / "report.html").write_text("x" * 2048)
+        digests.update(model="m" * 64, plan=plan.digest, stats=stats.digest)
+
+    digests: dict[str, str] = {}
+    cache = StepCache(tmp_path / "out", resume=False)
+    write_bundle(cache, assemble, ManifestInputs("vggt-mini", "jetson-orin", digests, {}, ("vggt-edge", "export")))
+    cache.clear()
+    return tmp_path / "out"
+
+
+def test_inspect_shows_a_bundle(vggt_edge: Run, bundle: Path) -> None:
+    finished = vggt_edge("inspect", bundle)
+    assert finished.code == 0
+    assert all(part in finished.out for part in ("jetson-orin", "report.html", "2.0 KiB", "as exported"))
+
+
+@pytest.mark.parametrize(
+    ("damage", "problem"),
+    [
+        (lambda bundle: (bundle / "report.html").write_text("y" * 2048), "report.html: has changed (sha256 differs)"),
+        (lambda bundle: (bundle / "model.onnx.data").unlink(), "model.onnx.data: is missing"),
+        (lambda bundle: (bundle / "more").touch(), "more: not in the manifest"),
+        (lambda bundle: (bundle / "model.onnx").write_text("m"), "model.onnx: has 1 bytes instead of 10"),
+    ],
+)
+def test_inspect_says_that_a_bundle_is_damaged(
+    vggt_edge: Run, bundle: Path, damage: Callable[[Path], object], problem: str
+) -> None:
+    """It shows what is there all the same."""
+    damage(bundle)
+    finished = vggt_edge("inspect", bundle)
+    assert finished.code == 0
+    assert "damaged: 1 problem" in finished.out
+    assert problem in finished.out
+    facts = vggt_edge("inspect", bundle, "--json").document["result"]["facts"]
+    assert facts["problem 1"] == problem
+
+
+def test_inspect_refuses_a_folder_whose_manifest_is_none(vggt_edge: Run, tmp_path: Path) -> None:
+    (tmp_path / "manifest.json").write_text(json.dumps({"target": "jetson-orin", "files": {}}))
+    finished = vggt_edge("inspect", tmp_path)
+    assert finished.code == 2
+    assert "not a bundle manifest" in finished.err
+
+
+@pytest.mark.parametrize("json", [(), ("--json",)])
+def test_codes_for_the_terminal_are_printed_as_text(vggt_edge: Run, tmp_path: Path, json: tuple[str, ...]) -> None:
+    """In results, tables and errors; names in files come from anyone."""
+    hostile = "\x1b[2J\u202ered"
+    plan = PrecisionPlan("m", "s", hostile, 64, (Assignment(hostile, "w8a8", hostile, 0.25, 2048, 1.5),))
+    (tmp_path / "plan.json").write_text(plan.to_json())
+    finished = vggt_edge("inspect", tmp_path / "plan.json", *json)
+    assert finished.code == 0
+    assert not {"\x1b", "\u202e"} & set(finished.out)
+    failed = vggt_edge("inspect", tmp_path / f"{hostile}.json", *json)
+    assert failed.code == 2
+    assert not {"\x1b", "\u202e"} & set(failed.out + failed.err)
+    assert r"\x1b[2J\u202ered" in failed.err
+
+
+def test_inspect_shows_statistics(vggt_edge: Run, tmp_path: Path) -> None:
+    tensor = TensorStats("frame_blocks.0.attn.qkv", "patch", -3.0, 2.5, (1.0, 1.25, 1.5, 2.0), 640)
+    ranges = (BlockRange("frame_blocks.0", 60000.0, "mlp"),)
+    stats = CalibrationStats("model", (Sample("room", "d"),), (tensor,), ranges, {tensor.key: np.ones(4, np.float32)})
+    stats.save(tmp_path)
+    finished = vggt_edge("inspect", tmp_path / "stats.json")
+    assert finished.code == 0
+    assert "frame_blocks.0.attn.qkv\tpatch\t-3\t2.5\t1.25\t640" in finished.out
+    assert "blocks that need FP32  frame_blocks.0" in finished.out
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("plan.json", b"{"),
+        ("plan.json", b"[1]"),
+        ("plan.json", b'{"assignments": 3}'),
+        ("a.onnx", b"\xff" * 40),
+        ("empty.onnx", b""),
+        ("two_fields.onnx", b"\x08\x0a\x12\x00"),
+        ("a.txt", b""),
+    ],
+)
+def test_inspect_refuses_what_is_no_artifact(vggt_edge: Run, tmp_path: Path, name: str, content: bytes) -> None:
+    (tmp_path / name).write_bytes(content)
+    finished = vggt_edge("inspect", tmp_path / name)
+    assert finished.code == 2
+    assert name in finished.err
+
+
+def test_inspect_refuses_a_folder_without_a_manifest(vggt_edge: Run, tmp_path: Path) -> None:
+    finished = vggt_edge("inspect", tmp_path)
+    assert finished.code == 2
+    assert "manifest.json" in finished.err
