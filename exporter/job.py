@@ -108,7 +108,7 @@ def open_job(request: ExportRequest, progress: Progress, choose: ChooseScenes = 
     companions = {name: backend(name) for name in profile.companions}
     states = {name: companion.availability() for name, companion in companions.items()}
     with progress.step("load model and scenes"):
-        checkpoint = open_model(request.model, revision=request.revision)
+        checkpoint = open_model(request.model, revision=request.revision, architecture=request.architecture)
         job = Job(
             request=request,
             profile=profile,

@@ -66,6 +66,14 @@ class ExportRequest(BaseModel):
         _Name | None,
         Setting("Branch, tag or commit of the hub repository. Default: its default branch.", parse=read.text),
     ] = None
+    architecture: Annotated[
+        _Name | None,
+        Setting(
+            "Architecture of the checkpoint, where its tensors fit several: vggt or streamvggt. "
+            "Default: told by the checkpoint's names.",
+            parse=read.text,
+        ),
+    ] = None
     scenes: Annotated[
         Path | None,
         Setting(

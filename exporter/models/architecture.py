@@ -114,6 +114,8 @@ class Architecture(ABC):
     - components: title in reports of each group of blocks, by the first part of a block's name.
     - config_type: the frozen dataclass of its sizes.
     - patch: side of a patch in pixels. special_tokens: tokens of a frame that are no patches.
+    - lookalike_of: the architecture that has the same names; this one is then taken only where it is asked for, or
+      where the origin of the weights names it.
     - optional: prefixes of tensors that are left out where the built model has none of that prefix.
     - head_prefixes: by head, the prefix of its tensors; empty where every checkpoint has every head.
     - buffers: by name, values of constants that some checkpoints store and that the model has built in.
@@ -126,6 +128,7 @@ class Architecture(ABC):
     components: ClassVar[Mapping[str, str]] = _NOTHING
     patch: ClassVar[int]
     special_tokens: ClassVar[int] = 0
+    lookalike_of: ClassVar[str] = ""
     optional: ClassVar[tuple[str, ...]] = ()
     head_prefixes: ClassVar[Mapping[str, str]] = _NOTHING
     buffers: ClassVar[Mapping[str, tuple[float, ...]]] = _NOTHING
@@ -151,6 +154,10 @@ class Architecture(ABC):
     def sizes(self, tensors: Mapping[str, Tensor]) -> dict[str, int]:
         """Widths and depths by what they are called, as far as names and shapes give them away."""
         return {}
+
+    def is_named_in(self, origin: str) -> bool:
+        """Whether an id or a path speaks of this architecture."""
+        return self.name in origin.lower().replace("-", "").replace("_", "")
 
     def notes(self, origin: str) -> tuple[str, ...]:
         """What a user should know about weights that do not say their sizes. origin: the id or path they come from."""

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from types import MappingProxyType
 
-from vggt_edge.devices.errors import InputError
+from vggt_edge.devices.errors import InputError, UnknownNameError
 from vggt_edge.exporter import models
 from vggt_edge.exporter.models.architecture import Architecture
 from vggt_edge.exporter.models.shards import a_few
@@ -22,15 +22,27 @@ def architectures() -> Mapping[str, Architecture]:
     )
 
 
-def recognise(names: Collection[str], where: str) -> Architecture:
+def recognise(names: Collection[str], where: str, *, asked: str | None = None, origin: str = "") -> Architecture:
     """The architecture whose keys are all among ``names``.
 
-    ``InputError`` where none fits, with what the nearest lacks, and where several do.
+    asked: its name, where the user or the file says it. origin: the id or path of the weights, which may name one of
+    two that look alike. ``UnknownNameError`` for a name that none has, ``InputError`` where none fits, with what the
+    nearest lacks, and where several do.
     """
     known = architectures()
-    found = [one for one in known.values() if set(one.keys) <= set(names)]
+    if asked is not None and asked not in known:
+        raise UnknownNameError("architecture", asked, known)
+    fitting = [one for one in known.values() if set(one.keys) <= set(names)]
+    found = [one for one in fitting if one.name == asked] if asked else _told_apart(fitting, origin)
     if len(found) == 1:
         return found[0]
+    if asked and fitting:
+        raise InputError(
+            f"the tensors are not those of {asked}",
+            where=where,
+            expected=f"what they fit: {', '.join(one.name for one in fitting)}",
+            remedy="leave out --architecture",
+        )
     if found:
         raise InputError(
             f"the tensors fit {len(found)} architectures: {', '.join(one.name for one in found)}",
@@ -47,3 +59,9 @@ def recognise(names: Collection[str], where: str) -> Architecture:
         expected=f"a checkpoint of one of: {', '.join(known)}; found tensors such as {a_few(names)}",
         remedy="give a checkpoint of a known architecture; docs/how-to/add-a-model.md adds one",
     )
+
+
+def _told_apart(fitting: Sequence[Architecture], origin: str) -> list[Architecture]:
+    """Of architectures with the same names that of which the origin speaks, else that which the others look like."""
+    named = [one for one in fitting if one.lookalike_of and one.is_named_in(origin)]
+    return named or [one for one in fitting if not one.lookalike_of]

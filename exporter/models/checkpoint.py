@@ -23,6 +23,7 @@ from vggt_edge.exporter.models.torch_file import read_torch
 from vggt_edge.exporter.models.unwrapping import FP8, StateDict, canonical, without_buffers
 
 CONFIG_KEY = "vggt_edge.config"
+ARCHITECTURE_KEY = "vggt_edge.architecture"
 RANDOM_KEY = "vggt_edge.random"
 _CHUNK_BYTES = 1 << 20
 _RESIDENT_BYTES = 64 << 20  # how much of a mapped file is held while it is scanned
@@ -97,16 +98,24 @@ class Checkpoint:
         return wanted
 
 
-def read_checkpoint(path: Path, *, source: str | None = None, on_progress: OnProgress | None = None) -> Checkpoint:
+def read_checkpoint(
+    path: Path,
+    *,
+    source: str | None = None,
+    architecture: str | None = None,
+    on_progress: OnProgress | None = None,
+) -> Checkpoint:
     """Read a checkpoint and recognise its architecture by the names of its tensors.
 
-    source: shown instead of the file's name. ``on_progress`` gets bytes digested and in all. ``InputError`` as
-    ``read_weights``, and for tensors that fit no architecture.
+    source: shown instead of the file's name. architecture: its name, where tensors fit several. ``on_progress`` gets
+    bytes digested and in all. ``InputError`` as ``read_weights``, and for tensors that fit no architecture.
     """
     weights = read_weights(path, source=source, on_progress=on_progress)
     found = canonical(StateDict(weights.tensors, weights.notes), str(path))
-    one = recognise(found.tensors, str(path))
-    own = CONFIG_KEY in weights.metadata
+    origin = source or "/".join(path.parts[-2:])
+    asked = architecture or weights.metadata.get(ARCHITECTURE_KEY)
+    one = recognise(found.tensors, str(path), asked=asked, origin=origin)
+    is_told = asked is not None or CONFIG_KEY in weights.metadata
     return Checkpoint(
         weights.source,
         one,
@@ -114,7 +123,7 @@ def read_checkpoint(path: Path, *, source: str | None = None, on_progress: OnPro
         weights.digest,
         without_buffers(found.tensors, one, str(path)),
         weights.random,
-        (*found.notes, *(() if own else one.notes(source or str(path)))),
+        (*found.notes, *(() if is_told else one.notes(origin))),
     )
 
 

@@ -25,10 +25,17 @@ def embedded_models() -> dict[str, Path]:
     return {file.stem.replace("_", "-"): file for file in files}
 
 
-def open_model(name: str, on_progress: OnProgress | None = None, *, revision: str | None = None) -> Checkpoint:
+def open_model(
+    name: str,
+    on_progress: OnProgress | None = None,
+    *,
+    revision: str | None = None,
+    architecture: str | None = None,
+) -> Checkpoint:
     """An embedded model, a file, a folder that holds a checkpoint, or a hub id.
 
-    revision: of a hub id: a branch, tag or commit; the default branch for None. ``on_progress`` gets bytes read and in
+    revision: of a hub id: a branch, tag or commit; the default branch for None. architecture: its name, where the
+    tensors fit several. ``on_progress`` gets bytes read and in
     all. ``UnknownNameError`` lists the embedded models; ``InputError`` for a checkpoint that cannot be had or read.
     """
     embedded = embedded_models()
@@ -43,7 +50,7 @@ def open_model(name: str, on_progress: OnProgress | None = None, *, revision: st
             "model", name, (*embedded, "a .safetensors or .pt file", "a folder", "a hub id such as org/name")
         )
     source = name if is_hub_id or name in embedded else None
-    return read_checkpoint(path, source=source, on_progress=on_progress)
+    return read_checkpoint(path, source=source, architecture=architecture, on_progress=on_progress)
 
 
 def _local(name: str) -> Path | None:

@@ -27,7 +27,6 @@ from vggt_edge.exporter.models.wiring import wiring_of
 _ROPE = {kind: (f"{kind}_cos", f"{kind}_sin", "rope_turn") for kind in ("frame", "global")}
 _ABOUT = "VGGT: cameras, depth and points from a few photographs (arXiv 2503.11651)"
 _KNOWN_ORIGINS = ("facebook/VGGT-1B", "facebook/VGGT-1B-Commercial")
-_AS_VGGT = "all outputs are computed as VGGT computes them"
 _HEAD_MODULES = {"camera": "camera_head", "depth": "depth_head", "points": "point_head"}
 _OUTPUTS = (
     Output(
@@ -212,9 +211,7 @@ class VGGTArchitecture(Architecture):
         """StreamVGGT has the same 1403 names and shapes, but its attention over frames is causal."""
         if origin in _KNOWN_ORIGINS:
             return ()
-        if "stream" in origin.lower():
-            return (f"{origin} looks like StreamVGGT, whose causal attention is not supported: {_AS_VGGT} and wrong",)
-        return (f"the weights are taken for VGGT's: {_AS_VGGT}, and wrong if they are StreamVGGT's, which look alike",)
+        return ("the weights are taken for VGGT's; StreamVGGT's look alike: say --architecture streamvggt for those",)
 
     def read_config(self, text: str) -> VGGTConfig:
         return config_from_json(text)

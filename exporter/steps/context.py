@@ -178,6 +178,7 @@ class Job:
             "vggt_edge": version("vggt-edge"),
             "torch": version("torch"),
             "model": self.checkpoint.digest,
+            "architecture": self.checkpoint.architecture.name,
             "outputs": self.heads,
             "calibration": [scene.digest for scene in self.scenes.calibration],
         }

@@ -19,6 +19,7 @@ def sample_step(job: Job) -> Job:
         "vggt_edge": version("vggt-edge"),
         "torch": version("torch"),
         "model": job.checkpoint.digest,
+        "architecture": job.checkpoint.architecture.name,
         "pool": [(scene.name, scene.digest) for scene in pool],
         "wanted": wanted,
         "seed": job.request.seed,

@@ -37,8 +37,8 @@ def tiny_config() -> VGGTConfig:
 def build_tiny() -> Callable[..., VGGT]:
     """``build_tiny(frames, height, width)``: float64, same weights for every shape, not yet fixed."""
 
-    def build(frames: int, height: int, width: int, outputs: Sequence[str] = OUTPUTS) -> VGGT:
-        model = VGGT(TINY, InputShape(frames, height, width), outputs).double().eval().requires_grad_(False)
+    def build(frames: int, height: int, width: int, outputs: Sequence[str] = OUTPUTS, kind: type[VGGT] = VGGT) -> VGGT:
+        model = kind(TINY, InputShape(frames, height, width), outputs).double().eval().requires_grad_(False)
         for name, parameter in sorted(model.named_parameters()):
             generator = torch.Generator().manual_seed(zlib.crc32(name.encode()))
             # Norm weights and LayerScale around 1, matrices of unit gain, the rest small.

@@ -14,16 +14,20 @@ from torch import Tensor
 from torch.nn import functional
 
 from vggt_edge.exporter.models.config import VGGTConfig
+from vggt_edge.exporter.models.streamvggt import StreamVGGT
 from vggt_edge.exporter.models.vggt import VGGT
 
 SPECIAL = 5
 
 
 class Reference:
-    """One scene (S, 3, H, W) to pose_enc, depth, depth_conf, points, points_conf."""
+    """One scene (S, 3, H, W) to pose_enc, depth, depth_conf, points, points_conf.
 
-    def __init__(self, state: dict[str, Tensor], config: VGGTConfig) -> None:
-        self.state, self.config = state, config
+    causal: a frame sees itself and those before it, as in StreamVGGT.
+    """
+
+    def __init__(self, state: dict[str, Tensor], config: VGGTConfig, *, causal: bool = False) -> None:
+        self.state, self.config, self.causal = state, config, causal
 
     def __call__(self, images: Tensor) -> list[Tensor]:
         self.height, self.width = images.shape[-2:]
@@ -51,16 +55,35 @@ class Reference:
 
     # --- transformer
 
-    def block(self, x: Tensor, name: str, heads: int, eps: float = 1e-5, positions: Tensor | None = None) -> Tensor:
-        """x: (tokens, C); positions: (tokens, 2) rows and columns, which also says that q and k are normalised."""
-        x = x + self.state[f"{name}.ls1.gamma"] * self.attention(
-            self.norm(x, f"{name}.norm1", eps), f"{name}.attn", heads, positions
-        )
-        hidden = self.linear(self.norm(x, f"{name}.norm2", eps), f"{name}.mlp.fc1")
-        hidden = 0.5 * hidden * (1 + torch.erf(hidden / 2**0.5))
-        return x + self.state[f"{name}.ls2.gamma"] * self.linear(hidden, f"{name}.mlp.fc2")
+    def block(
+        self,
+        x: Tensor,
+        name: str,
+        heads: int,
+        eps: float = 1e-5,
+        positions: Tensor | None = None,
+        frames: Tensor | None = None,
+    ) -> Tensor:
+        """x: (tokens, C); positions: (tokens, 2) rows and columns, which also says that q and k are normalised.
 
-    def attention(self, x: Tensor, name: str, heads: int, positions: Tensor | None) -> Tensor:
+        frames: (tokens,), the number of each token's frame, where tokens of several frames meet.
+        """
+        hidden = self.masked(frames) if frames is not None and self.causal else None
+        x = x + self.state[f"{name}.ls1.gamma"] * self.attention(
+            self.norm(x, f"{name}.norm1", eps), f"{name}.attn", heads, positions, hidden
+        )
+        wide = self.linear(self.norm(x, f"{name}.norm2", eps), f"{name}.mlp.fc1")
+        wide = 0.5 * wide * (1 + torch.erf(wide / 2**0.5))
+        return x + self.state[f"{name}.ls2.gamma"] * self.linear(wide, f"{name}.mlp.fc2")
+
+    @staticmethod
+    def masked(frames: Tensor) -> Tensor:
+        """(tokens, tokens): which keys lie in a later frame than the query."""
+        return frames[None, :] > frames[:, None]
+
+    def attention(
+        self, x: Tensor, name: str, heads: int, positions: Tensor | None, hidden: Tensor | None = None
+    ) -> Tensor:
         queries, keys, values = self.linear(x, f"{name}.qkv").chunk(3, dim=-1)
         size = x.shape[-1] // heads
         mixed = []
@@ -70,6 +93,8 @@ class Reference:
                 q = rope_2d(self.norm(q, f"{name}.q_norm"), positions)
                 k = rope_2d(self.norm(k, f"{name}.k_norm"), positions)
             scores = torch.exp(q @ k.T / size**0.5)
+            if hidden is not None:
+                scores = scores.masked_fill(hidden, 0)
             mixed.append((scores / scores.sum(-1, keepdim=True)) @ v)
         return self.linear(torch.cat(mixed, dim=-1), f"{name}.proj")
 
@@ -112,10 +137,13 @@ class Reference:
         places = [(row + 1, column + 1) for row in range(self.rows) for column in range(self.columns)]
         positions = torch.tensor([(0, 0)] * SPECIAL + places)
         everywhere = torch.cat([positions] * len(frames))
+        numbers = torch.arange(len(frames)).repeat_interleave(len(positions))
         entries, heads = [], self.config.heads
         for index in range(self.config.depth):
             frames = [self.block(x, f"aggregator.frame_blocks.{index}", heads, positions=positions) for x in frames]
-            together = self.block(torch.cat(frames), f"aggregator.global_blocks.{index}", heads, positions=everywhere)
+            together = self.block(
+                torch.cat(frames), f"aggregator.global_blocks.{index}", heads, positions=everywhere, frames=numbers
+            )
             after = list(together.chunk(len(frames)))
             entries.append(torch.stack([torch.cat(pair, dim=-1) for pair in zip(frames, after, strict=True)]))
             frames = after
@@ -132,7 +160,9 @@ class Reference:
             shift, scale, gate = self.linear(embedded, "camera_head.poseLN_modulation.1").chunk(3, dim=-1)
             x = tokens + gate * (self.norm(tokens, "", eps=1e-6) * (1 + scale) + shift)
             for index in range(self.config.camera_trunk_depth):
-                x = self.block(x, f"camera_head.trunk.{index}", self.config.camera_heads)
+                x = self.block(
+                    x, f"camera_head.trunk.{index}", self.config.camera_heads, frames=torch.arange(len(tokens))
+                )
             hidden = self.linear(self.norm(x, "camera_head.trunk_norm"), "camera_head.pose_branch.fc1")
             step = self.linear(functional.gelu(hidden), "camera_head.pose_branch.fc2")
             pose = step if pose is None else pose + step
@@ -211,6 +241,7 @@ def _float64() -> object:
     torch.set_default_dtype(torch.float32)
 
 
+@pytest.mark.parametrize("kind", [VGGT, StreamVGGT])
 @pytest.mark.parametrize(
     ("frames", "height", "width"),
     [
@@ -226,10 +257,11 @@ def test_every_output_equals_the_naive_reference(
     frames: int,
     height: int,
     width: int,
+    kind: type[VGGT],
 ) -> None:
-    model = build_tiny(frames, height, width)
+    model = build_tiny(frames, height, width, kind=kind)
     images = random_images(1, frames, 3, height, width)
-    expected = Reference(dict(model.state_dict()), tiny_config)(images[0])
+    expected = Reference(dict(model.state_dict()), tiny_config, causal=kind is StreamVGGT)(images[0])
     for name, ours, reference in zip(model.output_names, model(images), expected, strict=True):
         assert ours.shape == (1, *reference.shape), name
         assert reference.std() > 0.01, f"{name} is flat: the comparison would show nothing"

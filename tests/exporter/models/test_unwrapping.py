@@ -5,7 +5,6 @@ from __future__ import annotations
 from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -164,20 +163,3 @@ def test_a_shard_that_is_a_pointer_is_called_one(tmp_path: Path) -> None:
     (tmp_path / "m.safetensors.index.json").write_text('{"weight_map": {' + shards + "}}")
     with pytest.raises(InputError, match=r"m-00002-of-00002.safetensors is a Git LFS pointer"):
         read_checkpoint(tmp_path / "m.safetensors.index.json")
-
-
-@pytest.mark.parametrize(
-    ("source", "said"),
-    [
-        ("facebook/VGGT-1B", ""),
-        ("someone/vggt-tuned", "taken for VGGT's"),
-        ("lch01/StreamVGGT", "looks like StreamVGGT"),
-    ],
-)
-def test_weights_of_unknown_origin_get_a_note(tmp_path: Path, state: State, source: str, said: str) -> None:
-    """StreamVGGT has the same names and shapes, and other outputs."""
-    path = tmp_path / "model.safetensors"
-    save_file(state, path)
-    notes: Any = read_checkpoint(path, source=source).notes
-    assert len(notes) == bool(said)
-    assert said in "".join(notes)
