@@ -44,8 +44,8 @@ class Tolerances:
 
     AUC in points of 100, ratios as fractions. The first three need ground truth. The next five take the FP32 outputs as
     the reference, so that every output is gated on any scene; they have defaults, because a limit that a profile leaves
-    out must not switch its gate off. The last compares the backend's artifact with the torch simulation of the same
-    plan.
+    out must not switch its gate off. The last two compare the backend's artifact with the torch simulation of the same
+    plan. The kits on a device judge by them; the angle is in degrees, between the relative cameras of two frames.
     """
 
     auc30_drop_points_max: float | None = None
@@ -57,6 +57,7 @@ class Tolerances:
     points_rel_vs_fp32_max: float | None = 0.05
     confidence_rel_vs_fp32_max: float | None = 0.05
     backend_sqnr_db_min: float | None = None
+    backend_pose_degrees_max: float | None = 3.0
 
 
 @dataclass(frozen=True)
@@ -330,15 +331,17 @@ def _release(table: Table) -> ToolchainRelease:
 
 
 def _tolerances(table: Table) -> Tolerances:
-    # Points and decibels go up to 100 (an SQNR of 100 dB is bit-exact for FP16 work); ratios up to 1.
     names = tuple(field.name for field in fields(Tolerances))
-    limits = {
-        name: table.number(name, at_least=0, at_most=100 if "auc30" in name or "_db_" in name else 1)
-        for name in names
-        if table.has(name)
-    }
+    limits = {name: table.number(name, at_least=0, at_most=_highest(name)) for name in names if table.has(name)}
     table.done(names)
     return Tolerances(**limits)
+
+
+def _highest(tolerance: str) -> float:
+    """Points and decibels go up to 100 (an SQNR of 100 dB is bit-exact for FP16 work), angles to 180, ratios to 1."""
+    if "auc30" in tolerance or "_db_" in tolerance:
+        return 100
+    return 180 if "_degrees_" in tolerance else 1
 
 
 def frozen_map(items: Mapping[str, Any]) -> Mapping[str, Any]:

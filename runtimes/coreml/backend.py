@@ -147,6 +147,7 @@ def _kit(
         minimum_ios=ios,
         blocks=tuple(kit_files.KitBlock(one.block, one.scheme) for one in plan.assignments),
         backend_sqnr_db_min=profile.tolerances.backend_sqnr_db_min,
+        pose_degrees_max=profile.tolerances.backend_pose_degrees_max,
     )
 
 

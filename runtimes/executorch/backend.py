@@ -285,6 +285,7 @@ def _kit_checks(
         outputs=kit_outputs({one.name: one.shape for one in outputs}, declared),
         blocks=tuple(kit_files.KitBlock(one.block, one.scheme) for one in plan.assignments),
         backend_sqnr_db_min=profile.tolerances.backend_sqnr_db_min,
+        pose_degrees_max=profile.tolerances.backend_pose_degrees_max,
     )
     kit_files.write_kit(folder, description)
     return (kit_files.compile_check(),)

@@ -138,10 +138,38 @@ def test_noise_above_the_tolerance_fails(
 def test_without_a_tolerance_only_nan_fails(
     kit_folder: Callable[..., Path], kit_outputs: Callable[..., Path], kit_vectors: ModuleType
 ) -> None:
-    """Not judged is not failed."""
+    """Not judged is not failed, nor passed."""
     folder = kit_folder(backend_sqnr_db_min=None)
     done = run(folder, "--outputs", kit_outputs(depth=kit_vectors.golden_arrays()[1]["depth"] + np.float32(5)))
     assert done.returncode == 0
+    report = report_of(folder)
+    assert {report["status"], *(entry["status"] for entry in report["outputs"])} == {"not_judged"}
+    assert "not judged: kit.json has no limit" in done.stderr
+
+
+@pytest.mark.parametrize(("share", "status"), [(None, "passed"), (1.1, "passed"), (0.9, "failed")])
+def test_cameras_are_judged_by_angles(
+    kit_folder: Callable[..., Path],
+    kit_outputs: Callable[..., Path],
+    kit_vectors: ModuleType,
+    share: float | None,
+    status: str,
+) -> None:
+    """A camera that is turned by five degrees passes by its SQNR. share: the limit, as a share of the widest angle."""
+    pose = kit_vectors.golden_arrays()[1]["pose_enc"]
+    half = np.radians(5) / 2
+    x, y, z, w = pose[0, 1, 3:7]
+    sine, cosine = np.sin(half), np.cos(half)
+    pose[0, 1, 3:7] = (cosine * x + sine * w, cosine * y - sine * z, cosine * z + sine * y, cosine * w - sine * x)
+    errors = module().camera_errors(pose, kit_vectors.golden_arrays()[1]["pose_enc"])
+    limit = None if share is None else share * max(errors.values())
+    folder = kit_folder(backend_sqnr_db_min=10.0, pose_degrees_max=limit)
+    done = run(folder, "--outputs", kit_outputs(pose_enc=pose))
+    report = report_of(folder)
+    assert report["status"] == report["outputs"][0]["status"] == status
+    assert done.returncode == (4 if status == "failed" else 0)
+    assert report["outputs"][0]["pose_degrees_max"] == limit
+    assert errors["rotation_deg_max"] == pytest.approx(5, abs=0.01)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
@@ -157,7 +185,7 @@ def test_nan_and_infinity_never_pass(
     assert done.returncode == 4
     assert "NaN or infinity" in done.stdout
     entries = report_of(folder)["accuracy"]
-    assert [entry["status"] for entry in entries] == ["failed", "failed", "passed"]
+    assert [entry["status"] for entry in entries] == ["failed", "failed", "not_judged"]
     assert entries[0]["against_simulation"]["camera"] is None
 
 
@@ -310,6 +338,11 @@ def test_foreign_kit_files(kit_folder: Callable[..., Path], kit_outputs: Callabl
         (("tolerances", "backend_sqnr_db_min"), "many"),
         (("tolerances", "backend_sqnr_db_min"), float("nan")),
         (("tolerances", "backend_sqnr_db_min"), 10**400),
+        (("tolerances", "backend_sqnr_db_min"), 0),
+        (("tolerances", "backend_sqnr_db_min"), -300),
+        (("tolerances", "backend_sqnr_db_min"), 201),
+        (("tolerances", "backend_sqnr_db_min"), True),
+        (("tolerances", "pose_degrees_max"), 181),
         (("golden",), None),
         (("golden", "file"), "../golden.safetensors"),
         (("golden", "file"), "missing.safetensors"),
