@@ -1,5 +1,6 @@
 package io.vggtedge
 
+import java.io.File
 import java.nio.ByteBuffer
 import java.util.Random
 import kotlin.system.exitProcess
@@ -52,6 +53,7 @@ private fun targets(): Map<String, (Random) -> Unit> {
             val file = SafetensorsFile(ByteBuffer.wrap(mutated(golden, random, HEADER)))
             GoldenTensors.of(file, Kit.parse(Vectors.kit)).images()
         },
+        "picture files" to pictureFiles(),
         "FrameSize.fitting" to { random -> FrameSize.fitting(FrameSize(whole(random), whole(random)), whole(random)) },
         "pictures" to ::pictures,
         "planes" to ::planes,
@@ -61,6 +63,19 @@ private fun targets(): Map<String, (Random) -> Unit> {
 }
 
 private const val HEADER = 700
+
+/** Their headers; decoding is the system's. */
+private fun pictureFiles(): (Random) -> Unit {
+    val files = File(System.getProperty("picture.cases")).listFiles { file -> file.extension != "json" }.orEmpty()
+    val seeds = files.sorted().map { it.readBytes() }
+    return { random ->
+        try {
+            PictureHeader.orientation(ByteBuffer.wrap(mutated(seeds[random.nextInt(seeds.size)], random)))
+        } catch (problem: PictureProblem) {
+            throw wrongInput(problem.message.orEmpty(), problem.remedy)
+        }
+    }
+}
 
 private fun readAll(file: SafetensorsFile) = file.names.forEach { file.tensor(it) }
 

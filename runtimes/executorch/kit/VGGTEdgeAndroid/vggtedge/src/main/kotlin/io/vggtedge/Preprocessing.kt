@@ -12,6 +12,9 @@ import android.media.Image
 import android.os.Build
 import java.io.File
 import java.io.IOException
+import java.io.RandomAccessFile
+import java.nio.ByteBuffer
+import java.nio.channels.FileChannel
 
 /**
  * The pixels of a bitmap, copied: in sRGB, and on white where they are not opaque. Import `io.vggtedge.of` for it.
@@ -62,18 +65,36 @@ internal class BitmapRows(private val bitmap: Bitmap) : PictureRows {
     }
 }
 
-/** A picture out of a file, and how it has to be turned. */
+/**
+ * A picture out of a file, and how it has to be turned.
+ *
+ * The system decodes it. Files of JPEG, PNG, WebP and BMP are looked at before; of other formats, as HEIC, the system
+ * is asked for the orientation.
+ */
 internal fun decoded(file: File): Pair<Bitmap, Orientation> {
     try {
+        val known = PictureHeader.orientation(mapped(file))
         val bitmap = BitmapFactory.decodeFile(file.path) ?: throw IOException("Android cannot decode it")
-        val orientation = ExifInterface(file.path).getAttributeInt(ExifInterface.TAG_ORIENTATION, 1)
-        return bitmap to Orientation.ofExif(orientation)
+        return bitmap to (known ?: orientationBySystem(file))
+    } catch (problem: PictureProblem) {
+        throw wrongInput("the picture ${file.name} cannot be used: ${problem.message}", problem.remedy, problem)
     } catch (error: IOException) {
         throw wrongInput("${file.name} is no picture: ${error.message}", "pass a JPEG, PNG, WebP or HEIC file", error)
     } catch (error: OutOfMemoryError) {
         throw wrongInput("${file.name} is too large for the memory", "free memory, or pass a smaller picture", error)
     }
 }
+
+private fun mapped(file: File): ByteBuffer =
+    RandomAccessFile(file, "r").use { opened ->
+        if (opened.length() > MOST_FILE_BYTES) throw IOException("it holds more than $MOST_FILE_BYTES bytes")
+        opened.channel.map(FileChannel.MapMode.READ_ONLY, 0, opened.length())
+    }
+
+private const val MOST_FILE_BYTES = 512L shl 20
+
+private fun orientationBySystem(file: File): Orientation =
+    Orientation.ofExif(ExifInterface(file.path).getAttributeInt(ExifInterface.TAG_ORIENTATION, 1))
 
 /** The rows of the part [crop] of a frame; of the image's own where it is null. */
 internal fun imageRows(image: Image, crop: Rect?, encoding: YCbCrEncoding?): PictureRows =

@@ -71,7 +71,7 @@ internal class ResamplingKernel(private val sourceLength: Int, start: Float, end
         private const val SUPPORT = 2.0
 
         /** The level of a sum of weighted levels that began with [HALF]. */
-        fun rounded(sum: Int): Int = (sum shr PRECISION).coerceIn(0, 255)
+        fun rounded(sum: Int): Int = max(0, min(255, sum shr PRECISION))
 
         private fun bicubic(position: Double): Double {
             val x = abs(position)

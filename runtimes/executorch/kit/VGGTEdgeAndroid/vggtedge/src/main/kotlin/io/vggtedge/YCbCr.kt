@@ -2,6 +2,8 @@ package io.vggtedge
 
 import java.nio.ByteBuffer
 import kotlin.math.floor
+import kotlin.math.max
+import kotlin.math.min
 
 /**
  * How a camera or a video decoder encoded colour as brightness (Y) and two colour differences (Cb, Cr), in 8 bits.
@@ -93,8 +95,8 @@ internal class YCbCrDecoder(encoding: YCbCrEncoding) {
 
         private fun fixedPoint(value: Double): Int = floor(value * (1 shl PRECISION) + 0.5).toInt()
 
-        /** The level of a brightness with the part of one colour. */
-        fun level(value: Int): Int = (value shr PRECISION).coerceIn(0, 255)
+        /** The level of a brightness with the part of one colour. Without branches, which noise would mispredict. */
+        fun level(value: Int): Int = max(0, min(255, value shr PRECISION))
     }
 }
 
@@ -127,26 +129,53 @@ internal class PlaneRows(
     }
 
     override fun read(row: Int, from: Int, end: Int, into: IntArray) {
-        val (first, last) = listOf(left + from, left + end)
-        val (luma, cb, cr) = samples
-        planes[0].copy(top + row, first, last, luma)
+        val first = left + from
+        val last = left + end
+        planes[0].copy(top + row, first, last, samples[0])
         for (chroma in 1..2) planes[chroma].copy((top + row) / 2, first / 2, half(last), samples[chroma])
-        val (lumaStep, cbStep, crStep) = planes.map { it.pixelStride }
-        var to = 0
-        for (pair in first / 2 until half(last)) {
-            val blueness = cb[(pair - first / 2) * cbStep].toInt() and 0xff
-            val redness = cr[(pair - first / 2) * crStep].toInt() and 0xff
+        // Two pixels share a colour; at either end the other one may lie outside.
+        val start = min(end - from, first % 2)
+        val pairs = (end - from - start) / 2
+        if (start > 0) single(0, 0, into)
+        pairs(start, pairs, into)
+        if (start + 2 * pairs < end - from) single(start + 2 * pairs, start + pairs, into)
+    }
+
+    private fun pairs(start: Int, pairs: Int, into: IntArray) {
+        val luma = samples[0]
+        val cb = samples[1]
+        val cr = samples[2]
+        val lumaStep = planes[0].pixelStride
+        val cbStep = planes[1].pixelStride
+        val crStep = planes[2].pixelStride
+        for (pair in 0 until pairs) {
+            val blueness = cb[(start + pair) * cbStep].toInt() and 0xff
+            val redness = cr[(start + pair) * crStep].toInt() and 0xff
             val red = decoder.redPart(redness)
             val green = decoder.greenPart(blueness, redness)
             val blue = decoder.bluePart(blueness)
-            for (column in maxOf(first, 2 * pair) until minOf(last, 2 * pair + 2)) {
-                val base = decoder.brightness(luma[(column - first) * lumaStep].toInt() and 0xff)
-                into[to] = YCbCrDecoder.level(base + red)
-                into[to + 1] = YCbCrDecoder.level(base + green)
-                into[to + 2] = YCbCrDecoder.level(base + blue)
-                to += 3
-            }
+            val column = start + 2 * pair
+            val one = decoder.brightness(luma[column * lumaStep].toInt() and 0xff)
+            val other = decoder.brightness(luma[(column + 1) * lumaStep].toInt() and 0xff)
+            val to = RgbImage.CHANNELS * column
+            into[to] = YCbCrDecoder.level(one + red)
+            into[to + 1] = YCbCrDecoder.level(one + green)
+            into[to + 2] = YCbCrDecoder.level(one + blue)
+            into[to + 3] = YCbCrDecoder.level(other + red)
+            into[to + 4] = YCbCrDecoder.level(other + green)
+            into[to + 5] = YCbCrDecoder.level(other + blue)
         }
+    }
+
+    /** The one pixel of a pair that is inside. */
+    private fun single(column: Int, pair: Int, into: IntArray) {
+        val blueness = samples[1][pair * planes[1].pixelStride].toInt() and 0xff
+        val redness = samples[2][pair * planes[2].pixelStride].toInt() and 0xff
+        val base = decoder.brightness(samples[0][column * planes[0].pixelStride].toInt() and 0xff)
+        val to = RgbImage.CHANNELS * column
+        into[to] = YCbCrDecoder.level(base + decoder.redPart(redness))
+        into[to + 1] = YCbCrDecoder.level(base + decoder.greenPart(blueness, redness))
+        into[to + 2] = YCbCrDecoder.level(base + decoder.bluePart(blueness))
     }
 
     private fun half(length: Int): Int = (length + 1) / 2

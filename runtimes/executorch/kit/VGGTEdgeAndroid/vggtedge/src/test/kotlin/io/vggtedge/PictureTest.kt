@@ -131,6 +131,25 @@ class PictureTest {
         assertArrayEquals(byteArrayOf(7, 7, 7, 9, 9, 9), picture.pixels)
     }
 
+    /** Two pixels share a colour, wherever a part begins and ends. */
+    @Test
+    fun partsOfPlanesAreThoseOfTheWhole() {
+        val size = FrameSize(9, 7)
+        val luma = BytePlane(ByteBuffer.wrap(ByteArray(63) { (it * 37).toByte() }), 9, 1)
+        fun chroma(start: Int) = BytePlane(ByteBuffer.wrap(ByteArray(40) { (it * 53 + start).toByte() }), 10, 2)
+        val planes = listOf(luma, chroma(0), chroma(90))
+        val whole = PlaneRows(size, planes, YCbCrEncoding.CAMERA).picture()
+        for (left in 0..3) for (top in 0..2) for (width in 1..9 - left) {
+            val part = FrameSize(width, 7 - top)
+            val expected = (0 until part.height).flatMap { row ->
+                val start = 3 * ((top + row) * size.width + left)
+                whole.pixels.slice(start until start + 3 * width)
+            }
+            val seen = PlaneRows(part, planes, YCbCrEncoding.CAMERA, left, top).picture()
+            assertEquals("$left, $top, $width", expected, seen.pixels.toList())
+        }
+    }
+
     @Test
     fun planesThatAreTooSmallAreRefused() {
         val plane = BytePlane(ByteBuffer.allocate(6), 3, 1)
