@@ -6,8 +6,7 @@ import java.nio.ByteOrder
 /**
  * What EXIF says of a picture.
  *
- * @property orientation How it has to be turned.
- * @property isAdobeRgb Whether its colours are those of Adobe RGB.
+ * [orientation]: how it has to be turned. [isAdobeRgb]: whether its colours are those of Adobe RGB.
  */
 internal class ExifData(val orientation: Orientation, val isAdobeRgb: Boolean) {
     companion object {
