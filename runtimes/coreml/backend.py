@@ -40,6 +40,7 @@ from vggt_edge.runtimes.coreml.audit import audit_program
 from vggt_edge.runtimes.coreml.mil import MilProgram
 from vggt_edge.runtimes.coreml.program import load_program
 from vggt_edge.runtimes.coreml.save import save_package
+from vggt_edge.runtimes.coreml.sdk import REMEDY
 from vggt_edge.runtimes.coreml.translate import ImageInput, to_mil
 
 if TYPE_CHECKING:  # torch is loaded when a package is run, not when the backends are listed
@@ -49,7 +50,6 @@ if TYPE_CHECKING:  # torch is loaded when a package is run, not when the backend
 FOLDER, PACKAGE = "coreml", "vggt.mlpackage"
 IMAGES = "images"
 _COMPUTE_UNITS = {"neural_engine": "cpuAndNeuralEngine", "gpu": "cpuAndGPU", "cpu": "cpuOnly", None: "all"}
-REMEDY = "pip install 'vggt-edge[apple]'"
 IMAGES_DESCRIPTION = "frames, RGB in [0, 1], (1, frames, 3, height, width); the first one is the reference"
 
 

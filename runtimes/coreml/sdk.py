@@ -11,6 +11,8 @@ from typing import Any
 from vggt_edge.devices.errors import ToolchainError
 from vggt_edge.runtimes.common import packages as _packages
 
+REMEDY = "pip install 'vggt-edge[apple]' (on Linux: x86-64 only)"
+
 
 @contextmanager
 def quiet() -> Iterator[None]:
@@ -25,6 +27,4 @@ def load_coremltools(module: str = "coremltools") -> Any:
         with quiet():
             return importlib.import_module(module)
     except ImportError as error:
-        raise ToolchainError(
-            f"{module} cannot be imported: {error}", remedy="pip install 'vggt-edge[apple]'"
-        ) from error
+        raise ToolchainError(f"{module} cannot be imported: {error}", remedy=REMEDY) from error

@@ -18,7 +18,7 @@ from vggt_edge.runtimes.common.files import aside
 from vggt_edge.runtimes.common.packages import quiet as quiet
 
 NAME = "ExecuTorch"
-REMEDY = "pip install 'vggt-edge[android]'"
+REMEDY = "pip install 'vggt-edge[android]' (on Linux: x86-64 only)"
 # What kernels and loader need; the default of 128 for a segment is one of its own for every tensor.
 ALIGNMENT = 16
 

@@ -16,8 +16,10 @@ Run = Callable[..., Any]
 SMALL = ("--frames", "2", "--resolution", "42", "--calibration-scenes", "1", "--validation-scenes", "1")
 
 
+pytestmark = pytest.mark.skipif(not installed(), reason="the extra android is not installed")
+
+
 @pytest.mark.slow
-@pytest.mark.skipif(not installed(), reason="the extra android is not installed")
 def test_a_mix_for_the_gpu_is_lowered_whole_and_not_run(vggt_edge: Run, tmp_path: Path) -> None:
     """Every block holds what the plan gives it, nothing is left to the CPU, and the report says what has not run."""
     out = tmp_path / "out"

@@ -13,6 +13,7 @@ from safetensors.numpy import load_file
 
 from vggt_edge.devices.profile import PROFILE_FOLDER
 from vggt_edge.exporter.bundle import read_manifest
+from vggt_edge.runtimes.common.packages import installed
 from vggt_edge.runtimes.coreai import BACKEND as COREAI
 from vggt_edge.runtimes.coreml.program import load_program
 from vggt_edge.runtimes.tensorrt import rtx
@@ -20,6 +21,8 @@ from vggt_edge.runtimes.tensorrt import rtx
 Run = Callable[..., Any]
 SMALL = ("--frames", "2", "--resolution", "42", "--calibration-scenes", "2", "--validation-scenes", "2")
 PACKAGE = "coreml/vggt.mlpackage"
+
+pytestmark = pytest.mark.skipif(not installed("coremltools"), reason="the extra apple is not installed")
 
 
 @pytest.fixture
