@@ -87,7 +87,7 @@ def test_the_number_of_threads_changes_the_last_bits_at_most(write_mini: Callabl
 
 
 def test_a_weight_is_dequantized_when_it_is_needed(builder: Any, tmp_path: Path, save: Any) -> None:
-    """By default ONNX Runtime restores all weights before the first product: at full size, 4 GB more."""
+    """By default ONNX Runtime restores all weights of this graph before the first product."""
     x = "x"
     for layer in range(4):
         x = builder.op(f"b/{layer}", "Tanh", builder.linear(f"b/{layer}", x, 64, 64, "w8a16"))
