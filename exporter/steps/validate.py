@@ -26,6 +26,7 @@ from vggt_edge.exporter.validation import SIMULATION, ValidationReport, validate
 from vggt_edge.exporter.validation.roundings import rounds_activations
 from vggt_edge.exporter.validation.simulate import run_stagewise, simulated
 from vggt_edge.runtimes.base import Arrays, Backend, Executor, Session
+from vggt_edge.runtimes.common.memory import give_back_memory
 from vggt_edge.runtimes.onnxruntime import OnnxRuntime, open_onnx, oracle
 
 VALIDATION, GOLDEN = "validation.json", "golden.safetensors"
@@ -103,10 +104,12 @@ def judge(
         with job.timed("validate: simulation", job.stage_count) as on_stage:
             around = simulated(model, plan, stats)
             ran[SIMULATION] = run_stagewise(model, scenes, state / SIMULATION, on_stage, around)
+    give_back_memory()
     with job.timed("validate: ONNX Runtime", len(scenes)) as on_stage:
         ran[ORT] = list(run_session(open_onnx(places.onnx), scenes, on_stage))
     missing = {**not_run(job), **places.absent}
     for backend, executor in executors(job, places.folders):
+        give_back_memory()
         with job.timed(f"validate: {executor.subject}", len(scenes)) as on_stage:
             try:
                 session = executor.open(places.folders[backend])

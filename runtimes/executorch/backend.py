@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
-import gc
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -34,6 +31,7 @@ from vggt_edge.runtimes.base import (
     Runtime,
 )
 from vggt_edge.runtimes.common.kit import kit_outputs
+from vggt_edge.runtimes.common.memory import give_back_memory
 from vggt_edge.runtimes.executorch import kit_files
 from vggt_edge.runtimes.executorch.arm.build import PROCESSORS, ArmBuild
 from vggt_edge.runtimes.executorch.arm.session import ArmSession
@@ -102,7 +100,7 @@ class ExecuTorch(Backend):
         folder = out_dir / FOLDER
         folder.mkdir(parents=True, exist_ok=True)
         made = _make(graph, plan, folder, external=options.external_weights)
-        _give_back_memory()
+        give_back_memory()
         run, memory = _run_check(folder)
         memory = {"planned_bytes": made.planned_bytes, **memory}
         kit = _kit_checks(folder, made.borders, graph.outputs, plan, profile, memory)
@@ -135,14 +133,6 @@ class ExecuTorch(Backend):
 
     def write_golden(self, bundle: Path, inputs: Arrays, simulation: Arrays, fp32: Arrays) -> None:
         kit_files.write_golden(bundle / FOLDER, inputs, simulation, fp32)
-
-
-def _give_back_memory() -> None:
-    """Programs refer to themselves, and glibc keeps what they free: the run that follows needs that memory."""
-    gc.collect()
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
-    if trim is not None:
-        trim(0)
 
 
 @dataclass(frozen=True)
