@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import json
 import re
 import subprocess
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,6 +26,8 @@ from vggt_edge.runtimes.common.files import aside
 if TYPE_CHECKING:
     from vggt_edge.calibration.metrics.output import Output
 
+# What the kits in Python have in common; a copy lies beside each script that imports it.
+COMMON = Path(__file__).parent / "kit_python" / "kit_common.py"
 KIT_FILE, GOLDEN_FILE = "kit.json", "golden.safetensors"
 BUILD_TIMEOUT_S = 1800.0
 _PLAIN_NAME = re.compile(r"[^/\\\x00-\x1f\x7f]+")
@@ -64,6 +69,20 @@ def _sources(folder: Path, not_copied: frozenset[str]) -> Iterator[Path]:
             yield from _sources(entry, not_copied)
         else:
             yield entry
+
+
+def kit_script(path: Path) -> ModuleType:
+    """A script of a kit as a module, as it lies in this package: without the copy of ``COMMON`` beside it."""
+    if path != COMMON:
+        kit_script(COMMON)
+    name = path.stem if path == COMMON else f"vggt_edge_{path.stem}"
+    if name not in sys.modules:
+        spec = importlib.util.spec_from_file_location(name, path)
+        assert spec is not None
+        assert spec.loader is not None
+        sys.modules[name] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(sys.modules[name])
+    return sys.modules[name]
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:

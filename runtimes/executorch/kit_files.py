@@ -17,6 +17,7 @@ from vggt_edge.devices.errors import InputError
 from vggt_edge.runtimes.base import Arrays, Check
 from vggt_edge.runtimes.common.kit import (
     BUILD_TIMEOUT_S,
+    COMMON,
     check_input,
     check_outputs,
     check_plain_name,
@@ -95,7 +96,8 @@ def write_kit(folder: Path, description: KitDescription) -> tuple[str, ...]:
         name = source.relative_to(KIT).as_posix()
         write_bytes(folder / name, source.read_bytes(), mode=_RUNNABLE if name in SCRIPTS else None)
         names.append(name)
-    return tuple(sorted(names))
+    write_bytes(folder / COMMON.name, COMMON.read_bytes())
+    return tuple(sorted((*names, COMMON.name)))
 
 
 def kit_sources() -> tuple[Path, ...]:

@@ -31,7 +31,7 @@ from vggt_edge.runtimes.base import (
 )
 from vggt_edge.runtimes.common.audit import audit_onnx, linears, load_onnx
 from vggt_edge.runtimes.common.files import aside
-from vggt_edge.runtimes.common.kit import sha256, write_json
+from vggt_edge.runtimes.common.kit import COMMON, sha256, write_json
 from vggt_edge.runtimes.common.opset import OPSET
 from vggt_edge.runtimes.common.typed import fp32_names
 from vggt_edge.runtimes.tensorrt import engine, rtx
@@ -92,7 +92,7 @@ class TensorRT(Backend):
                 remedy="compare the named nodes with docs/runtimes/tensorrt.md",
             )
         checks = (_prepared_check(prepared), compiled, engine.build_check(folder))
-        files = (KIT_FILE, "README.md", engine.SCRIPT, MODEL_FILE, f"{MODEL_FILE}.data")
+        files = (KIT_FILE, "README.md", engine.SCRIPT, COMMON.name, MODEL_FILE, f"{MODEL_FILE}.data")
         return Lowered(self.name, tuple(f"{FOLDER}/{name}" for name in sorted(files)), realised, checks)
 
     def executors(self) -> tuple[Executor, ...]:
@@ -138,12 +138,11 @@ def _prepared_check(prepared: Prepared) -> Check:
 
 def write_kit(folder: Path, prepared: Prepared, plan: PrecisionPlan, profile: DeviceProfile) -> None:
     """Put the device script, its README and its description of the model beside the prepared graph."""
-    for name in (engine.SCRIPT, "README.md"):
-        shutil.copyfile(engine.KIT / name, folder / name)
+    for source in (engine.KIT / engine.SCRIPT, engine.KIT / "README.md", COMMON):
+        shutil.copyfile(source, folder / source.name)
     islands = frozenset(prepared.islands)
     model = load_onnx(prepared.path)
     blocks = [_block_entry(model, plan, assignment.block, islands) for assignment in plan.assignments]
-    tolerance = profile.tolerances.backend_sqnr_db_min
     names = (MODEL_FILE, f"{MODEL_FILE}.data")
     write_json(
         folder / KIT_FILE,
@@ -156,9 +155,17 @@ def write_kit(folder: Path, prepared: Prepared, plan: PrecisionPlan, profile: De
             "requires": dict(profile.toolchain.requires),
             "blocks": blocks,
             "weight_bytes": {"packed": prepared.weights.packed, "fp16": prepared.weights.fp16},
-            "tolerances": {} if tolerance is None else {"sqnr_db_min": tolerance},
+            "outputs": [{"name": str(one.name), "shape": _shape_of(one)} for one in model.graph.outputs],
+            "tolerances": {
+                "sqnr_db_min": profile.tolerances.backend_sqnr_db_min,
+                "pose_degrees_max": profile.tolerances.backend_pose_degrees_max,
+            },
         },
     )
+
+
+def _shape_of(value: Any) -> list[int]:
+    return [int(side) for side in value.shape.numpy()]
 
 
 def _block_entry(model: Any, plan: PrecisionPlan, block: str, islands: frozenset[str]) -> dict[str, Any]:

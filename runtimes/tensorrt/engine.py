@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import subprocess
 import sys
 from collections.abc import Mapping
-from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -17,6 +15,7 @@ import numpy.typing as npt
 
 from vggt_edge.devices.errors import InputError, LoweringError, ResourceError, ToolchainError, VggtEdgeError
 from vggt_edge.runtimes.base import Arrays, Availability, Check, Session
+from vggt_edge.runtimes.common.kit import kit_script
 
 NAME = "TensorRT engine"
 KIT = Path(__file__).parent / "kit"
@@ -26,15 +25,9 @@ _ERRORS: dict[int, type[VggtEdgeError]] = {2: InputError, 3: ToolchainError, 6: 
 _FAILED = {4: "an output is too far from the simulation", 6: "the build failed or a block lost its precision"}
 
 
-@cache
 def kit_module() -> ModuleType:
     """The device script as a module: the same code runs here and there."""
-    spec = importlib.util.spec_from_file_location("vggt_edge_tensorrt_kit", KIT / SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return kit_script(KIT / SCRIPT)
 
 
 def availability() -> Availability:
@@ -79,7 +72,7 @@ def build_check(folder: Path, *, build_only: bool = True, timeout_s: float = BUI
 
 
 class EngineSession(Session):
-    """An engine built from a bundle's TensorRT folder, or taken from there, and run on this machine's GPU."""
+    """An engine built from a bundle's TensorRT folder and run on this machine's GPU; the bundle is left as it is."""
 
     def __init__(self, folder: Path) -> None:
         self._kit, self._folder = kit_module(), folder
@@ -97,9 +90,7 @@ class EngineSession(Session):
         kit = self._kit
         trt, description, cuda = kit.import_tensorrt(), kit.load_kit(folder), kit.Cuda()
         logger = trt.Logger(trt.Logger.WARNING)
-        arguments = kit.parse_arguments(["--folder", str(folder)])
-        serialized, _seconds = kit.prepare_engine(trt, logger, description, arguments, cuda)
-        return kit.Runner(trt, cuda, logger, serialized)
+        return kit.Runner(trt, cuda, logger, kit.build_engine(trt, logger, folder / description["model"]))
 
     def _run(self, inputs: Arrays) -> dict[str, npt.NDArray[np.float32]]:
         return dict(self._call(self._runner.run, dict(inputs)))

@@ -249,7 +249,7 @@ def test_the_comparison_of_the_kit_judges_the_runtime_here(bundle: Path, tmp_pat
     command = [sys.executable, str(kit / "compare.py"), "--outputs", str(kit / "pulled")]
     finished = subprocess.run(command, capture_output=True, text=True)
     assert finished.returncode == 0, finished.stdout + finished.stderr
-    assert json.loads((kit / "device_report.json").read_text())
+    assert json.loads((kit / "result.json").read_text())
 
 
 def test_a_precision_that_xnnpack_lacks_is_refused_before_any_work(vggt_edge: Run, tmp_path: Path) -> None:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
-import sys
 import tempfile
 from collections.abc import Callable
 from functools import cache
@@ -15,7 +13,7 @@ from typing import Any
 
 import numpy as np
 from harness import Errors, Target
-from mutation import Mutator, damaged, damaged_json, damaged_lines, damaged_safetensors
+from mutation import Mutator, damaged, damaged_json, damaged_lines, damaged_safetensors, damaged_zip
 from safetensors.numpy import load_file
 
 from vggt_edge.calibration.observation.sampling import Sampling
@@ -33,7 +31,7 @@ from vggt_edge.exporter.request import resolve_request, to_toml
 from vggt_edge.exporter.steps.lower import read_lowered
 from vggt_edge.exporter.steps.sensitivity import read_sensitivities
 from vggt_edge.exporter.validation.rows import Row, Status, ValidationReport
-from vggt_edge.runtimes.common.kit import read_kit
+from vggt_edge.runtimes.common.kit import kit_script, read_kit
 from vggt_edge.runtimes.executorch.kit_files import KIT as ANDROID_KIT
 from vggt_edge.runtimes.tensorrt.backend import write_golden
 from vggt_edge.runtimes.tensorrt.engine import kit_module
@@ -215,26 +213,14 @@ def _read_pattern(folder: Path) -> None:
 # --- device kits ------------------------------------------------------------------------------------------------------
 
 
-@cache
-def module_of(path: Path, name: str) -> ModuleType:
-    """A script of the repository that is no module of the package."""
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-@cache
 def _compare() -> ModuleType:
-    return module_of(ANDROID_KIT / "compare.py", "fuzzed_compare")
+    return kit_script(ANDROID_KIT / "compare.py")
 
 
 @cache
 def _vectors() -> ModuleType:
-    return module_of(REPOSITORY / "tests" / "runtimes" / "executorch" / "kit_vectors.py", "fuzzed_vectors")
+    path = REPOSITORY / "tests" / "runtimes" / "executorch" / "kit_vectors.py"
+    return kit_script(path)
 
 
 def _write_android_kit(folder: Path) -> None:
@@ -291,8 +277,10 @@ def _run_jetson_kit(folder: Path) -> None:
     """What the Jetson kit does with its files, short of the engine."""
     kit = kit_module()
     description = kit.load_kit(folder)
-    _, expected, reference = kit.load_golden(folder / "golden.npz")
-    json.dumps(kit.judge(dict(expected), expected, reference, description["tolerances"]), allow_nan=False)
+    _, expected, reference = kit.golden_of(folder, description)
+    judge = kit.Judge(expected, reference, **description["tolerances"])
+    judge.add(expected)
+    json.dumps(kit.result_of(description, judge.outputs), allow_nan=False)
     kit.audit(kit.parse_inspector((folder / "inspector.json").read_text(errors="replace")), description["blocks"])
     kit.weights_packed(1 << 20, description)
 
@@ -343,5 +331,13 @@ def targets() -> list[Target]:
             "compare.py", _write_android_kit, _run_compare,
             {"kit.json": JSON, "golden.safetensors": (damaged_safetensors,), "output-0.bin": (damaged,)},
             (_compare().KitError,),
+        ),
+        Target(
+            "build_and_verify.py", _write_jetson_kit, _run_jetson_kit,
+            {"kit.json": JSON, "inspector.json": JSON}, (kit_module().KitError,),
+        ),
+        Target(
+            "golden.npz", _write_jetson_kit, _read_golden,
+            {"golden.npz": (damaged, damaged_zip)}, (kit_module().KitError,),
         ),
     ]  # fmt: skip

@@ -2,39 +2,59 @@
 """Say how far the outputs of a device run are from the golden tensors beside this file.
 
 Reads kit.json, golden.safetensors and what executor_runner wrote (output-0.bin, output-1.bin, in the order of the
-outputs in kit.json), prints the figures and writes device_report.json. Needs Python 3.8 or later and numpy; nothing
-else. Exit codes: 0 passed, 2 wrong arguments or unusable files, 3 no numpy, 4 too far from the simulation,
-7 not enough memory or disk.
+outputs in kit.json), prints the figures and writes result.json. Needs Python 3.8 or later and numpy; nothing else.
+Exit codes: 0 nothing failed (the status says whether it passed, or could not be judged for want of a limit), 2 wrong
+arguments or unusable files, 3 no numpy, 4 too far from the simulation, 7 not enough memory or disk.
 """
 
 from __future__ import annotations
 
 import argparse
-import hashlib
-import json
-import math
 import re
 import sys
 from pathlib import Path
 
-EXIT_OK, EXIT_USAGE, EXIT_TOOLCHAIN, EXIT_ACCURACY, EXIT_RESOURCES = 0, 2, 3, 4, 7
-SCHEMA_VERSION = 1
 HERE = Path(__file__).resolve().parent
-# Longer headers are refused, as the reference implementation of safetensors does.
-LONGEST_HEADER = 100_000_000
-SQNR_LIMIT_DB = 200.0
-ZERO_BASELINE = 1e-6
-EXECUTED = re.compile(r"Model executed successfully (\d+) time\(s\) in ([0-9.]+) ms")
-LOADED = re.compile(r"Model loaded in ([0-9.]+) ms")
-BUNDLE_AGAIN = "copy the whole folder from the bundle again"
+if __name__ == "__main__":  # also where Python runs with -P
+    sys.path.insert(0, str(HERE))
 
+from kit_common import (  # noqa: E402  it lies beside this file
+    BUNDLE_AGAIN,
+    EXIT_ACCURACY,
+    EXIT_OK,
+    EXIT_RESOURCES,
+    EXIT_TOOLCHAIN,
+    EXIT_USAGE,
+    FAILED,
+    MOST_DB,
+    NOT_JUDGED,
+    WIDEST_ANGLE,
+    Judge,
+    KitError,
+    count,
+    digest_of,
+    field_of,
+    filled,
+    is_plain_name,
+    limit_of,
+    outputs_of,
+    parse_json,
+    read_json,
+    result_of,
+    say,
+    sha256_of,
+    shape_of,
+    summary,
+    text_of,
+    write_result,
+)
 
-class KitError(Exception):
-    """Ends the run with ``code``; ``remedy`` is what to do next."""
-
-    def __init__(self, code, what, remedy=""):
-        super().__init__(what + ("\n  next: " + remedy if remedy else ""))
-        self.code = code
+SCHEMA_VERSION = 1
+# Some 40 tensors have a header of a few kilobytes.
+LONGEST_HEADER = 1 << 20
+LONGEST_LOG = 16 << 20
+EXECUTED = re.compile(r"Model executed successfully ([0-9]{1,9}) time\(s\) in ([0-9]{1,15}(?:\.[0-9]{1,9})?) ms")
+LOADED = re.compile(r"Model loaded in ([0-9]{1,15}(?:\.[0-9]{1,9})?) ms")
 
 
 # --- arguments and files ----------------------------------------------------------------------------------------------
@@ -48,7 +68,7 @@ def parse_arguments(argv):
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--outputs", type=Path, help="holds output-0.bin, output-1.bin, ...")
     what.add_argument("--files", action="store_true", help="only list what a device run needs")
-    parser.add_argument("--report", type=Path, default=None, help="default: device_report.json in the folder")
+    parser.add_argument("--report", type=Path, default=None, help="default: result.json in the folder")
     parser.add_argument("--log", type=Path, default=None, help="what executor_runner printed: its times are taken over")
     parser.add_argument("--device", default="", help="what it ran on, for the report")
     return parser.parse_args(argv)
@@ -65,65 +85,28 @@ def import_numpy():
 
 
 def load_kit(path):
-    """What is used of kit.json: a dict of target, plan_digest, model, outputs, golden and the limits."""
+    """What is used of kit.json: a dict of target, plan_digest, model, outputs, golden and the limits, or None."""
+    raw = read_json(path)
     try:
-        kit = json.loads(path.read_text(encoding="utf-8"))
-        if kit["schema_version"] != SCHEMA_VERSION:
-            raise ValueError("schema_version %r instead of %d" % (kit["schema_version"], SCHEMA_VERSION))
-        outputs = [(named(output["name"]), sides(output["shape"])) for output in kit["outputs"]]
-        tolerances = kit["tolerances"]
-        used = {
-            "target": str(kit["target"]),
-            "plan_digest": str(kit["plan_digest"]),
-            "model": dict(kit["model"]),
-            "outputs": outputs,
-            "golden": kit["golden"],
-            "sqnr_db_min": limit(tolerances["backend_sqnr_db_min"], 200),
-            "pose_degrees_max": limit(tolerances.get("pose_degrees_max"), 180),
+        if field_of(raw, "schema_version") != SCHEMA_VERSION or isinstance(raw["schema_version"], bool):
+            raise ValueError("schema_version %.40r instead of %d" % (raw["schema_version"], SCHEMA_VERSION))
+        tolerances, model = filled(raw, "tolerances", dict), filled(raw, "model", dict)
+        weights = field_of(model, "weights")
+        if weights is None and field_of(model, "weights_sha256") is not None:
+            raise ValueError("weights_sha256 of no weights")
+        return {
+            "target": text_of(raw, "target"),
+            "plan_digest": text_of(raw, "plan_digest"),
+            "program": (text_of(model, "program"), digest_of(model, "sha256")),
+            "weights": None if weights is None else (text_of(model, "weights"), digest_of(model, "weights_sha256")),
+            "runtime_version": text_of(model, "executorch_version"),
+            "outputs": outputs_of(raw),
+            "golden": field_of(raw, "golden"),
+            "sqnr_db_min": limit_of(tolerances, "backend_sqnr_db_min", MOST_DB),
+            "pose_degrees_max": limit_of({"pose_degrees_max": None, **tolerances}, "pose_degrees_max", WIDEST_ANGLE),
         }
-        if not outputs or len(dict(outputs)) < len(outputs):
-            raise ValueError("the outputs are not one or more different ones")
-        _ = kit["model"]["program"], kit["model"]["sha256"], kit["model"]["weights"], kit["model"]["weights_sha256"]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+    except ValueError as error:
         raise KitError(EXIT_USAGE, "cannot use %s: %s" % (path, error), BUNDLE_AGAIN) from error
-    return used
-
-
-def named(text):
-    if not isinstance(text, str):
-        raise ValueError("%r is no name" % (text,))
-    return text
-
-
-def limit(number, highest):
-    """A limit that neither everything nor nothing passes; None for none."""
-    if number is None:
-        return None
-    if isinstance(number, bool) or not isinstance(number, (int, float)) or not 0 < number <= highest:
-        raise ValueError("%r is no limit above 0 and at most %d" % (number, highest))
-    return float(number)
-
-
-def sides(shape):
-    """A tuple of sides that are whole and not negative."""
-    if not isinstance(shape, list) or any(type(side) is not int or side < 0 for side in shape):
-        raise ValueError("%r is no shape" % (shape,))
-    return tuple(shape)
-
-
-def count(shape):
-    total = 1
-    for side in shape:
-        total *= side
-    return total
-
-
-def sha256_of(path):
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        for chunk in iter(lambda: file.read(1 << 20), b""):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 # --- golden tensors ---------------------------------------------------------------------------------------------------
@@ -141,7 +124,7 @@ def load_golden(folder, kit):
             simulation = {name: read_tensor(file, entries, start, "simulation/" + name, kit) for name in shapes}
             present = [name for name in shapes if "fp32/" + name in entries]
             fp32 = {name: read_tensor(file, entries, start, "fp32/" + name, kit) for name in present}
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         raise KitError(EXIT_USAGE, "cannot use %s: %s" % (path, error), BUNDLE_AGAIN) from error
     return simulation, fp32
 
@@ -151,7 +134,7 @@ def golden_path(folder, kit):
     if not isinstance(golden, dict):
         raise KitError(EXIT_USAGE, "this kit has no golden tensors", "export again; the validation writes them")
     name, digest = golden.get("file"), golden.get("sha256")
-    if not isinstance(name, str) or not isinstance(digest, str) or Path(name).name != name:
+    if not is_plain_name(name) or not isinstance(digest, str):
         raise KitError(EXIT_USAGE, "kit.json names the golden tensors %r" % (name,), BUNDLE_AGAIN)
     return folder / name, digest
 
@@ -163,7 +146,7 @@ def read_header(file, size):
     length = int.from_bytes(file.read(8), "little")
     if length > min(LONGEST_HEADER, size - 8):
         raise ValueError("its header claims %d bytes" % length)
-    header = json.loads(file.read(length).decode("utf-8"))
+    header = parse_json(file.read(length))
     if not isinstance(header, dict):
         raise ValueError("its header is no table")
     header.pop("__metadata__", None)
@@ -185,7 +168,7 @@ def place_of(key, entry):
     offsets = entry.get("data_offsets")
     if not isinstance(offsets, list) or len(offsets) != 2 or any(type(each) is not int for each in offsets):
         raise ValueError("%s has no place" % key)
-    return key, offsets[0], offsets[1], sides(entry.get("shape"))
+    return key, offsets[0], offsets[1], shape_of(entry.get("shape"))
 
 
 def read_tensor(file, entries, start, key, kit):
@@ -239,7 +222,8 @@ def load_times(path):
     if path is None:
         return None
     try:
-        text = path.read_text(encoding="utf-8", errors="replace")
+        with path.open("rb") as file:
+            text = file.read(LONGEST_LOG).decode("utf-8", errors="replace")
     except OSError as error:
         raise KitError(EXIT_USAGE, "cannot read %s: %s" % (path, error.strerror)) from error
     executed, loaded = EXECUTED.search(text), LOADED.search(text)
@@ -249,197 +233,23 @@ def load_times(path):
     return {"runs": runs, "mean_ms": total / runs, "load_ms": float(loaded.group(1)) if loaded else None}
 
 
-# --- figures ----------------------------------------------------------------------------------------------------------
+# --- the run ----------------------------------------------------------------------------------------------------------
 
 
-def figures_of(actual, expected):
-    """SQNR in dB, largest absolute error, relative L2 error; JSON numbers, or None where there is none."""
-    import numpy as np
-
-    a, e = actual.astype(np.float64).ravel(), expected.astype(np.float64).ravel()
-    if not np.isfinite(a).all():
-        return {"finite": False, "sqnr_db": None, "max_abs": None, "relative_l2": None}
-    error = a - e
-    signal, noise = float(np.dot(e, e)), float(np.dot(error, error))
-    relative = math.sqrt(noise) / math.sqrt(signal) if signal else (0.0 if not noise else None)
-    largest = float(np.abs(error).max()) if error.size else 0.0
-    return {"finite": True, "sqnr_db": sqnr_db(signal, noise), "max_abs": largest, "relative_l2": relative}
-
-
-def sqnr_db(signal, noise):
-    """Kept within 200 and -200 dB, which stand for equal and for noise alone: JSON knows no infinity."""
-    if not noise:
-        return SQNR_LIMIT_DB
-    if not signal:
-        return -SQNR_LIMIT_DB
-    return max(-SQNR_LIMIT_DB, min(SQNR_LIMIT_DB, 10 * (math.log10(signal) - math.log10(noise))))
-
-
-def with_quaternion_signs(pose, reference):
-    """The encodings with each quaternion on the reference's side: q and -q are one rotation, not drift."""
-    import numpy as np
-
-    result = np.array(pose)
-    flip = (pose[..., 3:7].astype(np.float64) * reference[..., 3:7]).sum(-1, keepdims=True) < 0
-    result[..., 3:7] = np.where(flip, -result[..., 3:7], result[..., 3:7])
-    return result
-
-
-def camera_errors(pose, reference):
-    """Largest angles in degrees between two encodings (1, S, 9), over all pairs of frames; None where it has none.
-
-    For each pair of frames the one's camera seen from the other: rotation from 0 to 180, direction of translation from
-    0 to 90, as the exporter's report takes them.
-    """
-    import numpy as np
-
-    ours, truth = relative_cameras(pose[0]), relative_cameras(reference[0])
-    if ours is None or truth is None or not len(truth[0]):
-        return None
-    rotation = rotation_angles(truth[0], ours[0])
-    theta = angles_between(truth[1], ours[1])
-    direction = np.where(standing(ours[1]), 90.0, np.minimum(theta, 180.0 - theta))
-    direction = np.where(standing(truth[1]), 0.0, direction)
-    return {"rotation_deg_max": float(rotation.max()), "translation_deg_max": float(direction.max())}
-
-
-def relative_cameras(encoding):
-    """(rotations (P, 3, 3), translations (P, 3)) of all pairs i < j; None for NaN or a quaternion of length 0."""
-    import numpy as np
-
-    values = encoding.astype(np.float64)
-    lengths = np.linalg.norm(values[:, 3:7], axis=-1)
-    if not np.isfinite(values).all() or (lengths < 1e-12).any():
-        return None
-    rotation, translation = rotations(values[:, 3:7] / lengths[:, None]), values[:, :3]
-    first, second = np.triu_indices(len(values), k=1)
-    relative = rotation[second] @ np.swapaxes(rotation[first], -1, -2)
-    return relative, translation[second] - np.einsum("pij,pj->pi", relative, translation[first])
-
-
-def rotations(unit):
-    """(S, 4) quaternions x, y, z, w of length 1 to (S, 3, 3)."""
-    import numpy as np
-
-    x, y, z, w = unit.T
-    rows = [
-        [1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)],
-        [2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)],
-        [2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)],
-    ]
-    return np.moveaxis(np.array(rows), -1, 0)
-
-
-def rotation_angles(first, second):
-    import numpy as np
-
-    delta = np.swapaxes(first, -1, -2) @ second
-    axis = np.stack([delta[:, 2, 1] - delta[:, 1, 2], delta[:, 0, 2] - delta[:, 2, 0], delta[:, 1, 0] - delta[:, 0, 1]])
-    return np.degrees(np.arctan2(np.linalg.norm(axis, axis=0), np.trace(delta, axis1=-2, axis2=-1) - 1))
-
-
-def angles_between(first, second):
-    import numpy as np
-
-    sine = np.linalg.norm(np.cross(first, second), axis=-1)
-    return np.degrees(np.arctan2(sine, (first * second).sum(-1)))
-
-
-def standing(translation):
-    """True for the pairs whose cameras stand in one place, where no direction can be wrong."""
-    import numpy as np
-
-    baseline = np.linalg.norm(translation, axis=-1)
-    return baseline <= ZERO_BASELINE * max(float(baseline.max()), ZERO_BASELINE)
-
-
-# --- the verdict ------------------------------------------------------------------------------------------------------
-
-
-def judge(outputs, simulation, fp32, kit):
-    """One entry per output. It passes when it is finite and close enough to what the quantized simulation gave."""
-    return [judge_output(name, outputs[name], simulation[name], fp32.get(name), kit) for name in outputs]
-
-
-def judge_output(name, actual, simulation, fp32, kit):
-    against = compared(name, actual, simulation)
-    least, widest = kit["sqnr_db_min"], kit["pose_degrees_max"]
-    camera = against.get("camera") if widest is not None else None
-    good = [against["finite"]]
-    good += [] if least is None else [against["sqnr_db"] >= least]
-    good += [] if camera is None else [max(camera.values()) <= widest]
-    return {
-        "output": name,
-        "status": "failed" if not all(good) else "not_judged" if least is None else "passed",
-        "finite": against["finite"],
-        "sqnr_db_min": least,
-        "pose_degrees_max": widest if name == "pose_enc" else None,
-        "against_simulation": against,
-        "against_fp32": None if fp32 is None else compared(name, actual, fp32),
-    }
-
-
-def verdict(accuracy):
-    """Of all outputs: the worst one counts."""
-    statuses = {entry["status"] for entry in accuracy}
-    return "failed" if "failed" in statuses else "passed" if statuses == {"passed"} else "not_judged"
-
-
-def compared(name, actual, reference):
-    if name != "pose_enc":
-        return figures_of(actual, reference)
-    figures = figures_of(with_quaternion_signs(actual, reference), reference)
-    figures["camera"] = camera_errors(actual, reference)
-    return figures
-
-
-def say(text):
-    print(text, file=sys.stderr, flush=True)
-
-
-def summarise(report):
-    for entry in report["accuracy"]:
-        for group in ("simulation", "fp32"):
-            figures = entry["against_" + group]
-            if figures is not None:
-                print("%-12s %-10s %s" % (entry["output"], entry["status"], line_of(group, figures)))
-    if report["times"] is not None:
-        print("%(runs)d runs, %(mean_ms).3f ms each on average" % report["times"])
-
-
-def line_of(group, figures):
-    if not figures["finite"]:
-        return "against %s: NaN or infinity" % group
-    relative = figures["relative_l2"]
-    line = "against %-10s SQNR %.2f dB, max abs %.3g, relative L2 %s" % (
-        group, figures["sqnr_db"], figures["max_abs"], "-" if relative is None else "%.3g" % relative,
-    )  # fmt: skip
-    camera = figures.get("camera")
-    if camera:
-        line += ", rotation %(rotation_deg_max).3g deg, translation %(translation_deg_max).3g deg" % camera
-    return line
-
-
-def write_file(path, content):
-    """Write aside and rename, so that nobody ever reads half a file."""
-    aside = path.with_name(path.name + ".part")
-    try:
-        aside.write_bytes(content)
-        aside.replace(path)
-    except OSError as error:
-        raise KitError(
-            EXIT_RESOURCES, "cannot write %s: %s" % (path, error), "free some space, or choose another place"
-        ) from error
+def summarise(result):
+    for entry in result["outputs"]:
+        print(summary(entry))
+    if result["times"] is not None:
+        print("%(runs)d runs, %(mean_ms).3f ms each on average" % result["times"])
+    print("status: %s" % result["status"])
 
 
 def list_files(kit):
     """For run_on_device.sh, with tabs between them: role, sha256, name of each file; then the number of outputs."""
-    model, golden = kit["model"], kit["golden"]
+    golden = kit["golden"]
     if not isinstance(golden, dict):
         raise KitError(EXIT_USAGE, "this kit has no golden tensors", "export again; the validation writes them")
-    lines = [("program", model["sha256"], model["program"])]
-    if model["weights"] is not None:
-        lines.append(("weights", model["weights_sha256"], model["weights"]))
+    lines = [(role, kit[role][1], kit[role][0]) for role in ("program", "weights") if kit[role] is not None]
     lines.append(("input", golden.get("input_sha256"), golden.get("input_file")))
     for role, digest, name in lines:
         if not re.fullmatch("[0-9a-f]{64}", str(digest)) or not is_below(str(name)):
@@ -462,28 +272,32 @@ def run(arguments):
         return EXIT_OK
     import_numpy()
     simulation, fp32 = load_golden(arguments.folder, kit)
-    outputs = load_outputs(arguments.outputs, kit)
-    accuracy = judge(outputs, simulation, fp32, kit)
-    status = verdict(accuracy)
-    report = {
-        "schema_version": SCHEMA_VERSION,
-        "status": status,
-        "target": kit["target"],
-        "plan_digest": kit["plan_digest"],
-        "model_sha256": kit["model"]["sha256"],
-        "device": arguments.device,
-        "outputs": accuracy,
-        "accuracy": accuracy,
-        "times": load_times(arguments.log),
-        "exit_code": EXIT_ACCURACY if status == "failed" else EXIT_OK,
-    }
-    path = arguments.report or arguments.folder / "device_report.json"
-    write_file(path, (json.dumps(report, indent=2, sort_keys=True, allow_nan=False) + "\n").encode())
-    summarise(report)
-    if status == "not_judged":
+    judge = Judge(simulation, fp32, kit["sqnr_db_min"], kit["pose_degrees_max"])
+    judge.add(load_outputs(arguments.outputs, kit))
+    times = load_times(arguments.log)
+    result = result_of(kit, judge.outputs)
+    result.update(
+        model_sha256=kit["program"][1],
+        runtime={"name": "executorch", "version": kit["runtime_version"]},
+        device={"model": arguments.device or None, "system": None},
+        thermal={"before": None, "after": None},
+        low_power_mode=None,
+        threads=None,
+        # The runner prints no more than the mean.
+        timings_ms={"compile": None, "load": times and times["load_ms"], "first_prediction": None, "measured": None},
+        latency=None,
+        load_s=None,
+        memory_bytes={"value": None, "how": None},
+        times=times,
+    )
+    result["exit_code"] = EXIT_ACCURACY if result["status"] == FAILED else EXIT_OK
+    path = arguments.report or arguments.folder / "result.json"
+    write_result(path, result)
+    summarise(result)
+    if result["status"] == NOT_JUDGED:
         say("not judged: kit.json has no limit; export with a profile that has backend_sqnr_db_min")
-    say("report: %s" % path)
-    return report["exit_code"]
+    say("result: %s" % path)
+    return result["exit_code"]
 
 
 def main(argv=None):

@@ -15,7 +15,7 @@ for arm64-v8a with XNNPACK (README.md says how).
   --device-dir DIR   where files go on the device (default: /data/local/tmp/vggt-edge); removed again at the end
   --runs N           runs that are timed (default: 10)
   --threads N        threads of the runner (default: it takes one per fast core)
-  --report PATH      where the figures go (default: device_report.json beside this script)
+  --report PATH      where the figures go (default: result.json beside this script)
   --help             this text
 
 exit codes: 0 passed, 2 wrong arguments or unusable files, 3 no adb, no device or no numpy, 4 too far from the
@@ -33,7 +33,7 @@ fail() {
 }
 
 here=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd)
-runner='' serial='' device_dir=/data/local/tmp/vggt-edge runs=10 threads='' report="$here/device_report.json"
+runner='' serial='' device_dir=/data/local/tmp/vggt-edge runs=10 threads='' report="$here/result.json"
 
 while [ "$#" -gt 0 ]; do
     case "$1" in

@@ -10,27 +10,53 @@ from __future__ import annotations
 
 import argparse
 import ctypes
-import hashlib
 import json
-import math
 import re
 import sys
 import time
-import zipfile
 from pathlib import Path
 
-EXIT_OK, EXIT_USAGE, EXIT_TOOLCHAIN, EXIT_ACCURACY, EXIT_LOWERING, EXIT_RESOURCES = 0, 2, 3, 4, 6, 7
+HERE = Path(__file__).resolve().parent
+if __name__ == "__main__":  # also where Python runs with -P
+    sys.path.insert(0, str(HERE))
+
+from kit_common import (  # noqa: E402  it lies beside this file
+    BUNDLE_AGAIN,
+    EXIT_ACCURACY,
+    EXIT_LOWERING,
+    EXIT_OK,
+    EXIT_RESOURCES,
+    EXIT_TOOLCHAIN,
+    EXIT_USAGE,
+    FAILED,
+    MOST_DB,
+    WIDEST_ANGLE,
+    Judge,
+    KitError,
+    between,
+    digest_of,
+    field_of,
+    filled,
+    is_plain_name,
+    limit_of,
+    measured_ms,
+    outputs_of,
+    quantiles,
+    read_json,
+    result_of,
+    say,
+    sha256_of,
+    summary,
+    text_of,
+    whole_of,
+    write_file,
+    write_result,
+)
+
 SCHEMA_VERSION = 1
 LOWEST_TENSORRT = (10, 3)
-HERE = Path(__file__).resolve().parent
-
-
-class KitError(Exception):
-    """Ends the run with ``code``; ``remedy`` is what to do next."""
-
-    def __init__(self, code, what, remedy=""):
-        super().__init__(what + ("\n  next: " + remedy if remedy else ""))
-        self.code = code
+GOLDEN = "golden.npz"
+MOST_RUNS, MOST_MIB = 1_000_000, 1 << 24
 
 
 # --- arguments and files -------------------------------------------------------------------------------------------
@@ -47,52 +73,69 @@ def parse_arguments(argv):
         "--output", type=Path, default=None, help="where the result goes (default: <folder>/result.json)"
     )
     parser.add_argument(
-        "--engine", type=Path, default=None, help="reused when it fits (default: <folder>/model.engine)"
+        "--engine", type=Path, default=None, help="where the engine goes, for the app (default: <folder>/model.engine)"
     )
-    parser.add_argument("--rebuild", action="store_true", help="build even if a fitting engine exists")
     parser.add_argument("--build-only", action="store_true", help="neither replay the golden tensors nor measure")
-    parser.add_argument("--iterations", type=positive, default=100, help="measured runs (default: 100)")
-    parser.add_argument("--warmup", type=positive, default=20, help="runs before the measured ones (default: 20)")
-    parser.add_argument("--workspace-mb", type=positive, default=None, help="limit of the builder's workspace in MiB")
+    runs, mib = between(1, MOST_RUNS), between(1, MOST_MIB)
+    parser.add_argument("--iterations", type=runs, default=100, help="measured runs (default: 100)")
+    parser.add_argument("--warmup", type=runs, default=20, help="runs before the measured ones (default: 20)")
+    parser.add_argument("--workspace-mb", type=mib, default=None, help="limit of the builder's workspace in MiB")
     parser.add_argument("--optimization-level", type=int, choices=range(6), default=None, help="of the builder, 0 to 5")
     return parser.parse_args(argv)
 
 
-def positive(text):
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError("must be at least 1")
-    return value
-
-
-def sha256_of(path):
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        for chunk in iter(lambda: file.read(1 << 20), b""):
-            digest.update(chunk)
-    return digest.hexdigest()
-
-
 def load_kit(folder):
-    """kit.json, after checking that the files it lists are whole."""
+    """kit.json, after checking its fields, and that the files it lists are whole."""
     path = folder / "kit.json"
+    raw = read_json(path)
     try:
-        kit = json.loads(path.read_text(encoding="utf-8"))
-        if kit["schema_version"] != SCHEMA_VERSION:
-            raise ValueError("schema_version %r" % kit["schema_version"])
-        listed = sorted(kit["sha256"].items())
-        _ = kit["blocks"], kit["model"], kit["tolerances"]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise KitError(
-            EXIT_USAGE, "cannot use %s: %s" % (path, error), "copy the whole folder from the bundle again"
-        ) from error
-    for name, digest in listed:
-        if Path(name).name != name:
+        kit = checked_kit(raw)
+    except ValueError as error:
+        raise KitError(EXIT_USAGE, "cannot use %s: %s" % (path, error), BUNDLE_AGAIN) from error
+    for name in sorted(kit["sha256"]):
+        if not is_plain_name(name):
             raise KitError(EXIT_USAGE, "%s lists %r, which is not a plain file name" % (path, name))
         file_path = folder / name
-        if not file_path.is_file() or sha256_of(file_path) != digest:
+        if not file_path.is_file() or sha256_of(file_path) != kit["sha256"][name]:
             raise KitError(EXIT_USAGE, "%s is missing or damaged" % file_path, "copy it from the bundle again")
+    data = kit["model"] + ".data"
+    if (folder / data).exists() and data not in kit["sha256"]:
+        raise KitError(EXIT_USAGE, "%s does not list %s" % (path, data), BUNDLE_AGAIN)
     return kit
+
+
+def checked_kit(raw):
+    """The fields that are used, as they are; ``ValueError`` for the first that cannot be."""
+    if field_of(raw, "schema_version") != SCHEMA_VERSION or isinstance(raw["schema_version"], bool):
+        raise ValueError("schema_version %.40r instead of %d" % (raw["schema_version"], SCHEMA_VERSION))
+    digests = filled(raw, "sha256", dict)
+    tolerances, sizes = filled(raw, "tolerances", dict), filled(raw, "weight_bytes", dict)
+    kit = {
+        "target": text_of(raw, "target"),
+        "plan_digest": text_of(raw, "plan_digest"),
+        "model": text_of(raw, "model"),
+        "sha256": {name: digest_of(digests, name) for name in digests},
+        "blocks": [checked_block(block) for block in filled(raw, "blocks", list)],
+        "weight_bytes": {name: whole_of(sizes, name) for name in ("packed", "fp16")},
+        # Kits of earlier exports do not list their outputs: there the golden tensors say which there are.
+        "outputs": outputs_of(raw) if "outputs" in raw else None,
+        "tolerances": {
+            "sqnr_db_min": limit_of(tolerances, "sqnr_db_min", MOST_DB),
+            "pose_degrees_max": limit_of({"pose_degrees_max": None, **tolerances}, "pose_degrees_max", WIDEST_ANGLE),
+        },
+    }
+    if kit["model"] not in kit["sha256"]:
+        raise ValueError("sha256 does not list the model %.80r" % kit["model"])
+    return kit
+
+
+def checked_block(block):
+    nodes = field_of(block, "nodes")
+    if not isinstance(nodes, list) or not all(isinstance(node, str) for node in nodes):
+        raise ValueError("the nodes of a block are no list of names")
+    if text_of(block, "computed") not in ACCEPTED:
+        raise ValueError("a block is computed in %.40r, which is none of %s" % (block["computed"], sorted(ACCEPTED)))
+    return {**{name: text_of(block, name) for name in ("block", "scheme", "computed")}, "nodes": nodes}
 
 
 def load_golden(path):
@@ -104,63 +147,41 @@ def load_golden(path):
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             for key in sorted(arrays.files):
                 group, _, name = key.partition("/")
-                groups[group][name] = np.ascontiguousarray(arrays[key], dtype=np.float32)
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise KitError(EXIT_USAGE, "cannot use %s: %s" % (path, error), "copy it from the bundle again") from error
+                groups[group][name] = checked_array(key, arrays[key])
+    except Exception as error:  # numpy, zipfile, zlib and tokenize raise about ten kinds on damaged bytes
+        raise KitError(EXIT_USAGE, "cannot use %s: %s" % (path, error or type(error).__name__), BUNDLE_AGAIN) from error
     if not groups["input"] or not groups["expected"]:
-        raise KitError(EXIT_USAGE, "%s holds no input or no expected output" % path, "copy it from the bundle again")
+        raise KitError(EXIT_USAGE, "%s holds no input or no expected output" % path, BUNDLE_AGAIN)
     return groups["input"], groups["expected"], groups["fp32"]
+
+
+def golden_of(folder, kit):
+    """The same, of the outputs that ``kit.json`` lists and in their order."""
+    if GOLDEN not in kit["sha256"]:
+        raise KitError(EXIT_USAGE, "this kit has no golden tensors", "export again; the validation writes them")
+    inputs, expected, reference = load_golden(folder / GOLDEN)
+    shapes = {name: array.shape for name, array in expected.items()}
+    wanted = dict(kit["outputs"] or shapes)
+    others = [name for name, array in reference.items() if wanted.get(name) != array.shape]
+    if shapes != wanted or others:
+        raise KitError(EXIT_USAGE, "%s holds other outputs than kit.json lists" % (folder / GOLDEN), BUNDLE_AGAIN)
+    return inputs, {name: expected[name] for name in wanted}, reference
+
+
+def checked_array(key, array):
+    import numpy as np
+
+    if array.dtype != np.float32:
+        raise ValueError("%s is %s instead of float32" % (key, array.dtype))
+    if not np.isfinite(array).all():
+        raise ValueError("%s holds NaN or infinity" % key)
+    return np.ascontiguousarray(array)
 
 
 def version_tuple(text):
     """'10.3.0.26' to (10, 3, 0, 26); what is not a number ends it."""
     numbers = re.match(r"\d+(\.\d+)*", text)
     return tuple(int(part) for part in numbers.group().split(".")) if numbers else ()
-
-
-# --- comparison ----------------------------------------------------------------------------------------------------
-
-
-def compare(actual, expected):
-    """SQNR in dB, cosine, and largest and 99th percentile of the absolute error, of two arrays of one shape."""
-    import numpy as np
-
-    if actual.shape != expected.shape:
-        raise KitError(EXIT_LOWERING, "shape %s instead of %s" % (actual.shape, expected.shape))
-    a, e = actual.astype(np.float64).ravel(), expected.astype(np.float64).ravel()
-    finite = bool(np.isfinite(a).all())
-    if not finite:
-        return {"finite": False, "sqnr_db": None, "cosine": None, "max_abs": None, "p99_abs": None}
-    error = np.abs(a - e)
-    signal, noise = float(np.dot(e, e)), float(np.dot(a - e, a - e))
-    norm = math.sqrt(float(np.dot(a, a)) * signal)
-    return {
-        "finite": True,
-        # 200 dB stands for "equal": JSON knows no infinity.
-        "sqnr_db": min(200.0, 10 * math.log10(signal / noise))
-        if signal and noise
-        else (200.0 if not noise else -200.0),
-        "cosine": float(np.dot(a, e)) / norm if norm else 1.0 if not noise else 0.0,
-        "max_abs": float(error.max()) if error.size else 0.0,
-        "p99_abs": float(np.percentile(error, 99)) if error.size else 0.0,
-    }
-
-
-def judge(outputs, expected, reference, tolerances):
-    """One entry per output. It passes when it is finite and close enough to what the quantized simulation gave."""
-    limit = tolerances.get("sqnr_db_min")
-    results = []
-    for name in sorted(expected):
-        if name not in outputs:
-            raise KitError(EXIT_LOWERING, "the engine has no output %r" % name)
-        figures = compare(outputs[name], expected[name])
-        passed = figures["finite"] and (limit is None or figures["sqnr_db"] >= limit)
-        entry = {"output": name, "status": "passed" if passed else "failed", "against": "simulation"}
-        entry.update(figures, sqnr_db_min=limit)
-        if name in reference:
-            entry["against_fp32"] = compare(outputs[name], reference[name])
-        results.append(entry)
-    return results
 
 
 # --- precision audit -----------------------------------------------------------------------------------------------
@@ -175,8 +196,10 @@ _FLOAT_TACTIC = re.compile(r"f32f32|tf32|sgemm")
 def parse_inspector(text):
     """The layers of the engine inspector's JSON as dicts; layers without details come as bare names."""
     try:
-        layers = list(json.loads(text)["Layers"])
-    except (ValueError, KeyError, TypeError) as error:
+        layers = json.loads(text)["Layers"]
+        if not isinstance(layers, list):
+            raise ValueError("its layers are no list")
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise KitError(EXIT_LOWERING, "cannot read the engine inspector's report: %s" % error) from error
     return [layer if isinstance(layer, dict) else {"Name": str(layer)} for layer in layers]
 
@@ -196,10 +219,10 @@ def layer_precision(layer):
     tactic = str(layer.get("TacticName", "")).lower()
     weights = layer.get("Weights") or layer.get("Kernel")
     weights = str(weights.get("Type", "")).lower() if isinstance(weights, dict) else ""
-    inputs = layer.get("Inputs") or []
+    inputs = layer.get("Inputs")
     types = [
         str(entry.get("Format/Datatype", entry.get("Datatype", ""))).lower()
-        for entry in inputs
+        for entry in (inputs if isinstance(inputs, list) else [])
         if isinstance(entry, dict)
     ]
     if _INT4_TACTIC.search(tactic) or "int4" in weights or any("int4" in kind for kind in types):
@@ -390,43 +413,6 @@ def build_engine(trt, logger, model_path, workspace_mb=None, optimization_level=
     return bytes(serialized)
 
 
-def engine_key(kit, trt_version, capability, arguments):
-    """What an engine depends on: it is reused only where all of this is the same."""
-    return {
-        "sha256": kit["sha256"],
-        "tensorrt": trt_version,
-        "compute_capability": capability,
-        "workspace_mb": arguments.workspace_mb,
-        "optimization_level": arguments.optimization_level,
-    }
-
-
-def beside(engine_path):
-    """Where it is written what an engine was built for."""
-    return engine_path.with_name(engine_path.name + ".json")
-
-
-def read_engine(path, key):
-    """The engine in ``path``, or None if there is none or it was built from or for something else."""
-    try:
-        built_for = json.loads(beside(path).read_text(encoding="utf-8"))
-        return path.read_bytes() if built_for == key else None
-    except (OSError, ValueError):
-        return None
-
-
-def write_file(path, content):
-    """Write aside and rename, so that nobody ever reads half a file."""
-    aside = path.with_name(path.name + ".part")
-    try:
-        aside.write_bytes(content)
-        aside.replace(path)
-    except OSError as error:
-        raise KitError(
-            EXIT_RESOURCES, "cannot write %s: %s" % (path, error), "free some space, or choose another place"
-        ) from error
-
-
 class Runner:
     """A deserialized engine with its buffers: ``run(inputs)`` gives the outputs, ``measure`` times it."""
 
@@ -438,14 +424,19 @@ class Runner:
         self.runtime = trt.Runtime(logger)
         self.engine = self.runtime.deserialize_cuda_engine(serialized)
         if self.engine is None:
-            raise KitError(EXIT_LOWERING, "the engine cannot be loaded", "build it again with --rebuild")
+            raise KitError(EXIT_LOWERING, "the engine that was just built cannot be loaded", "read its messages above")
         self.context = self.engine.create_execution_context()
         if self.context is None:
             raise KitError(EXIT_RESOURCES, "not enough GPU memory to run the engine", "close other programs")
         self.inputs, self.outputs, self.buffers = {}, {}, {}
         for index in range(self.engine.num_io_tensors):
             name = self.engine.get_tensor_name(index)
-            host = np.zeros(tuple(self.engine.get_tensor_shape(name)), trt.nptype(self.engine.get_tensor_dtype(name)))
+            try:
+                host = np.zeros(
+                    tuple(self.engine.get_tensor_shape(name)), trt.nptype(self.engine.get_tensor_dtype(name))
+                )
+            except (TypeError, ValueError) as error:  # a type that numpy lacks, or a shape that only the run knows
+                raise KitError(EXIT_LOWERING, "%s of the engine cannot be held: %s" % (name, error)) from error
             is_input = self.engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT
             (self.inputs if is_input else self.outputs)[name] = host
             self.buffers[name] = cuda.malloc(host.nbytes)
@@ -463,7 +454,24 @@ class Runner:
         if not self.context.execute_async_v3(self.stream.value):
             raise KitError(EXIT_LOWERING, "the engine could not be run")
 
+    def check_outputs(self, expected):
+        """``expected``: arrays by name. The engine has these outputs, in this order, in float32."""
+        import numpy as np
+
+        if list(self.outputs) != list(expected):
+            names = list(self.outputs), list(expected)
+            raise KitError(EXIT_LOWERING, "the engine has the outputs %s, not %s" % names)
+        for name, host in self.outputs.items():
+            if host.dtype != np.float32 or host.shape != expected[name].shape:
+                what = "output %s is %s %s" % (name, host.dtype, host.shape)
+                raise KitError(EXIT_LOWERING, "%s instead of float32 %s" % (what, expected[name].shape))
+
     def run(self, inputs):
+        self.feed(inputs)
+        self.predict()
+        return self.fetch()
+
+    def feed(self, inputs):
         if set(inputs) != set(self.inputs):
             raise KitError(EXIT_USAGE, "inputs %s, the engine wants %s" % (sorted(inputs), sorted(self.inputs)))
         for name, array in inputs.items():
@@ -473,20 +481,26 @@ class Runner:
                     EXIT_USAGE, "input %s is %s %s, the engine wants %s" % (name, array.dtype, array.shape, wanted)
                 )
             self.cuda.upload(self.buffers[name], array)
+
+    def predict(self):
+        """One run on what was fed; returns when it is done."""
         self.enqueue()
         self.cuda.call("cudaStreamSynchronize", self.stream)
-        results = {}
+
+    def fetch(self):
         for name, host in self.outputs.items():
             self.cuda.download(host, self.buffers[name])
-            results[name] = host.copy()
-        return results
+        return {name: host.copy() for name, host in self.outputs.items()}
 
-    def measure(self, warmup, iterations):
-        """(GPU milliseconds by events, wall-clock milliseconds until done), one entry per run."""
+    def measure(self, warmup, iterations, seen=lambda outputs: None):
+        """(GPU milliseconds by events, wall-clock milliseconds until done), one entry per measured run.
+
+        ``seen`` gets the outputs of every run, those before the measured ones too.
+        """
         start, end = self.cuda.pointer("cudaEventCreate"), self.cuda.pointer("cudaEventCreate")
         for _ in range(warmup):
-            self.enqueue()
-        self.cuda.call("cudaStreamSynchronize", self.stream)
+            self.predict()
+            seen(self.fetch())
         gpu, wall = [], []
         for _ in range(iterations):
             began = time.perf_counter()
@@ -498,78 +512,88 @@ class Runner:
             elapsed = ctypes.c_float()
             self.cuda.call("cudaEventElapsedTime", ctypes.byref(elapsed), start, end)
             gpu.append(elapsed.value)
+            seen(self.fetch())
         return gpu, wall
 
     def inspect(self):
         return self.engine.create_engine_inspector().get_engine_information(self.trt.LayerInformationFormat.JSON)
 
 
-def quantiles(samples_ms):
-    """Median, 90th and 99th percentile by the nearest rank, in milliseconds."""
-    ordered = sorted(samples_ms)
-    pick = lambda share: ordered[max(0, math.ceil(share * len(ordered)) - 1)]  # noqa: E731
-    return {"median_ms": pick(0.5), "p90_ms": pick(0.9), "p99_ms": pick(0.99), "runs": len(ordered)}
+def first_line(path):
+    """Of a small file of the system; None where there is none."""
+    try:
+        return Path(path).read_text(encoding="utf-8", errors="replace").partition("\n")[0].strip("\0 ") or None
+    except OSError:
+        return None
 
 
 def board():
-    """What the board calls itself; empty where nothing says."""
-    texts = {}
-    for key, path in (("model", "/proc/device-tree/model"), ("l4t", "/etc/nv_tegra_release")):
-        try:
-            texts[key] = Path(path).read_text(encoding="utf-8", errors="replace").partition("\n")[0].strip("\0 ")
-        except OSError:
-            texts[key] = ""
-    return texts
+    """Model and system as the board calls them, None where nothing says."""
+    return {"model": first_line("/proc/device-tree/model"), "system": first_line("/etc/nv_tegra_release")}
+
+
+def thermal():
+    """The hottest zone, such as ``cpu-thermal 48.5 C``; None where the system tells none."""
+    zones = []
+    for folder in sorted(Path("/sys/class/thermal").glob("thermal_zone*")):
+        text = first_line(folder / "temp")
+        if text is not None and re.fullmatch(r"-?[0-9]+", text):
+            zones.append((int(text) / 1000, first_line(folder / "type") or folder.name))
+    return "%s %.1f C" % (max(zones)[1], max(zones)[0]) if zones else None
+
+
+def resident_peak():
+    """The most memory that this process had, in bytes; None where Linux does not tell."""
+    try:
+        lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return None
+    return next((int(line.split()[1]) << 10 for line in lines if line.startswith("VmHWM:")), None)
 
 
 # --- the run -------------------------------------------------------------------------------------------------------
 
 
-def prepare_engine(trt, logger, kit, arguments, cuda):
-    """(serialized engine, seconds it took to build, 0 for a reused one)."""
-    path = arguments.engine or arguments.folder / "model.engine"
-    key = engine_key(kit, trt.__version__, cuda.capability(), arguments)
-    serialized = None if arguments.rebuild else read_engine(path, key)
-    if serialized is not None:
-        say("using %s" % path)
-        return serialized, 0.0
+def build(trt, logger, kit, arguments):
+    """(the serialized engine, seconds that it took). Built from the verified graph, always.
+
+    An engine is native code: a file that lies here already may come from anyone, and is not loaded.
+    """
     say("building the engine; this takes minutes")
     began = time.perf_counter()
     model_path = arguments.folder / kit["model"]
     serialized = build_engine(trt, logger, model_path, arguments.workspace_mb, arguments.optimization_level)
     seconds = time.perf_counter() - began
-    write_file(path, serialized)
-    write_file(beside(path), json.dumps(key, sort_keys=True).encode())
+    write_file(arguments.engine or arguments.folder / "model.engine", serialized)
     return serialized, seconds
 
 
-def verify(runner, kit, arguments, result):
-    """Replay, compare, measure; adds to ``result``."""
-    inputs, expected, reference = load_golden(arguments.folder / "golden.npz")
-    result["accuracy"] = judge(runner.run(inputs), expected, reference, kit["tolerances"])
-    gpu, wall = runner.measure(arguments.warmup, arguments.iterations)
-    result["latency"] = {"gpu": quantiles(gpu), "wall": quantiles(wall)}
-    result["gpu_memory_bytes"] = runner.memory_bytes
-
-
-def say(text):
-    print(text, file=sys.stderr, flush=True)
+def verify(runner, golden, kit, arguments):
+    """Replay, judge every run, measure; the parts of the result."""
+    inputs, expected, reference = golden
+    runner.check_outputs(expected)
+    judge = Judge(expected, reference, **kit["tolerances"])
+    runner.feed(inputs)
+    began = time.perf_counter()
+    runner.predict()
+    first_ms = (time.perf_counter() - began) * 1e3
+    judge.add(runner.fetch())
+    gpu, wall = runner.measure(arguments.warmup, arguments.iterations, judge.add)
+    return judge, first_ms, gpu, wall
 
 
 def summarise(result):
-    for entry in result.get("accuracy", []):
-        say("%-14s %-7s SQNR %s dB" % (entry["output"], entry["status"], entry["sqnr_db"]))
+    for entry in result["outputs"]:
+        say(summary(entry))
     for entry in result["precision"]:
         say("%-28s asked %-6s %s" % (entry["block"], entry["asked"], entry["status"]))
-    if "latency" in result:
-        say(
-            "latency on the GPU: median %(median_ms).3f ms, p90 %(p90_ms).3f ms, p99 %(p99_ms).3f ms"
-            % result["latency"]["gpu"]
-        )
+    if result["gpu_ms"] is not None:
+        say("latency on the GPU: median %(median).3f ms, p90 %(p90).3f ms, %(count)d runs" % result["gpu_ms"])
+    say("status: %s" % result["status"])
 
 
 def exit_code(result):
-    if any(entry["status"] == "failed" for entry in result.get("accuracy", [])):
+    if result["status"] == FAILED:
         return EXIT_ACCURACY
     lost = any(entry["status"] == "not_realised" for entry in result["precision"])
     return EXIT_LOWERING if lost or result["engine"]["weights_packed"] == "no" else EXIT_OK
@@ -579,32 +603,53 @@ def run(arguments):
     """The whole job; returns the exit code. The result file is written also when accuracy or precision fail."""
     trt = import_tensorrt()
     kit = load_kit(arguments.folder)
+    golden = None if arguments.build_only else golden_of(arguments.folder, kit)
     cuda = Cuda()
+    before = thermal()
     logger = trt.Logger(trt.Logger.WARNING)
-    serialized, seconds = prepare_engine(trt, logger, kit, arguments, cuda)
+    serialized, build_s = build(trt, logger, kit, arguments)
+    began = time.perf_counter()
     runner = Runner(trt, cuda, logger, serialized)
-    result = {
-        "schema_version": SCHEMA_VERSION,
-        "target": kit.get("target", ""),
-        "plan_digest": kit.get("plan_digest", ""),
-        "board": board(),
-        "compute_capability": cuda.capability(),
-        "tensorrt": trt.__version__,
-        "engine": {
-            "bytes": len(serialized),
-            "build_s": seconds,
-            "weights_packed": weights_packed(len(serialized), kit),
-        },
-        "precision": audit(parse_inspector(runner.inspect()), kit["blocks"]),
-    }
+    load_ms = (time.perf_counter() - began) * 1e3
+    judge, first_ms, gpu, wall = None, None, [], []
     try:
-        if not arguments.build_only:
-            verify(runner, kit, arguments, result)
+        blocks = audit(parse_inspector(runner.inspect()), kit["blocks"])
+        if golden is not None:
+            judge, first_ms, gpu, wall = verify(runner, golden, kit, arguments)
     finally:
         runner.close()
+    memory = resident_peak()
+    result = result_of(kit, judge.outputs if judge else [])
+    result.update(
+        model_sha256=kit["sha256"][kit["model"]],
+        runtime={"name": "tensorrt", "version": trt.__version__},
+        device={**board(), "compute_capability": cuda.capability()},
+        thermal={"before": before, "after": thermal()},
+        low_power_mode=None,
+        threads=None,
+        timings_ms={
+            "compile": build_s * 1e3,
+            "load": load_ms,
+            "first_prediction": first_ms,
+            "measured": measured_ms(wall),
+        },
+        latency=quantiles(wall),
+        gpu_ms=measured_ms(gpu),
+        load_s=None if first_ms is None else (load_ms + first_ms) / 1e3,
+        memory_bytes={"value": memory, "how": "VmHWM"},
+        peak_memory_bytes=memory,
+        gpu_memory_bytes=runner.memory_bytes,
+        runs_unlike_first=judge.unlike_first if judge else 0,
+        engine={
+            "bytes": len(serialized),
+            "build_s": build_s,
+            "weights_packed": weights_packed(len(serialized), kit),
+        },
+        precision=blocks,
+    )
     result["exit_code"] = exit_code(result)
     output = arguments.output or arguments.folder / "result.json"
-    write_file(output, (json.dumps(result, indent=2, sort_keys=True) + "\n").encode())
+    write_result(output, result)
     summarise(result)
     say("result: %s" % output)
     return result["exit_code"]

@@ -145,8 +145,8 @@ def test_a_whole_run(bench: Callable[..., Bench], shell: str) -> None:
     ready = bench()
     done = ready.check("--runs", "3", shell=shell)
     assert done.returncode == 0, done.stderr
-    report = json.loads((ready.folder / "device_report.json").read_text())
-    assert report["device"] == "Phone ABC"
+    report = json.loads((ready.folder / "result.json").read_text())
+    assert report["device"]["model"] == "Phone ABC"
     assert report["times"] == {"runs": 3, "mean_ms": 10.0, "load_ms": None}
     assert list(ready.device.iterdir()) == []
     assert "SQNR 200.00 dB" in done.stdout

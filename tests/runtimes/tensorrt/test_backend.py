@@ -47,7 +47,10 @@ def test_the_folder_holds_exactly_what_is_listed_and_the_kit_accepts_it(lower: L
     assert sorted(str(path.relative_to(out)) for path in out.rglob("*") if path.is_file()) == sorted(lowered.files)
     kit = kit_module().load_kit(out / "tensorrt")
     assert kit["target"] == "jetson-orin-nano-8gb"
-    assert kit["tolerances"] == {"sqnr_db_min": load_profile("jetson-orin").tolerances.backend_sqnr_db_min}
+    limits = load_profile("jetson-orin").tolerances
+    sqnr, degrees = limits.backend_sqnr_db_min, limits.backend_pose_degrees_max
+    assert kit["tolerances"] == {"sqnr_db_min": sqnr, "pose_degrees_max": degrees}
+    assert kit["outputs"] == [("pose_enc", (1, 1, 9)), ("depth", (1, 1, 32, 32)), ("depth_conf", (1, 1, 32, 32))]
     by_name = {block["block"]: block for block in kit["blocks"]}
     assert [by_name[name]["computed"] for name in ("frame_blocks.0", "global_blocks.0", "depth_head")] == list(MIXED)
     assert len(by_name["frame_blocks.0"]["nodes"]) == 4

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import ctypes
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -18,6 +19,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from vggt_edge.runtimes.common.kit import COMMON
 from vggt_edge.runtimes.tensorrt import rtx
 from vggt_edge.runtimes.tensorrt.backend import write_golden
 from vggt_edge.runtimes.tensorrt.engine import KIT, SCRIPT, kit_module
@@ -41,7 +43,7 @@ def test_it_imports_nothing_but_the_standard_library_numpy_and_tensorrt() -> Non
     tree = ast.parse(SOURCE.read_text())
     imported = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
     imported |= {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module}
-    assert imported - set(sys.stdlib_module_names) == {"numpy", "tensorrt"}
+    assert imported - set(sys.stdlib_module_names) == {"numpy", "tensorrt", "kit_common"}
 
 
 @pytest.mark.parametrize("interpreter", ["python3.8", "python3.10", "python3.12", sys.executable])
@@ -51,6 +53,7 @@ def test_help_and_a_missing_tensorrt_on_real_interpreters(interpreter: str, tmp_
     if found is None or subprocess.run([found, "-c", ""], capture_output=True).returncode != 0:
         pytest.skip(f"{interpreter} is not installed")
     script = shutil.copy(SOURCE, tmp_path)
+    shutil.copy(COMMON, tmp_path)
     helped = subprocess.run([found, script, "--help"], capture_output=True, text=True)
     assert helped.returncode == 0
     assert "--workspace-mb" in helped.stdout
@@ -61,10 +64,14 @@ def test_help_and_a_missing_tensorrt_on_real_interpreters(interpreter: str, tmp_
     assert "Traceback" not in run.stderr
 
 
-def test_wrong_arguments_exit_with_2() -> None:
-    done = subprocess.run([sys.executable, str(SOURCE), "--iterations", "0"], capture_output=True, text=True)
-    assert done.returncode == 2
-    assert "at least 1" in done.stderr
+@pytest.mark.parametrize(
+    "arguments", [("--iterations", "0"), ("--iterations", "9" * 30), ("--workspace-mb", "9" * 30), ("--warmup", "x")]
+)
+def test_wrong_arguments_exit_with_2(arguments: tuple[str, str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        kit.main(list(arguments))
+    assert caught.value.code == 2
+    assert "at least 1" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("version", ["8.6.1", "10.2.9", "", "dev"])
@@ -82,50 +89,7 @@ def test_later_ones_are_accepted(version: str, monkeypatch: pytest.MonkeyPatch) 
     assert kit.import_tensorrt() is module
 
 
-# --- comparison -----------------------------------------------------------------------------------------------------
-
-
-@given(st.integers(0, 1000), st.floats(1e-3, 0.5))
-def test_sqnr_is_that_of_the_noise_which_was_added(seed: int, level: float) -> None:
-    random = np.random.default_rng(seed)
-    signal = random.standard_normal(2000).astype(np.float32)
-    noise = (level * random.standard_normal(2000)).astype(np.float32)
-    figures = kit.compare(signal + noise, signal)
-    assert figures["sqnr_db"] == pytest.approx(-20 * np.log10(level), abs=1.0)
-    assert figures["p99_abs"] <= figures["max_abs"]
-
-
-def test_equal_arrays_and_zeros_give_json_numbers() -> None:
-    zero, one = np.zeros(3, np.float32), np.ones(3, np.float32)
-    assert kit.compare(one, one)["sqnr_db"] == 200.0
-    assert kit.compare(zero, zero)["cosine"] == 1.0
-    assert kit.compare(one, zero)["sqnr_db"] == -200.0
-    assert kit.compare(zero, one)["cosine"] == 0.0
-
-
-def test_nan_never_passes() -> None:
-    expected = {"depth": np.ones(4, np.float32)}
-    actual = {"depth": np.array([1, 1, np.nan, 1], np.float32)}
-    (entry,) = kit.judge(actual, expected, {}, {})
-    assert entry["status"] == "failed"
-    assert json.dumps(entry)
-
-
-def test_the_gate_is_the_simulation_and_fp32_is_for_information() -> None:
-    expected = {"depth": np.ones(100, np.float32)}
-    reference = {"depth": np.zeros(100, np.float32)}
-    (near,) = kit.judge({"depth": np.full(100, 1.01, np.float32)}, expected, reference, {"sqnr_db_min": 25.0})
-    (far,) = kit.judge({"depth": np.full(100, 1.1, np.float32)}, expected, reference, {"sqnr_db_min": 25.0})
-    assert (near["status"], far["status"]) == ("passed", "failed")
-    assert near["against_fp32"]["sqnr_db"] == -200.0
-
-
-def test_an_output_of_another_shape_or_name_is_an_error() -> None:
-    expected = {"depth": np.ones((2, 2), np.float32)}
-    with pytest.raises(kit.KitError, match=r"shape \(4,\) instead of \(2, 2\)"):
-        kit.judge({"depth": np.ones(4, np.float32)}, expected, {}, {})
-    with pytest.raises(kit.KitError, match="no output 'depth'"):
-        kit.judge({"points": np.ones(4, np.float32)}, expected, {}, {})
+# --- times ---------------------------------------------------------------------------------------------------------
 
 
 @given(st.lists(st.floats(0.01, 100), min_size=1, max_size=200))
@@ -252,6 +216,13 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def with_field(folder: Path, name: str, value: object) -> None:
+    """The folder with one field of its kit.json changed."""
+    content = json.loads((folder / "kit.json").read_text())
+    content[name] = value
+    (folder / "kit.json").write_text(json.dumps(content))
+
+
 def test_golden_tensors_come_back_and_are_listed(folder: Path) -> None:
     kit.load_kit(folder)
     inputs, expected, reference = kit.load_golden(folder / "golden.npz")
@@ -279,10 +250,81 @@ def test_a_damaged_file_is_named(name: str, folder: Path) -> None:
 @pytest.mark.parametrize("name", ["../model.onnx", "/etc/passwd", "a/b"])
 def test_a_path_that_leaves_the_folder_is_refused(name: str, folder: Path) -> None:
     content = json.loads((folder / "kit.json").read_text())
-    content["sha256"][name] = "0"
+    content["sha256"][name] = "0" * 64
     (folder / "kit.json").write_text(json.dumps(content))
     with pytest.raises(kit.KitError, match="not a plain file name"):
         kit.load_kit(folder)
+
+
+@pytest.mark.parametrize("name", ["sha256", "blocks", "tolerances", "weight_bytes", "outputs"])
+@pytest.mark.parametrize("value", [{}, [], None, 7, "many"])
+def test_empty_tables_are_refused(name: str, value: object, folder: Path) -> None:
+    """Without digests, blocks or limits everything would be called good."""
+    with_field(folder, name, value)
+    with pytest.raises(kit.KitError, match=rf"cannot use .*kit\.json: {name}") as caught:
+        kit.load_kit(folder)
+    assert caught.value.code == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "reason"),
+    [
+        ("tolerances", {"sqnr_db_min": 0}, "above 0 and at most 200"),
+        ("tolerances", {"sqnr_db_min": -300}, "above 0 and at most 200"),
+        ("tolerances", {"sqnr_db_min": 201}, "above 0 and at most 200"),
+        ("tolerances", {"sqnr_db_min": 25, "pose_degrees_max": 181}, "at most 180"),
+        ("tolerances", {"sqnr": 25}, "sqnr_db_min is missing"),
+        ("weight_bytes", {"packed": -1, "fp16": 20}, "packed is -1"),
+        ("weight_bytes", {"packed": 10, "fp16": 2**70}, "fp16 is 1180591620717411303424"),
+        ("sha256", {"other": "0" * 64}, "does not list the model"),
+        ("sha256", {"model.onnx": "0" * 63}, "model.onnx is no sha256"),
+        ("blocks", [{"block": "b", "scheme": "w8a8", "computed": "w1a1", "nodes": []}], "computed in 'w1a1'"),
+        ("blocks", [{"block": "b", "scheme": "w8a8", "computed": "w8a8", "nodes": [[]]}], "no list of names"),
+        ("outputs", [{"name": "depth", "shape": [2, -3]}], "is no shape"),
+        ("outputs", [{"name": "depth", "shape": [2, 3]}] * 2, "there twice"),
+        ("schema_version", True, "schema_version"),
+        ("schema_version", 2**70, "schema_version"),
+    ],
+)
+def test_a_field_out_of_range_is_named(name: str, value: object, reason: str, folder: Path) -> None:
+    """Numbers, names, lists."""
+    with_field(folder, name, value)
+    with pytest.raises(kit.KitError, match=reason) as caught:
+        kit.load_kit(folder)
+    assert caught.value.code == 2
+
+
+@pytest.mark.parametrize("text", ['{"a": 1, "a": 2}', '{"a": 016}', '{"a": NaN}', '{"a": 1} x', "{} // no", "[" * 99])
+def test_json_that_parsers_read_differently_is_refused(text: str, folder: Path) -> None:
+    """tests/kits/json_cases has all of them."""
+    (folder / "kit.json").write_text(text)
+    with pytest.raises(kit.KitError, match=r"cannot use .*kit\.json"):
+        kit.load_kit(folder)
+
+
+def test_weights_that_are_not_listed_are_refused(folder: Path) -> None:
+    """TensorRT would read them with the graph."""
+    (folder / "model.onnx.data").write_bytes(b"planted")
+    with pytest.raises(kit.KitError, match=r"does not list model\.onnx\.data"):
+        kit.load_kit(folder)
+
+
+@pytest.mark.parametrize("group", ["input", "expected", "fp32"])
+def test_golden_tensors_with_nan_name_their_file(group: str, folder: Path) -> None:
+    """And not the engine, which may be as good as any."""
+    x = np.arange(6, dtype=np.float32).reshape(2, 3)
+    arrays = {"input": {"images": x}, "expected": {"depth": 2 * x}, "fp32": {"depth": 2 * x}}
+    next(iter(arrays[group].values()))[1, 1] = np.nan
+    write_golden(folder, *arrays.values())
+    with pytest.raises(kit.KitError, match=rf"cannot use .*golden\.npz: {group}/\w+ holds NaN"):
+        kit.golden_of(folder, kit.load_kit(folder))
+
+
+def test_golden_tensors_of_other_outputs_are_refused(folder: Path) -> None:
+    """Names and shapes are those of kit.json."""
+    with_field(folder, "outputs", [{"name": "points", "shape": [2, 3]}])
+    with pytest.raises(kit.KitError, match="holds other outputs than"):
+        kit.golden_of(folder, kit.load_kit(folder))
 
 
 @pytest.mark.parametrize("content", ["", "{}", "[]", '{"schema_version": 9}'])
@@ -328,42 +370,50 @@ class FakeCudart:
 
 
 class FakeContext:
-    def __init__(self, factor: float) -> None:
-        self.factor, self.addresses = factor, {}  # type: ignore[var-annotated]
+    """factors: of one run after the other; the last one stays."""
+
+    def __init__(self, *factors: float) -> None:
+        self.factors, self.addresses = list(factors), {}  # type: ignore[var-annotated]
 
     def set_tensor_address(self, name: str, address: int) -> None:
         self.addresses[name] = address
 
     def execute_async_v3(self, _stream: int) -> bool:
         source, target = ((ctypes.c_float * 6).from_address(self.addresses[name]) for name in ("images", "depth"))
+        factor = self.factors.pop(0) if len(self.factors) > 1 else self.factors[0]
         for index in range(6):
-            target[index] = self.factor * source[index]
+            target[index] = factor * source[index]
         return True
 
 
-def fake_tensorrt(factor: float = 2.0, tactic: str = INT8["tactic"], builds: list[int] | None = None) -> Any:  # type: ignore[assignment]
-    """TensorRT's Python interface, as far as the script uses it, around an engine that multiplies by ``factor``."""
+def fake_tensorrt(  # type: ignore[no-untyped-def]
+    *factors: float, tactic=INT8["tactic"], dtype=np.float32, loaded=None, names=("images", "depth")
+) -> Any:
+    """TensorRT's Python interface, as far as the script uses it, around an engine that multiplies.
+
+    factors: of one run after the other, by default 2. loaded: gets the engines that are deserialized.
+    """
     report = json.dumps({"Layers": [layer("n/MatMul", tactic)]})
     mode = SimpleNamespace(INPUT="in", OUTPUT="out")
     engine = SimpleNamespace(
         num_io_tensors=2,
-        get_tensor_name=lambda index: ("images", "depth")[index],
+        get_tensor_name=lambda index: names[index],
         get_tensor_shape=lambda _name: (2, 3),
-        get_tensor_dtype=lambda _name: "float",
+        get_tensor_dtype=lambda name: "in" if name == "images" else "out",
         get_tensor_mode=lambda name: mode.INPUT if name == "images" else mode.OUTPUT,
-        create_execution_context=lambda: FakeContext(factor),
+        create_execution_context=lambda: FakeContext(*(factors or (2.0,))),
         create_engine_inspector=lambda: SimpleNamespace(get_engine_information=lambda _format: report),
     )
 
-    def build(_network: Any, _config: Any) -> bytes:
-        if builds is not None:
-            builds.append(1)
-        return b"engine"
+    def load(data: bytes) -> Any:
+        if loaded is not None:
+            loaded.append(data)
+        return engine
 
     builder = SimpleNamespace(
         create_network=lambda _flags: SimpleNamespace(),
         create_builder_config=SimpleNamespace,
-        build_serialized_network=build,
+        build_serialized_network=lambda _network, _config: b"built",
     )
     logger = SimpleNamespace()
     return SimpleNamespace(
@@ -371,12 +421,12 @@ def fake_tensorrt(factor: float = 2.0, tactic: str = INT8["tactic"], builds: lis
         Logger=type("Logger", (), {"WARNING": 1, "__init__": lambda *_arguments: None}),
         Builder=lambda _logger: builder,
         OnnxParser=lambda _network, _logger: SimpleNamespace(parse_from_file=lambda _path: True, logger=logger),
-        Runtime=lambda _logger: SimpleNamespace(deserialize_cuda_engine=lambda _data: engine),
+        Runtime=lambda _logger: SimpleNamespace(deserialize_cuda_engine=load),
         NetworkDefinitionCreationFlag=SimpleNamespace(STRONGLY_TYPED=1),
         ProfilingVerbosity=SimpleNamespace(DETAILED=2),
         LayerInformationFormat=SimpleNamespace(JSON=1),
         TensorIOMode=mode,
-        nptype=lambda _dtype: np.float32,
+        nptype=lambda kind: dtype if kind == "out" else np.float32,
     )
 
 
@@ -395,23 +445,71 @@ def run(folder: Path, *arguments: str) -> tuple[int, dict[str, Any]]:
 
 
 def test_a_good_engine(folder: Path, on_device: Callable[[Any], None]) -> None:
+    """With every key of docs/how-to/kit-result.md."""
     on_device(fake_tensorrt())
     code, result = run(folder)
     assert code == result["exit_code"] == 0
-    assert result["accuracy"][0]["sqnr_db"] == 200.0
+    assert result["status"] == "passed"
+    (entry,) = result["outputs"]
+    assert (entry["status"], entry["against_simulation"]["sqnr_db"], entry["sqnr_db_min"]) == ("passed", 200.0, 25.0)
     assert result["precision"][0]["status"] == "realised"
-    assert result["latency"]["gpu"]["runs"] == 5
-    assert result["latency"]["wall"]["median_ms"] > 0
-    assert (folder / "model.engine").read_bytes() == b"engine"
+    assert result["gpu_ms"]["count"] == result["timings_ms"]["measured"]["count"] == result["latency"]["runs"] == 5
+    assert result["timings_ms"]["compile"] > 0
+    assert result["timings_ms"]["first_prediction"] > 0
+    assert result["memory_bytes"]["value"] == result["peak_memory_bytes"] > 1 << 20
+    assert (result["runtime"], result["runs_unlike_first"]) == ({"name": "tensorrt", "version": "10.3.0"}, 0)
+    assert {"device", "thermal", "low_power_mode", "threads", "load_s", "target", "plan_digest"} <= set(result)
+    assert (folder / "model.engine").read_bytes() == b"built"
 
 
 def test_an_engine_that_drifts_exits_4_and_still_writes_the_result(
     folder: Path, on_device: Callable[[Any], None]
 ) -> None:
-    on_device(fake_tensorrt(factor=2.5))
+    on_device(fake_tensorrt(2.5))
     code, result = run(folder)
     assert code == result["exit_code"] == 4
-    assert result["accuracy"][0]["status"] == "failed"
+    assert result["outputs"][0]["status"] == result["status"] == "failed"
+
+
+@pytest.mark.parametrize("bad", [float("nan"), 0.0, -2.0])
+@pytest.mark.parametrize("place", [1, 2, 4, 6])
+def test_one_bad_run_among_many_fails(bad: float, place: int, folder: Path, on_device: Callable[[Any], None]) -> None:
+    """Before, among and after the measured ones: one first, one to warm up, five measured."""
+    factors = [2.0] * 8
+    factors[place] = bad
+    on_device(fake_tensorrt(*factors))
+    code, result = run(folder)
+    assert code == 4
+    assert (result["status"], result["runs_unlike_first"]) == ("failed", 1)
+    assert result["outputs"][0]["finite"] == (bad == bad)
+
+
+def test_without_a_limit_nothing_passes(folder: Path, on_device: Callable[[Any], None]) -> None:
+    """Zeros neither."""
+    with_field(folder, "tolerances", {"sqnr_db_min": None})
+    for factor in (2.0, 0.0):
+        on_device(fake_tensorrt(factor))
+        code, result = run(folder)
+        assert (code, result["status"]) == (0, "not_judged")
+    on_device(fake_tensorrt(float("nan")))
+    assert run(folder)[1]["status"] == "failed"
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"dtype": np.float16}, "output depth is float16 .* instead of float32"),
+        ({"names": ("images", "points")}, "the engine has the outputs"),
+    ],
+)
+def test_an_engine_with_other_outputs_is_told(
+    changes: dict[str, Any], reason: str, folder: Path, on_device: Callable[[Any], None],
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    """Type, name and order, before anything is compared."""
+    on_device(fake_tensorrt(**changes))
+    assert kit.main(["--folder", str(folder)]) == 6
+    assert re.search(reason, capsys.readouterr().err)
 
 
 def test_a_lost_precision_exits_6_and_names_the_node(folder: Path, on_device: Callable[[Any], None]) -> None:
@@ -421,17 +519,18 @@ def test_a_lost_precision_exits_6_and_names_the_node(folder: Path, on_device: Ca
     assert result["precision"][0]["lost"] == ["n/MatMul"]
 
 
-def test_an_engine_is_used_again_until_something_changes(folder: Path, on_device: Callable[[Any], None]) -> None:
-    builds: list[int] = []
-    on_device(fake_tensorrt(builds=builds))
-    for arguments, expected in (((), 1), ((), 1), (("--optimization-level", "2"), 2), (("--rebuild",), 3)):
-        assert run(folder, *arguments)[0] == 0
-        assert len(builds) == expected
-    newer = fake_tensorrt(builds=builds)
-    newer.__version__ = "10.16.0"
-    on_device(newer)
-    run(folder)
-    assert len(builds) == 4
+def test_an_engine_that_lies_there_is_never_loaded(folder: Path, on_device: Callable[[Any], None]) -> None:
+    """Whatever says that it fits: an engine is native code."""
+    loaded: list[bytes] = []
+    on_device(fake_tensorrt(loaded=loaded))
+    key = {"sha256": json.loads((folder / "kit.json").read_text())["sha256"], "tensorrt": "10.3.0"}
+    key |= {"compute_capability": "0.0", "workspace_mb": None, "optimization_level": None}
+    for _ in range(2):
+        (folder / "model.engine").write_bytes(b"planted")
+        (folder / "model.engine.json").write_text(json.dumps(key))
+        assert run(folder)[0] == 0
+    assert loaded == [b"built", b"built"]
+    assert (folder / "model.engine").read_bytes() == b"built"
 
 
 def test_build_only_neither_replays_nor_measures(folder: Path, on_device: Callable[[Any], None]) -> None:
@@ -442,7 +541,7 @@ def test_build_only_neither_replays_nor_measures(folder: Path, on_device: Callab
     (folder / "kit.json").write_text(json.dumps(content))
     code, result = run(folder, "--build-only")
     assert code == 0
-    assert "latency" not in result
+    assert (result["status"], result["latency"]) == ("not_judged", None)
     assert result["precision"][0]["status"] == "realised"
 
 
