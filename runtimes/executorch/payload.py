@@ -11,6 +11,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from vggt_edge.devices.errors import InputError
 from vggt_edge.runtimes.executorch.sdk import sdk
 
 _SERIALIZATION = "backends.xnnpack.serialization"
@@ -35,19 +36,27 @@ class UnpackedConstant:
 
 
 def unpacked_constants(payload: bytes) -> tuple[UnpackedConstant, ...]:
-    """In the order of the delegate's operations.
+    """In the order of the delegate's operations. ``InputError`` for bytes that are no delegate of XNNPACK.
 
     ExecuTorch unmaps every stored constant once XNNPACK has loaded the delegate, so each of these is read from memory
     that is gone: version 1.4.0 always does, later ones with the weights cache that Android's library switches on.
     """
-    graph = _decoded(payload)
-    stored = set(_stored(graph))
-    return tuple(
-        UnpackedConstant(kind, index, operand)
-        for index, (kind, operands) in enumerate(_operations(graph))
-        for operand, value in operands.items()
-        if value in stored and not (kind in _PACKING and operand in _PACKED)
-    )
+    try:
+        graph = _decoded(payload)
+        stored = set(_stored(graph))
+        return tuple(
+            UnpackedConstant(kind, index, operand)
+            for index, (kind, operands) in enumerate(_operations(graph))
+            for operand, value in operands.items()
+            if value in stored and not (kind in _PACKING and operand in _PACKED)
+        )
+    except Exception as error:  # header, flatc, JSON and missing fields complain in many ways, and all mean the same
+        raise InputError(
+            f"a delegate of XNNPACK cannot be read: {type(error).__name__}: {error}",
+            where="serialized XNNPACK graph",
+            expected="what ExecuTorch serialized",
+            remedy="export again with the version of ExecuTorch that vggt-edge asks for",
+        ) from error
 
 
 def _operations(graph: _Table) -> Iterator[tuple[str, dict[str, int]]]:

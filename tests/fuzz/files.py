@@ -40,6 +40,7 @@ from vggt_edge.exporter.models.shape import InputShape
 from vggt_edge.exporter.models.vggt import VGGT
 from vggt_edge.runtimes.common.audit import load_onnx
 from vggt_edge.runtimes.coreml.sdk import load_coremltools
+from vggt_edge.runtimes.executorch.sdk import installed
 from vggt_edge.runtimes.onnxruntime import open_onnx
 
 WIDTH, HEIGHT = 72, 48
@@ -369,6 +370,60 @@ def _run_package(folder: Path) -> None:
     _run(MilSession(folder / "m.mlpackage"))
 
 
+@cache
+def _delegate() -> bytes:
+    """What XNNPACK is given of a linear."""
+    from vggt_edge.runtimes.executorch.pieces import cut
+    from vggt_edge.runtimes.executorch.xnnpack import lower_pieces
+
+    with torch.no_grad():
+        program = torch.export.export(torch.nn.Sequential(torch.nn.Linear(8, 8)), (torch.zeros(2, 8),), strict=False)
+    (piece,) = lower_pieces(cut(program, lambda path: "block").pieces)
+    return bytes(next(iter(piece.delegates.values())).payload)
+
+
+def _read_delegate(folder: Path) -> None:
+    from vggt_edge.runtimes.executorch.payload import unpacked_constants
+
+    unpacked_constants((folder / "delegate").read_bytes())
+
+
+@cache
+def _vulkan_program() -> bytes:
+    from vggt_edge.exporter.graph.annotate import annotate
+    from vggt_edge.runtimes.vulkan.lowering import lower_program
+
+    return bytes(lower_program(annotate(torch.nn.Sequential(torch.nn.Linear(8, 8)), torch.zeros(8, 8))).manager.buffer)
+
+
+def _read_vulkan(folder: Path) -> None:
+    from vggt_edge.runtimes.vulkan.checks import faults
+    from vggt_edge.runtimes.vulkan.graph import read_program
+
+    faults(read_program(folder / "vggt.pte").graph, {})
+
+
+def _android() -> list[Target]:
+    """Readers of what ExecuTorch serializes; its decoder is a program of its own, so they are slow."""
+    if not installed():
+        return []
+    return [
+        Target(
+            "XNNPACK delegate", lambda folder: write(folder / "delegate", _delegate()), _read_delegate,
+            {"delegate": (damaged,)}, OWN, 0.1,
+        ),
+        Target(
+            "Vulkan .pte", lambda folder: write(folder / "vggt.pte", _vulkan_program()), _read_vulkan,
+            {"vggt.pte": (damaged,)}, OWN, 0.1,
+        ),
+    ]  # fmt: skip
+
+
+def write(path: Path, content: bytes) -> None:
+    """A file of a target."""
+    path.write_bytes(content)
+
+
 def _programs() -> list[Target]:
     protobuf = damaged_message(onnx.ModelProto)
     core_ml = load_coremltools("coremltools.proto.Model_pb2").Model
@@ -394,4 +449,4 @@ def _programs() -> list[Target]:
 
 def targets() -> list[Target]:
     """Pictures, videos, scenes, checkpoints, graphs, programs."""
-    return [*_pictures(), *_scenes(), *_checkpoints(), *_programs()]
+    return [*_pictures(), *_scenes(), *_checkpoints(), *_programs(), *_android()]

@@ -1,7 +1,8 @@
 """The fuzzer by hand: ``python tests/fuzz/run.py --inputs 10000`` prints a table of what every reader did.
 
 Exit code 1 where a reader has a fault: another error than the project's own, or too much time or memory.
-``--target NAME --first INDEX --inputs 1`` repeats one input; ``--keep FOLDER`` leaves its file there.
+Libraries complain on stderr. ``--target NAME --first INDEX --inputs 1`` repeats one input; ``--keep FOLDER`` leaves its
+file there.
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ def main() -> int:
             count = fuzz(target, Path(scratch) / str(number), range(given.first, given.first + inputs), given.seed)
             print(row(count), flush=True)
             for fault in count.faults.values():
-                print(f"{target.name}: {fault.kind}, first at input {fault.index}\n{fault.detail}", file=sys.stderr)
+                print(f"{target.name}: {fault.kind}, first at input {fault.index}\n{fault.detail}", flush=True)
             found += count.faulty
     return 1 if found else 0
 

@@ -14,6 +14,7 @@ import pytest
 from numpy.testing import assert_array_equal
 
 from vggt_edge.devices.errors import InputError
+from vggt_edge.runtimes.coreml.audit import linears
 from vggt_edge.runtimes.coreml.program import Constant, MilProgram, TensorType, load_program
 from vggt_edge.runtimes.coreml.sdk import load_coremltools, quiet
 
@@ -350,3 +351,21 @@ def test_unknown_dimensions(edit: Callable[..., Path]) -> None:
 
     program = load_program(edit(loosen))
     assert _operation(program, "first").outputs[0].type.shape == (-1, 6)
+
+
+@pytest.mark.parametrize("parameter", ["weight", "x"])
+@pytest.mark.parametrize("is_there", [False, True])
+def test_a_linear_without_its_operands_is_refused_by_the_audit(
+    edit: Callable[[Callable[[Any], Any]], Path], parameter: str, is_there: bool
+) -> None:
+    """The parameter is missing, or there without a value."""
+
+    def damage(spec: Any) -> None:
+        linear = next(one for one in _block(spec).operations if one.type == "linear")
+        if is_there:
+            linear.inputs[parameter].ClearField("arguments")
+        else:
+            del linear.inputs[parameter]
+
+    with pytest.raises(InputError, match="linear first has no weight or no input"):
+        list(linears(load_program(edit(damage))))

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 
-from vggt_edge.devices.errors import LoweringError
+from vggt_edge.devices.errors import InputError, LoweringError
 from vggt_edge.runtimes.executorch import xnnpack
 from vggt_edge.runtimes.executorch.audit import check_constants
 from vggt_edge.runtimes.executorch.partition import partitioner
@@ -80,3 +80,10 @@ def test_our_partitions_hold_only_what_is_packed() -> None:
     (piece,) = pieces
     assert sum(len(delegate.data) for delegate in piece.delegates.values()) == 4
     assert len(piece.weights) == 2
+
+
+@pytest.mark.parametrize("payload", [b"", b"\0" * 100, b"not a delegate" * 20])
+def test_bytes_that_are_no_delegate_are_refused(payload: bytes) -> None:
+    """Header and decoder complain in ways of their own."""
+    with pytest.raises(InputError, match="a delegate of XNNPACK cannot be read"):
+        unpacked_constants(payload)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -60,3 +61,36 @@ def test_wrong_inputs_are_refused(tmp_path: Path, inputs: dict[str, Any]) -> Non
 def test_no_graph_is_said(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no graph here"):
         GraphSession(tmp_path / "model.onnx")
+
+
+def damaged(path: Path, damage: Callable[[onnx.GraphProto], object]) -> Path:
+    """The same graph with something changed."""
+    model = onnx.load(doubled_and_halved(path))
+    damage(model.graph)
+    onnx.save(model, path)
+    return path
+
+
+def test_inputs_without_a_fixed_shape_are_refused(tmp_path: Path) -> None:
+    """There is nothing to check inputs against."""
+
+    def damage(graph: onnx.GraphProto) -> None:
+        graph.input[0].type.tensor_type.shape.dim[0].dim_param = "any"
+
+    with pytest.raises(InputError, match="images has no fixed shape"):
+        GraphSession(damaged(tmp_path / "model.onnx", damage))
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (lambda graph: graph.node[1].output.append("more"), "has 2 outputs instead of 1"),
+        (lambda graph: graph.initializer[0].__setattr__("raw_data", b"x"), "the weight factor cannot be read"),
+    ],
+)
+def test_a_damaged_node_or_weight_is_named(
+    tmp_path: Path, damage: Callable[[onnx.GraphProto], object], reason: str
+) -> None:
+    """What ONNX itself does not notice."""
+    with pytest.raises(InputError, match=reason):
+        GraphSession(damaged(tmp_path / "model.onnx", damage)).run({"images": np.ones(3, np.float32)})
