@@ -410,7 +410,7 @@ def _android() -> list[Target]:
     return [
         Target(
             "XNNPACK delegate", lambda folder: write(folder / "delegate", _delegate()), _read_delegate,
-            {"delegate": (damaged,)}, OWN, 0.1,
+            {"delegate": (damaged,)}, OWN, 0.3,
         ),
         Target(
             "Vulkan .pte", lambda folder: write(folder / "vggt.pte", _vulkan_program()), _read_vulkan,

@@ -17,6 +17,8 @@ import documents
 import files
 from harness import Count, Target, fuzz, mutated
 
+from vggt_edge.exporter.commands.output import stdout_to_stderr
+
 
 def all_targets() -> list[Target]:
     """Every reader that is fuzzed."""
@@ -55,7 +57,8 @@ def main() -> int:
             if given.keep is not None:
                 _keep(target, given.keep, given.first, given.seed)
             inputs = max(1, round(given.inputs * target.share))
-            count = fuzz(target, Path(scratch) / str(number), range(given.first, given.first + inputs), given.seed)
+            with stdout_to_stderr():  # programs that readers start write to the descriptor itself
+                count = fuzz(target, Path(scratch) / str(number), range(given.first, given.first + inputs), given.seed)
             print(row(count), flush=True)
             for fault in count.faults.values():
                 print(f"{target.name}: {fault.kind}, first at input {fault.index}\n{fault.detail}", flush=True)
