@@ -23,8 +23,9 @@ if TYPE_CHECKING:
     )
     from vggt_edge.devices.profile import DeviceProfile, list_profiles, load_profile
     from vggt_edge.exporter.bundle import Manifest, verify_bundle
-    from vggt_edge.exporter.job import ExportResult, StepResult, calibrate, export, plan, validate
+    from vggt_edge.exporter.job import ExportResult, StepResult, calibrate, export, plan
     from vggt_edge.exporter.request import ExportRequest
+    from vggt_edge.exporter.rerun import validate
     from vggt_edge.exporter.validation import ValidationReport
 
 __all__ = [
@@ -67,8 +68,9 @@ _HOMES = {
     ),
     "vggt_edge.devices.profile": ("DeviceProfile", "list_profiles", "load_profile"),
     "vggt_edge.exporter.bundle": ("Manifest", "verify_bundle"),
-    "vggt_edge.exporter.job": ("ExportResult", "StepResult", "calibrate", "export", "plan", "validate"),
+    "vggt_edge.exporter.job": ("ExportResult", "StepResult", "calibrate", "export", "plan"),
     "vggt_edge.exporter.request": ("ExportRequest",),
+    "vggt_edge.exporter.rerun": ("validate",),
     "vggt_edge.exporter.validation": ("ValidationReport",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}

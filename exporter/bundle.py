@@ -23,12 +23,12 @@ from vggt_edge.devices.errors import InputError, ResourceError
 from vggt_edge.exporter.device_result import DeviceResult, is_result, read_result
 from vggt_edge.exporter.machine.files import file_sha256
 from vggt_edge.exporter.machine.runtimes import JudgedWith
-from vggt_edge.exporter.machine.usage import Timing, peak_memory_bytes
+from vggt_edge.exporter.machine.usage import MEASURED, Measured
 
 if TYPE_CHECKING:
     from vggt_edge.exporter.steps.cache import StepCache
 
-SCHEMA_VERSION: Literal[1] = 1
+SCHEMA_VERSION: Literal[2] = 2
 MANIFEST = "manifest.json"
 PLAN, STATS = "plan.json", "stats.json"
 _ALWAYS = (
@@ -42,7 +42,8 @@ _ALWAYS = (
     "report.html",
     "resolved.toml",
 )  # of every bundle, whatever the target
-_MAX_MANIFEST_BYTES = 64 << 20
+_MAX_BYTES = 64 << 20  # of the manifest, and of what was measured
+_NOT_LISTED = (MANIFEST, MEASURED)
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _NO_RIGHT = (errno.EACCES, errno.EPERM, errno.EROFS)
 _EXPECTED = f"a manifest of schema version {SCHEMA_VERSION}, as `vggt-edge export` writes it"
@@ -62,39 +63,33 @@ class ManifestInputs:
     """What the caller knows of a bundle.
 
     digests: sha256 of ``model``, ``scenes``, ``plan``, ``stats``. tools: version by distribution name.
-    command: the command line, one entry per argument. random_weights: how random weights were drawn, empty for a
-    trained model. timings: of the steps that ran, in order; those taken from an earlier run are missing. judged_with:
-    the runtimes that the validation ran with, and how they differ from those of the device.
+    random_weights: how random weights were drawn, empty for a trained model. judged_with: the runtimes that the
+    validation ran with, and how they differ from those of the device.
     """
 
     model: str
     target: str
     digests: Mapping[str, str]
     tools: Mapping[str, str]
-    command: tuple[str, ...]
     random_weights: str = ""
-    timings: tuple[Timing, ...] = ()
     judged_with: tuple[JudgedWith, ...] = ()
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """``ManifestInputs`` and every file of the bundle but the manifest itself, in the order of their paths.
+    """``ManifestInputs`` and every file of the bundle, in the order of their paths.
 
-    peak_memory_bytes: the largest resident size of the exporting process, or of a process that it started.
+    But for the manifest itself, and for ``measured.json``, which differs from run to run.
     """
 
     model: str
     target: str
     digests: Mapping[str, str]
     tools: Mapping[str, str]
-    command: tuple[str, ...]
-    peak_memory_bytes: Count
     files: tuple[FileEntry, ...]
     random_weights: str = ""
-    timings: tuple[Timing, ...] = ()
     judged_with: tuple[JudgedWith, ...] = ()
-    schema_version: Literal[1] = SCHEMA_VERSION
+    schema_version: Literal[2] = SCHEMA_VERSION
 
     @property
     def size_bytes(self) -> int:
@@ -135,11 +130,8 @@ def _manifest(folder: Path, inputs: ManifestInputs) -> Manifest:
         target=inputs.target,
         digests=dict(inputs.digests),
         tools=dict(inputs.tools),
-        command=inputs.command,
-        peak_memory_bytes=peak_memory_bytes(),
-        files=tuple(_described(folder, path) for path in _files(folder) if path != MANIFEST),
+        files=tuple(_described(folder, path) for path in _files(folder) if path not in _NOT_LISTED),
         random_weights=inputs.random_weights,
-        timings=inputs.timings,
         judged_with=inputs.judged_with,
     )
 
@@ -148,7 +140,7 @@ def read_manifest(bundle: Path) -> Manifest:
     """The manifest of a bundle; ``InputError`` when the folder is none."""
     path = bundle / MANIFEST
     try:
-        _check_plain(path)
+        _check_plain(path, "the manifest")
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
@@ -161,14 +153,26 @@ def read_manifest(bundle: Path) -> Manifest:
     return Manifest.from_json(text, where=str(path))
 
 
-def _check_plain(path: Path) -> None:
+def read_measured(bundle: Path) -> Measured | None:
+    """What the export took; None where the file is gone, which no other file depends on.
+
+    ``InputError`` for a file that says something else.
+    """
+    path = bundle / MEASURED
+    if not os.path.lexists(path):
+        return None
+    _check_plain(path, "what the export measured")
+    return Measured.from_json(path.read_bytes(), where=str(path))
+
+
+def _check_plain(path: Path, what: str) -> None:
     """``InputError`` for a pipe or a device, which could be read for ever, and for a link, which may lead to one."""
     about = path.lstat()
-    if not stat.S_ISREG(about.st_mode) or about.st_size > _MAX_MANIFEST_BYTES:
+    if not stat.S_ISREG(about.st_mode) or about.st_size > _MAX_BYTES:
         raise InputError(
-            "the manifest is not a plain file of a sensible size",
+            f"{what} is not a plain file of a sensible size",
             where=str(path),
-            expected=f"a file of at most {_MAX_MANIFEST_BYTES >> 20} MiB",
+            expected=f"a file of at most {_MAX_BYTES >> 20} MiB",
             remedy="do not trust this bundle; get it again from where it was made",
         )
 
@@ -181,7 +185,7 @@ def bundle_problems(bundle: Path) -> list[str]:
     manifest = read_manifest(bundle)
     listed = {entry.path for entry in manifest.files}
     problems = [f"{entry.path}: {fault}" for entry in manifest.files if (fault := _fault(bundle, entry))]
-    extra = sorted(set(_walk(bundle)) - listed - {MANIFEST})
+    extra = sorted(set(_walk(bundle)) - listed - set(_NOT_LISTED))
     return problems + [f"{path}: not in the manifest" for path in extra if not is_result(path)]
 
 
@@ -193,6 +197,7 @@ def device_results(bundle: Path) -> tuple[DeviceResult, ...]:
 
 def verify_bundle(bundle: Path) -> Manifest:
     """The manifest of a sound bundle; ``InputError`` names every file that is missing, changed, extra or foreign."""
+    read_measured(bundle)
     problems = bundle_problems(bundle) or content_problems(bundle, read_manifest(bundle))
     if problems:
         raise InputError(
@@ -307,6 +312,8 @@ def _check_paths(files: tuple[FileEntry, ...], where: str) -> None:
                 expected="relative paths with forward slashes",
                 remedy="do not trust this bundle; get it again from where it was made",
             )
-        if entry.path in seen or entry.path == MANIFEST:
-            raise InputError(f"the manifest lists {entry.path!r} twice or itself", where=where, expected=_EXPECTED)
+        if entry.path in seen or entry.path in _NOT_LISTED:
+            raise InputError(
+                f"the manifest lists {entry.path!r}, which it may not, or may once", where=where, expected=_EXPECTED
+            )
         seen.add(entry.path)

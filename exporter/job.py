@@ -1,34 +1,31 @@
 """The straight line: load, calibrate, plan, annotate and lower, validate, report, bundle.
 
-``export`` is the whole of it; ``calibrate`` and ``plan`` stop after their step and leave its artifacts; ``validate``
-runs a bundle again.
+``export`` is the whole of it; ``calibrate`` and ``plan`` stop after their step and leave its artifacts.
+``exporter/rerun.py`` runs a bundle again.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TypeAlias
 
-from vggt_edge.calibration.observation.stats import CalibrationStats
-from vggt_edge.calibration.plan import PrecisionPlan
 from vggt_edge.calibration.planning.assign import checked_group_size, rest_scheme
 from vggt_edge.calibration.planning.cost import rest_bytes
-from vggt_edge.calibration.scenes.names import shown
-from vggt_edge.devices.errors import AccuracyGateError, InputError, ToolchainError, UsageError
+from vggt_edge.devices.errors import ToolchainError, UsageError
 from vggt_edge.devices.profile import DeviceProfile, load_profile
-from vggt_edge.exporter.bundle import Manifest, verify_bundle, write_bundle
+from vggt_edge.exporter.bundle import MANIFEST, Manifest, read_measured, verify_bundle, write_bundle
 from vggt_edge.exporter.machine.estimate import PROBE_FORWARDS, Estimate, Sizes, check, estimate
 from vggt_edge.exporter.machine.progress import SILENT, Progress, note_random
 from vggt_edge.exporter.machine.runtimes import JudgedWith
+from vggt_edge.exporter.machine.threads import fixed_threads
 from vggt_edge.exporter.machine.usage import peak_memory_bytes
 from vggt_edge.exporter.models.checkpoint import Checkpoint
 from vggt_edge.exporter.models.registry import open_model
-from vggt_edge.exporter.request import ExportRequest, resolve_request, to_toml
+from vggt_edge.exporter.request import ExportRequest
 from vggt_edge.exporter.steps.annotate import annotate_step
 from vggt_edge.exporter.steps.assemble import (
     PLAN,
@@ -36,13 +33,15 @@ from vggt_edge.exporter.steps.assemble import (
     RESOLVED,
     assemble,
     manifest_inputs,
+    profile_digest,
+    resolved,
     stored_bytes,
     validation_digest,
 )
-from vggt_edge.exporter.steps.cache import StepCache, check_free, is_work_folder
+from vggt_edge.exporter.steps.cache import StepCache, check_free
 from vggt_edge.exporter.steps.calibrate import calibrate_step
 from vggt_edge.exporter.steps.context import SENSITIVITY, Job, fp32_bytes, options_of
-from vggt_edge.exporter.steps.inputs import SceneSets, choose_scenes, scenes_to_judge
+from vggt_edge.exporter.steps.inputs import SceneSets, choose_scenes
 from vggt_edge.exporter.steps.lock import output_lock
 from vggt_edge.exporter.steps.lower import lower_step
 from vggt_edge.exporter.steps.plan import make_plan
@@ -52,15 +51,12 @@ from vggt_edge.exporter.steps.sensitivity import sensitivities_json, sensitivity
 from vggt_edge.exporter.steps.tune import tune_step
 from vggt_edge.exporter.steps.validate import (
     VALIDATION,
-    Places,
     chosen_executors,
-    golden_size,
-    judge,
     judged_with,
     validate_step,
 )
-from vggt_edge.exporter.validation import SIMULATION, Row, Status, ValidationReport
-from vggt_edge.exporter.validation.rows import FP32
+from vggt_edge.exporter.validation import Status, ValidationReport
+from vggt_edge.exporter.validation.advice import gate_error
 from vggt_edge.runtimes.base import Backend
 from vggt_edge.runtimes.registry import backend
 
@@ -221,7 +217,8 @@ def export(request: ExportRequest, progress: Progress = SILENT) -> ExportResult:
         if not request.resume:
             check_free(request.output)
         job = open_job(request, progress)
-        manifest = _published(job) or _make_bundle(job)
+        with fixed_threads(fp32_bytes(job.model)):
+            manifest = _published(job) or _make_bundle(job)
         job.cache.clear()
     report = ValidationReport.from_json((request.output / VALIDATION).read_text())
     if report.status is Status.FAILED:
@@ -230,19 +227,24 @@ def export(request: ExportRequest, progress: Progress = SILENT) -> ExportResult:
 
 
 def _published(job: Job) -> Manifest | None:
-    """The bundle of an earlier run that was ended between publishing it and forgetting its steps.
-
-    ``UsageError`` when the output is anything else.
-    """
+    """The bundle of an earlier run that was ended when it had published it; ``UsageError`` for any other output."""
     output = job.request.output
-    if not (job.request.resume and output.is_dir() and is_work_folder(job.cache.root)):
+    if not (job.request.resume and (output / MANIFEST).is_file()):
         check_free(output)
         return None
-    same = (output / RESOLVED).is_file() and (output / RESOLVED).read_text(encoding="utf-8") == to_toml(job.request)
-    if not same:
+    manifest = verify_bundle(output)
+    if not _is_of(manifest, job):
         check_free(output)
     job.progress.note(f"{output} is finished already")
-    return verify_bundle(output)
+    return manifest
+
+
+def _is_of(manifest: Manifest, job: Job) -> bool:
+    """Whether this job would make that bundle: of the same settings, model, scenes to judge on, device and tools."""
+    settings = (job.request.output / RESOLVED).read_text(encoding="utf-8")
+    digests = {"model": job.checkpoint.digest, "validation": validation_digest(job), "profile": profile_digest(job)}
+    same = all(manifest.digests.get(name) == digest for name, digest in digests.items())
+    return same and settings == resolved(job) and manifest.tools == job.tools
 
 
 def _make_bundle(job: Job) -> Manifest:
@@ -265,7 +267,7 @@ def _make_bundle(job: Job) -> Manifest:
 
 def _result(job: Job, manifest: Manifest, report: ValidationReport) -> ExportResult:
     output = job.request.output
-    forward_s = sum(timing.forward_seconds for timing in manifest.timings)
+    measured = read_measured(output) or job.measured
     return ExportResult(
         output=output,
         report=output / REPORT,
@@ -274,9 +276,9 @@ def _result(job: Job, manifest: Manifest, report: ValidationReport) -> ExportRes
         model_bytes=stored_bytes(output),
         fp32_bytes=fp32_bytes(job.model),
         plan_digest=manifest.digests["plan"],
-        peak_memory_bytes=manifest.peak_memory_bytes,
-        forward_seconds=forward_s,
-        other_seconds=sum(timing.seconds for timing in manifest.timings) - forward_s,
+        peak_memory_bytes=measured.peak_memory_bytes,
+        forward_seconds=measured.forward_seconds,
+        other_seconds=measured.seconds - measured.forward_seconds,
         judged_with=manifest.judged_with,
         random_weights=job.checkpoint.random,
     )
@@ -288,8 +290,9 @@ def calibrate(request: ExportRequest, progress: Progress = SILENT) -> StepResult
         check_free(request.output)
         job = open_job(request, progress)
         admit(job, "calibrate")
-        job = sample_step(job)
-        stats = calibrate_step(job, prepare_step(job))
+        with fixed_threads(fp32_bytes(job.model)):
+            job = sample_step(job)
+            stats = calibrate_step(job, prepare_step(job))
         job.cache.publish(partial(save_calibration, job, stats))
         job.cache.clear()
     return StepResult(request.output, job.profile.name, stats.digest, peak_memory_bytes())
@@ -301,10 +304,11 @@ def plan(request: ExportRequest, progress: Progress = SILENT) -> StepResult:
         check_free(request.output)
         job = open_job(request, progress)
         admit(job, "plan")
-        job = sample_step(job)
-        prepared = prepare_step(job)
-        stats = calibrate_step(job, prepared)
-        sensitivities = sensitivity_step(job, prepared, stats)
+        with fixed_threads(fp32_bytes(job.model)):
+            job = sample_step(job)
+            prepared = prepare_step(job)
+            stats = calibrate_step(job, prepared)
+            sensitivities = sensitivity_step(job, prepared, stats)
         chosen = make_plan(job, stats, sensitivities)
 
         def fill(folder: Path) -> None:
@@ -315,80 +319,3 @@ def plan(request: ExportRequest, progress: Progress = SILENT) -> StepResult:
         job.cache.publish(fill)
         job.cache.clear()
     return StepResult(request.output, job.profile.name, chosen.digest, peak_memory_bytes())
-
-
-def validate(
-    bundle: Path, progress: Progress = SILENT, *, scenes: Path | None = None, execute: str | None = None
-) -> ValidationReport:
-    """Run a bundle's graph again, on its own validation scenes or on others, and judge it against FP32.
-
-    The model named in ``resolved.toml`` must be at hand and be the same one. Raises ``AccuracyGateError`` as ``export``
-    does; the bundle is left as it is.
-    """
-    manifest = verify_bundle(bundle)
-    request = resolve_request({"execute": execute}, (), bundle / RESOLVED)
-    other = scenes or request.validate_on
-    choose = _choose_from(other, bundle) if other else choose_scenes
-    if scenes:  # the bundle's number is of its own scenes
-        request = request.model_copy(update={"validation_scenes": None})
-    stats = CalibrationStats.load(bundle)
-    chosen = PrecisionPlan.from_json((bundle / PLAN).read_text(), where=str(bundle / PLAN))
-    with TemporaryDirectory() as folder:
-        job = open_job(request.model_copy(update={"output": Path(folder) / "validate"}), progress, choose)
-        if job.checkpoint.digest != manifest.digests["model"]:
-            raise InputError(
-                f"{request.model} is not the model that this bundle was made from",
-                where=str(bundle),
-                expected=f"a checkpoint with sha256 {manifest.digests['model']}",
-                remedy="put the original checkpoint back, or export again",
-            )
-        # A tuned model is not in the bundle: what it computed as a simulation is in the report that is.
-        simulated = None if job.transforms else job.model
-        report = judge(job, simulated, stats, chosen, Places.in_bundle(bundle, job), Path(folder) / "state").report
-        replaced = () if scenes else replaced_scenes(job, manifest)
-    for text in replaced:
-        progress.note(text)
-    report = replace(report, notes=(*report.notes, *replaced))
-    if report.status is Status.FAILED:
-        raise gate_error(report, bundle)
-    return report
-
-
-def _choose_from(path: Path, bundle: Path) -> ChooseScenes:
-    size = golden_size(bundle)
-    return lambda request, one: scenes_to_judge(request, path, one.architecture.shape(*size))
-
-
-def replaced_scenes(job: Job, manifest: Manifest) -> tuple[str, ...]:
-    """A remark where the scenes of the request are no longer those that the bundle was judged on."""
-    if manifest.digests.get("validation", validation_digest(job)) == validation_digest(job):
-        return ()
-    where = job.request.validate_on or job.request.scenes or "the synthetic scenes"
-    return (f"these are not the pictures that the bundle was judged on: {shown(str(where))} has changed since",)
-
-
-def gate_error(report: ValidationReport, where: Path) -> AccuracyGateError:
-    """Names the failed figures; the report at ``where`` shows the rest."""
-    return AccuracyGateError(
-        f"{len(report.failures)} of the accuracy checks failed:\n  " + "\n  ".join(map(_figure, report.failures[:8])),
-        where=str(where),
-        expected="every figure within the profile's tolerances",
-        remedy="; ".join(dict.fromkeys(map(_advice, report.failures))),
-    )
-
-
-def _advice(row: Row) -> str:
-    """What to do about one failed row: too little precision, an artifact that is wrong, or a model that is."""
-    if row.subject == FP32:
-        return "check the checkpoint and the scenes: the model itself gives nothing usable before any quantization"
-    if row.against == SIMULATION:
-        return (
-            f"{row.subject} computes something else than the plan says, which no other plan mends: "
-            "report it with the manifest"
-        )
-    return "read the report; raise --max-memory, --exclude the blocks it shows as most sensitive, or add scenes"
-
-
-def _figure(row: Row) -> str:
-    what = row.reason or f"{row.value:.4g} against a limit of {row.tolerance:.4g}"
-    return f"{row.subject} {row.output} {row.metric}: {what}"

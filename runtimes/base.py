@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, ClassVar, TypeAlias, final
@@ -22,6 +22,7 @@ if TYPE_CHECKING:  # listing the backends must not cost the import of torch
     from vggt_edge.calibration.metrics.output import Output
 
 Arrays: TypeAlias = Mapping[str, npt.NDArray[np.float32]]
+Figures: TypeAlias = Mapping[str, float | int | str]
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ class Options:
     @property
     def asked(self) -> tuple[str, ...]:
         """The names of those that are not at their default."""
-        return tuple(field.name for field in fields(self) if getattr(self, field.name) != field.default)
+        return tuple(one.name for one in fields(self) if getattr(self, one.name) != one.default)
 
 
 DEFAULT_OPTIONS = Options()
@@ -90,12 +91,17 @@ class Realised:
 
 @dataclass(frozen=True)
 class Check:
-    """A check that a backend made while lowering: ``passed``, ``failed`` or ``not_run``, with figures."""
+    """A check that a backend made while lowering: ``passed``, ``failed`` or ``not_run``, with figures.
+
+    figures: the same on every repetition. measured: seconds, memory and the like, which are not; neither they nor
+    anything made of them may stand in ``detail``.
+    """
 
     name: str
     status: str
     detail: str
-    figures: Mapping[str, float | int | str]
+    figures: Figures
+    measured: Figures = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

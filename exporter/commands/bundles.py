@@ -9,7 +9,7 @@ import typer
 
 from vggt_edge.calibration.scenes.names import printable
 from vggt_edge.exporter.commands import options
-from vggt_edge.exporter.commands.output import print_result, stdout_to_stderr
+from vggt_edge.exporter.commands.output import print_lines, print_result, stdout_to_stderr
 
 
 def register(app: typer.Typer) -> None:
@@ -21,19 +21,25 @@ def register(app: typer.Typer) -> None:
 
 def validate(
     bundle: options.Bundle,
-    scenes: options.Scenes = None,
+    model: options.BundleModel = None,
+    target: options.BundleTarget = None,
+    scenes: options.BundleScenes = None,
     execute: options.Execute = None,
     json: options.Json = False,
     log_level: options.Log = options.LogLevel.WARNING,
 ) -> None:
     """Run a bundle's graph again and judge it against FP32; exit code 4 when a tolerance is broken."""
-    from vggt_edge.exporter import job
+    from vggt_edge.exporter import rerun
     from vggt_edge.exporter.machine.progress import make_progress
+    from vggt_edge.exporter.validation.summary import summary
 
     with stdout_to_stderr():
         progress = make_progress(quiet=log_level is options.LogLevel.ERROR)
-        report = job.validate(bundle, progress, scenes=scenes, execute=execute)
-    print_result(report, as_json=json)
+        report = rerun.validate(bundle, progress, model=model, target=target, scenes=scenes, execute=execute)
+    if json:
+        print_result(report, as_json=True)
+    else:
+        print_lines(tuple(summary(report)))
 
 
 def verify(

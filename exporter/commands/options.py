@@ -63,6 +63,18 @@ def _parameter(key: str, setting: Setting) -> Parameter:
 Target: TypeAlias = Annotated[str | None, option_of("target")]
 Model: TypeAlias = Annotated[str | None, option_of("model")]
 Scenes: TypeAlias = Annotated[Path | None, option_of("scenes")]
+BundleModel: TypeAlias = Annotated[
+    str | None,
+    _option("--model", help="Checkpoint that the bundle was made from. Needed unless that is vggt-mini."),
+]
+BundleTarget: TypeAlias = Annotated[
+    str | None,
+    _option("--target", metavar="FILE", help="Device profile of the bundle. Needed unless that is built in."),
+]
+BundleScenes: TypeAlias = Annotated[
+    Path | None,
+    _option("--scenes", help="Scenes to judge on. Default: the synthetic rooms, or the one scene in the bundle."),
+]
 Frames: TypeAlias = Annotated[int | None, option_of("frames")]
 Execute: TypeAlias = Annotated[str | None, option_of("execute")]
 Seed: TypeAlias = Annotated[int | None, option_of("seed")]

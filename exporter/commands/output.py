@@ -62,7 +62,11 @@ def print_result(result: object, *, as_json: bool, exit_code: int = 0) -> None:
     if random := entries.pop("random_weights", ""):
         print(RANDOM_WARNING.format(random))
     plain = {name: value for name, value in entries.items() if value is not None and not isinstance(value, dict | list)}
-    lines = [_line(name, value) for name, value in plain.items()]
+    print_lines([_line(name, value) for name, value in plain.items()])
+
+
+def print_lines(lines: Sequence[tuple[str, str]]) -> None:
+    """One ``name  text`` line each, the texts below each other."""
     width = max((len(name) for name, _ in lines), default=0)
     for name, text in lines:
         print(printable(f"{name:<{width}}  {text}"))

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import sys
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Literal
 
-from vggt_edge.calibration.documents import Seconds
+from vggt_edge.calibration.documents import Count, Seconds, read_document
+
+MEASURED = "measured.json"
+SCHEMA_VERSION: Literal[1] = 1
 
 
 @dataclass(frozen=True)
@@ -15,6 +21,39 @@ class Timing:
     step: str
     seconds: Seconds
     forward_seconds: Seconds
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What one export took. It differs between runs, so it lies in a file of its own, which no digest covers.
+
+    peak_memory_bytes: the largest resident size of the exporting process, or of a process that it started.
+    timings, checks: of the steps that ran, in order, and what the checks of each lowering measured, by backend and by
+    the check's name. What was taken from an earlier run is missing.
+    """
+
+    peak_memory_bytes: Count
+    timings: tuple[Timing, ...] = ()
+    checks: Mapping[str, Mapping[str, Mapping[str, float | int | str]]] = field(default_factory=dict)
+    schema_version: Literal[1] = SCHEMA_VERSION
+
+    @property
+    def seconds(self) -> float:
+        return sum(timing.seconds for timing in self.timings)
+
+    @property
+    def forward_seconds(self) -> float:
+        return sum(timing.forward_seconds for timing in self.timings)
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), indent=2, sort_keys=True) + "\n"
+
+    @classmethod
+    def from_json(cls, text: bytes, *, where: str = MEASURED) -> Measured:
+        """Read it back; ``InputError`` says which field is wrong."""
+        return read_document(
+            cls, text, what="what an export measured", where=where, expected="the file that `vggt-edge export` writes"
+        )
 
 
 def peak_memory_bytes() -> int:

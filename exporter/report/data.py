@@ -80,7 +80,6 @@ class ReportData:
     scenes: tuple[SceneView, ...] = ()
     digests: Mapping[str, str] = field(default_factory=dict)
     tools: Mapping[str, str] = field(default_factory=dict)
-    command: tuple[str, ...] = ()
     random_weights: str = ""
     calibration: str = ""
     notes: tuple[str, ...] = ()

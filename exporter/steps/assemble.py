@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 from safetensors.numpy import save_file
@@ -14,6 +13,7 @@ from vggt_edge.calibration.scenes.names import shown
 from vggt_edge.calibration.sensitivity.ablation import Sensitivity
 from vggt_edge.exporter.bundle import ManifestInputs
 from vggt_edge.exporter.machine.runtimes import JudgedWith
+from vggt_edge.exporter.machine.usage import MEASURED
 from vggt_edge.exporter.report import Budget, ReportData, SceneView, component_sizes, render_report
 from vggt_edge.exporter.request import to_toml
 from vggt_edge.exporter.steps.cache import digest_of, place_tree
@@ -34,17 +34,18 @@ def assemble(
     artifacts: Artifacts,
     judged: Judged,
 ) -> None:
-    """Fill the bundle's folder with everything but the manifest."""
+    """Fill the bundle's folder with everything but the manifest; last, with what all of it took."""
     for made in (artifacts.graph, *(one.folder for one in artifacts.made)):
         place_tree(made, folder, without=ANNOTATED)
     save_calibration(job, stats, folder)
     (folder / PLAN).write_text(plan.to_json())
-    (folder / RESOLVED).write_text(to_toml(job.request), encoding="utf-8")
+    (folder / RESOLVED).write_text(resolved(job), encoding="utf-8")
     (folder / VALIDATION).write_text(judged.report.to_json())
     save_file(dict(judged.golden), folder / GOLDEN)
     job.backend.write_golden(folder, judged.group("input"), judged.group("simulation"), judged.group("fp32"))
     page = render_report(report_data(job, stats, sensitivities, plan, artifacts, judged))
     (folder / REPORT).write_text(page, encoding="utf-8")
+    (folder / MEASURED).write_text(job.measured.to_json(), encoding="utf-8")
 
 
 def report_data(
@@ -64,7 +65,7 @@ def report_data(
     name = job.scenes.validation[0].name + ("" if job.scenes.held_out else " (the only one, also calibrated on)")
     images = judged.group("input")[INPUT][0]
     return ReportData(
-        model=shown(request.model),
+        model=shown(job.checkpoint.source),
         target=job.profile.name,
         device_title=job.profile.title,
         device_chip=job.profile.figures_hold_for,
@@ -80,7 +81,6 @@ def report_data(
         scenes=(SceneView(name, images, judged.group("fp32"), judged.group("simulation"), job.model.outputs),),
         digests=inputs.digests,
         tools=inputs.tools,
-        command=inputs.command,
         random_weights=job.checkpoint.random,
         calibration=calibration_words(job),
         notes=job.scenes.notes,
@@ -108,7 +108,7 @@ def manifest_inputs(
     """What the manifest says of this job."""
     sampling = job.scenes.sampling
     return ManifestInputs(
-        model=shown(job.request.model),
+        model=shown(job.checkpoint.source),
         target=job.profile.name,
         digests={
             "model": job.checkpoint.digest,
@@ -116,12 +116,11 @@ def manifest_inputs(
             "validation": validation_digest(job),
             "plan": plan.digest,
             "stats": stats.digest,
+            "profile": profile_digest(job),
             **({} if sampling is None else {"sampling": sampling.digest}),
         },
         tools=job.tools,
-        command=tuple(map(shown, sys.argv)),
         random_weights=job.checkpoint.random,
-        timings=tuple(job.timings),
         judged_with=judged_with,
     )
 
@@ -129,6 +128,20 @@ def manifest_inputs(
 def validation_digest(job: Job) -> str:
     """Of the scenes that judge."""
     return digest_of({"scenes": [scene.digest for scene in job.scenes.validation]})
+
+
+def profile_digest(job: Job) -> str:
+    """Of the device profile."""
+    return digest_of(job.profile.to_dict())
+
+
+def resolved(job: Job) -> str:
+    """The configuration as a bundle holds it: of files their names alone, since their folders are this machine's."""
+    request = job.request
+    files = {"scenes": request.scenes, "validate_on": request.validate_on}
+    names: dict[str, object] = {key: Path(path.name) for key, path in files.items() if path is not None}
+    names |= {"model": job.checkpoint.source, "target": job.profile.name}
+    return to_toml(request.model_copy(update=names))
 
 
 def stored_bytes(bundle: Path) -> int:

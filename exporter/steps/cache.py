@@ -101,7 +101,10 @@ class StepCache:
         sync_folder(self.output.parent)
 
     def clear(self) -> None:
-        """Forget every step."""
+        """Forget every step; the mark goes last, so that what a kill leaves is known for a work folder."""
+        for path in self.root.glob("*"):
+            if path.name != _MARKER:
+                _remove(path)
         shutil.rmtree(self.root, ignore_errors=True)
 
     def _folder(self, name: str, inputs: Mapping[str, object]) -> Path:
@@ -165,6 +168,13 @@ class StepCache:
         (self.root / _MARKER).touch()
 
 
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
 def check_free(output: Path) -> None:
     """``UsageError`` when something has the output's name already, a dangling link included."""
     if os.path.lexists(output):
@@ -177,8 +187,8 @@ def check_free(output: Path) -> None:
 
 
 def is_work_folder(folder: Path) -> bool:
-    """Whether an export made this folder for its steps."""
-    return (folder / _MARKER).is_file()
+    """Whether an export made this folder for its steps; an empty one is as good."""
+    return (folder / _MARKER).is_file() or (folder.is_dir() and not any(folder.iterdir()))
 
 
 def _filled(scratch: Path, fill: Callable[[Path], None]) -> None:

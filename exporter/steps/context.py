@@ -24,7 +24,7 @@ from vggt_edge.calibration.tuning.tune import EFFORTS
 from vggt_edge.devices.profile import DeviceProfile
 from vggt_edge.exporter.bundle import tool_versions
 from vggt_edge.exporter.machine.progress import Progress
-from vggt_edge.exporter.machine.usage import Timing
+from vggt_edge.exporter.machine.usage import Measured, Timing, peak_memory_bytes
 from vggt_edge.exporter.models.architecture import Model
 from vggt_edge.exporter.models.checkpoint import Checkpoint, build_model
 from vggt_edge.exporter.models.prepared import model_of_form
@@ -32,7 +32,7 @@ from vggt_edge.exporter.models.shape import InputShape
 from vggt_edge.exporter.request import ExportRequest
 from vggt_edge.exporter.steps.cache import StepCache
 from vggt_edge.exporter.steps.inputs import SceneSets
-from vggt_edge.runtimes.base import Backend, Options
+from vggt_edge.runtimes.base import Backend, Figures, Lowered, Options
 
 MODEL, ANNOTATED = "model.onnx", "annotated.onnx"
 SAMPLING, SENSITIVITY = "sampling.json", "sensitivity.json"
@@ -63,6 +63,7 @@ class Job:
     cache: StepCache
     progress: Progress
     timings: list[Timing] = field(default_factory=list)
+    checks: dict[str, dict[str, Figures]] = field(default_factory=dict)
 
     def on(self, scenes: SceneSets) -> Job:
         """The same job on other scenes of the same shape; what is known of the model stays as it is."""
@@ -154,7 +155,7 @@ class Job:
 
     @contextmanager
     def timed(self, name: str, total: int | None = None) -> Iterator[Callable[[StageTime], None]]:
-        """A step that the progress shows, and whose time, with the model's forwards apart, goes into the manifest."""
+        """A step that the progress shows, and whose time, with the model's forwards apart, is kept in ``measured``."""
         start, forward_s = perf_counter(), 0.0
 
         def on_stage(time: StageTime) -> None:
@@ -165,6 +166,15 @@ class Job:
         with self.progress.step(name, total) as step:
             yield on_stage
         self.timings.append(Timing(name, perf_counter() - start, forward_s))
+
+    def keep_measured(self, lowered: Lowered) -> None:
+        """What the checks of a lowering measured."""
+        self.checks[lowered.backend] = {check.name: check.measured for check in lowered.checks if check.measured}
+
+    @property
+    def measured(self) -> Measured:
+        """What this run took so far."""
+        return Measured(peak_memory_bytes(), tuple(self.timings), self.checks)
 
     @property
     def prepared_identity(self) -> dict[str, object]:

@@ -74,10 +74,16 @@ def _lowered(
     def make(folder: Path) -> None:
         with job.timed(f"lower for {job.profile.name} ({one.name})"):
             lowered = one.lower(annotated, plan, job.profile, folder, options)
-        (folder / lowered_file(one.name)).write_bytes(_LOWERED.dump_json(lowered, indent=2))
+        job.keep_measured(lowered)
+        (folder / lowered_file(one.name)).write_bytes(lowered_json(lowered))
 
     folder = job.cache.run(f"lower-{one.name}", key, make)
     return LoweredFolder(folder, read_lowered(folder / lowered_file(one.name)))
+
+
+def lowered_json(lowered: Lowered) -> bytes:
+    """What ``lowered-<backend>.json`` holds: all but what was measured, which differs from run to run."""
+    return _LOWERED.dump_json(lowered, indent=2, exclude={"checks": {"__all__": {"measured"}}})
 
 
 def read_lowered(path: Path) -> Lowered:

@@ -161,18 +161,18 @@ def _finite_check(ran: Ran, asset: Path) -> Check:
     broken = sorted(name for name, array in ran.outputs.items() if not bool(np.isfinite(array).all()))
     if broken:
         raise LoweringError(f"NaN or Inf for {', '.join(broken)}", where=str(asset), expected="numbers")
-    return Check(f"{sdk.NAME} run", "passed", f"runs; outputs {', '.join(sorted(ran.outputs))}", ran.figures)
+    return Check(f"{sdk.NAME} run", "passed", f"runs; outputs {', '.join(sorted(ran.outputs))}", {}, ran.figures)
 
 
 def _conversion_check(answer: Answer, asset: Path, linears: tuple[StoredLinear, ...]) -> Check:
     types = sorted({linear.element for linear in linears})
     figures = {
         "asset_bytes": (asset / PROGRAM_FILE).stat().st_size,
-        "seconds": round(answer["seconds"], 3),
-        "peak_memory_bytes": answer["peak_memory_bytes"],
         "linears": len(linears),
     }
-    return Check(sdk.NAME, "passed", f"converted and read back; weights stored as {', '.join(types)}", figures)
+    measured = {"seconds": round(answer["seconds"], 3), "peak_memory_bytes": answer["peak_memory_bytes"]}
+    what = f"converted and read back; weights stored as {', '.join(types)}"
+    return Check(sdk.NAME, "passed", what, figures, measured)
 
 
 BACKEND = CoreAI()

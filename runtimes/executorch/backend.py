@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -101,9 +101,8 @@ class ExecuTorch(Backend):
         folder.mkdir(parents=True, exist_ok=True)
         made = _make(graph, plan, folder, external=options.external_weights)
         give_back_memory()
-        run, memory = _run_check(folder)
-        memory = {"planned_bytes": made.planned_bytes, **memory}
-        kit = _kit_checks(folder, made.borders, graph.outputs, plan, profile, memory)
+        run = _run_check(folder)
+        kit = _kit_checks(folder, made.borders, graph.outputs, plan, profile, made.planned_bytes)
         checks = (made.lowering, run, made.block_errors, *kit)
         return Lowered(self.name, _files(out_dir), made.realised, checks, made.findings)
 
@@ -202,7 +201,6 @@ def _lowering_check(folder: Path, lowered: Sequence[LoweredPiece], assembled: As
     delegates = [one for piece in lowered for one in piece.delegates.values()]
     weights = folder / WEIGHTS
     figures: dict[str, float | int | str] = {
-        "seconds": round(seconds, 3),
         "delegates": len(assembled.calls),
         "kinds": len({piece.piece.key for piece in lowered}),
         "delegated_operations": sum(one.nodes for one in delegates),
@@ -214,11 +212,11 @@ def _lowering_check(folder: Path, lowered: Sequence[LoweredPiece], assembled: As
     }
     left = len(assembled.undelegated)
     what = "all operations in XNNPACK's delegates" if not left else f"{left} operations are left to portable kernels"
-    return Check(f"{NAME} lowering", "passed", what, figures)
+    return Check(f"{NAME} lowering", "passed", what, figures, {"seconds": round(seconds, 3)})
 
 
-def _run_check(folder: Path) -> tuple[Check, dict[str, int]]:
-    """Loaded and run once on zeros; the check, and the memory of both for the kit, empty where that is not known.
+def _run_check(folder: Path) -> Check:
+    """Loaded and run once on zeros, with the memory of both where that is known.
 
     ``LoweringError`` for a refusal, a crash, or NaN.
     """
@@ -240,14 +238,14 @@ def _run_check(folder: Path) -> tuple[Check, dict[str, int]]:
         "first_prediction_bytes": ran.peak_memory_bytes - session.before_bytes,
     }
     memory = memory if session.before_bytes else {}
-    figures = {
+    measured = {
         **memory,
         "load_seconds": session.load_seconds,
         "seconds": ran.seconds[0],
         "peak_memory_bytes": ran.peak_memory_bytes,
         "threads": session.threads,
     }
-    return Check(f"{NAME} run", "passed", f"runs; outputs {', '.join(sorted(ran.outputs))}", figures), memory
+    return Check(f"{NAME} run", "passed", f"runs; outputs {', '.join(sorted(ran.outputs))}", {}, measured)
 
 
 def _kit_checks(
@@ -256,7 +254,7 @@ def _kit_checks(
     declared: Sequence[Output],
     plan: PrecisionPlan,
     profile: DeviceProfile,
-    memory: Mapping[str, int],
+    planned_bytes: int,
 ) -> tuple[Check, ...]:
     (images, *others), outputs = borders
     if others or images.name != IMAGES or len(images.shape) != 5:
@@ -268,7 +266,7 @@ def _kit_checks(
         program=PROGRAM,
         weights=weights,
         executorch_version=version("executorch"),
-        memory=memory,
+        planned_bytes=planned_bytes,
         frames=images.shape[1],
         height=images.shape[3],
         width=images.shape[4],

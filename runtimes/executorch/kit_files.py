@@ -6,7 +6,6 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,19 +58,17 @@ class KitDescription:
     """What the app has to know of an exported model.
 
     program: name of the ``.pte`` in the kit's folder. weights: name of its ``.ptd``, None where the program holds its
-    weights itself. memory: bytes by what needs them. ``planned_bytes``: of ExecuTorch's planned buffers. Measured where
-    the export ran, and missing where that was not possible: ``load_bytes``, what loading the program added to the
-    resident size of the process; ``first_prediction_bytes``, the most that was added until the first prediction ended.
-    outputs: in the order in which the program returns them. backend_sqnr_db_min: least SQNR of an output on the device
-    against the simulation of the plan, None where that is not judged. pose_degrees_max: largest angle between the
-    cameras of two frames, against the simulation; None where it is only reported.
+    weights itself. planned_bytes: of ExecuTorch's planned buffers. outputs: in the order in which the program returns
+    them. backend_sqnr_db_min: least SQNR of an output on the device against the simulation of the plan, None where that
+    is not judged. pose_degrees_max: largest angle between the cameras of two frames, against the simulation; None where
+    it is only reported.
     """
 
     target: str
     plan_digest: str
     program: str
     executorch_version: str
-    memory: Mapping[str, int]
+    planned_bytes: int
     frames: int
     height: int
     width: int
@@ -180,7 +177,7 @@ def _content(folder: Path, description: KitDescription) -> dict[str, Any]:
             "weights_sha256": None if weights is None else _digest(folder / weights),
             "executorch_version": description.executorch_version,
             "delegate": description.delegate,
-            "memory": dict(description.memory),
+            "memory": {"planned_bytes": description.planned_bytes},
         },
         "input": {
             "name": INPUT_NAME,
@@ -226,7 +223,9 @@ def _check_description(description: KitDescription, where: str) -> None:
         raise InputError(
             f"executorch version {description.executorch_version!r}", where=where, expected="such as 1.4.1"
         )
-    _check_memory(description.memory, where)
+    if description.planned_bytes < 0:
+        what = f"planned buffers of {description.planned_bytes} bytes"
+        raise InputError(what, where=where, expected="a size in bytes, not below 0")
     _check_limit("backend_sqnr_db_min", description.backend_sqnr_db_min, _MOST_DB, where)
     _check_limit("pose_degrees_max", description.pose_degrees_max, _WIDEST_ANGLE, where)
 
@@ -235,10 +234,3 @@ def _check_limit(name: str, limit: float | None, most: float, where: str) -> Non
     """A limit of 0 or less lets everything pass, one above ``most`` nothing."""
     if limit is not None and not 0 < limit <= most:
         raise InputError(f"{name} {limit}", where=where, expected=f"above 0 and at most {most:g}, or None")
-
-
-def _check_memory(memory: Mapping[str, int], where: str) -> None:
-    if "planned_bytes" not in memory or any(size < 0 for size in memory.values()):
-        raise InputError(
-            f"memory {dict(memory)}", where=where, expected="sizes in bytes, planned_bytes among them, none below 0"
-        )

@@ -63,7 +63,7 @@ def build_check(folder: Path, *, build_only: bool = True, timeout_s: float = BUI
     if finished.returncode == 0:
         engine = json.loads(output.read_text())["engine"]
         return Check(
-            NAME, "passed", "built on this machine", {"engine_bytes": engine["bytes"], "seconds": engine["build_s"]}
+            NAME, "passed", "built on this machine", {}, {"engine_bytes": engine["bytes"], "seconds": engine["build_s"]}
         )
     if finished.returncode in (3, 7):
         return Check(NAME, "not_run", finished.stderr.strip()[-2000:], {})

@@ -43,7 +43,9 @@ class Exported:
 
     def check(self, name: str) -> dict[str, Any]:
         lowered = json.loads((self.bundle / f"lowered-{self.backend}.json").read_text())
-        return next(one["figures"] for one in lowered["checks"] if one["name"] == name)
+        measured = json.loads((self.bundle / "measured.json").read_text())["checks"].get(self.backend, {})
+        figures: dict[str, Any] = next(one["figures"] for one in lowered["checks"] if one["name"] == name)
+        return figures | measured.get(name, {})
 
     def figure(self, output: str, metric: str, against: str, subject: str = "executorch") -> float | None:
         rows = json.loads((self.bundle / "validation.json").read_text())["rows"]

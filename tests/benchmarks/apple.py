@@ -59,7 +59,7 @@ class Exported:
 
     def seconds(self, backend: str) -> float | None:
         """Of lowering: conversion, reading back and auditing."""
-        timings = {one["step"]: one["seconds"] for one in self.json("manifest.json")["timings"]}
+        timings = {one["step"]: one["seconds"] for one in self.json("measured.json")["timings"]}
         return next((taken for step, taken in timings.items() if step.endswith(f"({backend})")), None)
 
     @property

@@ -76,15 +76,15 @@ def bundle_figures(bundle: Path, checkpoint: Path) -> dict[str, Any]:
     """Nodes, sizes, seconds by stage and validation of one bundle; what a bundle lacks is left out."""
     counts = count_nodes(bundle / "model.onnx")
     size, whole = onnx_bytes(bundle / "model.onnx"), fp32_bytes(checkpoint)
-    manifest = _json(bundle / "manifest.json")
+    measured = _json(bundle / "measured.json")
     return {
         "nodes": counts.nodes,
         "computing_nodes": counts.computing,
         "onnx_bytes": size,
         "fp32_bytes": whole,
         "fp32_over_onnx": whole / size,
-        "reported_peak_bytes": manifest.get("peak_memory_bytes"),
-        "timings": manifest.get("timings") or [],
+        "reported_peak_bytes": measured.get("peak_memory_bytes"),
+        "timings": measured.get("timings") or [],
         "schemes": _schemes(bundle),
         "validation": parity(_json(bundle / "validation.json")),
         "validation_status": _json(bundle / "validation.json").get("status"),
@@ -108,9 +108,10 @@ def parity(validation: Mapping[str, Any]) -> dict[str, dict[str, float]]:
 
 def rtx_figures(bundle: Path) -> dict[str, Any]:
     """Status and figures of the TensorRT for RTX compile that an export makes as a check; {} without one."""
-    for check in _json(bundle / "lowered.json").get("checks", []):
+    measured = _json(bundle / "measured.json").get("checks", {}).get("tensorrt", {}).get(RTX, {})
+    for check in _json(bundle / "lowered-tensorrt.json").get("checks", []):
         if check["name"] == RTX:
-            return {"status": check["status"], "detail": check["detail"], **check["figures"]}
+            return {"status": check["status"], "detail": check["detail"], **check["figures"], **measured}
     return {}
 
 

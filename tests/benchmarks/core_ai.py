@@ -73,7 +73,7 @@ def compare(model: VGGT, stats: CalibrationStats, scene: Any, scheme: str) -> No
         session = BACKEND.open(Path(name))
         assert isinstance(session, CoreAISession)
         ran = session.measure({"images": scene.images[None]})
-    converted = lowered.checks[0].figures
+    converted = {**lowered.checks[0].figures, **lowered.checks[0].measured}
     worst = max(relative(ran.outputs[key], simulated[key]) for key in simulated)
     drift = max(relative(simulated[key], fp32[key]) for key in simulated)
     print(

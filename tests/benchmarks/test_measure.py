@@ -176,11 +176,13 @@ def test_takes_the_figures_of_a_bundle_and_does_without_those_it_lacks(graph: Pa
     assert not is_random(checkpoint)
     row = {"subject": "onnxruntime", "output": "depth", "metric": "sqnr_db", "against": "simulation", "value": 90.0}
     (bundle / "validation.json").write_text(json.dumps({"status": "passed", "rows": [row, row | {"against": "fp32"}]}))
-    check = {"name": "TensorRT for RTX", "status": "passed", "detail": "", "figures": {"seconds": 7.0}}
-    (bundle / "lowered.json").write_text(json.dumps({"checks": [check]}))
+    check = {"name": "TensorRT for RTX", "status": "passed", "detail": "", "figures": {"layers": 3}}
+    (bundle / "lowered-tensorrt.json").write_text(json.dumps({"checks": [check]}))
+    measured = {"timings": [], "checks": {"tensorrt": {"TensorRT for RTX": {"seconds": 7.0}}}}
+    (bundle / "measured.json").write_text(json.dumps(measured))
     figures = bundle_figures(bundle, checkpoint)
     assert figures["validation"] == {"depth": {"sqnr_db": 90.0}}
-    assert figures["rtx"] == {"status": "passed", "detail": "", "seconds": 7.0}
+    assert figures["rtx"] == {"status": "passed", "detail": "", "layers": 3, "seconds": 7.0}
     assert (figures["timings"], figures["reported_peak_bytes"], figures["nodes"]) == ([], None, 6)
 
 

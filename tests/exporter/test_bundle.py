@@ -21,13 +21,13 @@ from vggt_edge.exporter.bundle import (
     bundle_problems,
     device_results,
     read_manifest,
+    read_measured,
     tool_versions,
     verify_bundle,
     write_bundle,
 )
 from vggt_edge.exporter.device_result import DeviceResult
-from vggt_edge.exporter.machine import usage
-from vggt_edge.exporter.machine.usage import Timing
+from vggt_edge.exporter.machine.usage import Measured, Timing
 from vggt_edge.exporter.steps.cache import StepCache, place_tree
 
 INPUTS = ManifestInputs(
@@ -35,14 +35,16 @@ INPUTS = ManifestInputs(
     target="orin-nano-8gb",
     digests={"model": "aa", "scenes": "bb", "plan": "cc", "stats": "dd"},
     tools={"torch": "2.13.0"},
-    command=("vggt-edge", "export", "-o", "out"),
     random_weights="seed 0",
-    timings=(Timing("calibrate", 12.5, 9.25), Timing("annotate", 3.0, 0.0)),
+)
+MEASURED = Measured(
+    5, (Timing("calibrate", 12.5, 9.25), Timing("annotate", 3.0, 0.0)), {"tensorrt": {"run": {"s": 1.5}}}
 )
 
 
 def assemble(folder: Path) -> None:
     (folder / "plan.json").write_text("{}\n")
+    (folder / "measured.json").write_text(MEASURED.to_json())
     (folder / "tensorrt").mkdir()
     (folder / "tensorrt" / "model.onnx.data").write_bytes(b"\0" * 1000)
 
@@ -67,16 +69,15 @@ def bundle(tmp_path: Path) -> Path:
 
 
 class TestWriting:
-    def test_manifest_holds_every_file_and_all_that_was_given(self, bundle: Path) -> None:
+    def test_manifest_holds_every_file_but_what_was_measured_and_all_that_was_given(self, bundle: Path) -> None:
         manifest = read_manifest(bundle)
         assert manifest.files == (
             FileEntry("plan.json", 3, hashlib.sha256(b"{}\n").hexdigest()),
             FileEntry("tensorrt/model.onnx.data", 1000, hashlib.sha256(b"\0" * 1000).hexdigest()),
         )
         assert manifest.size_bytes == 1003
-        assert 1 << 20 < manifest.peak_memory_bytes <= usage.peak_memory_bytes()
-        assert (manifest.random_weights, manifest.timings) == ("seed 0", INPUTS.timings)
-        assert (manifest.digests, manifest.command) == (INPUTS.digests, INPUTS.command)
+        assert (manifest.random_weights, manifest.digests) == ("seed 0", INPUTS.digests)
+        assert read_measured(bundle) == MEASURED
         assert sorted(path.name for path in bundle.parent.iterdir()) == ["out"]
 
     def test_finished_files_are_linked_and_outlive_the_work_folder(self, tmp_path: Path) -> None:
@@ -93,10 +94,13 @@ class TestWriting:
         write(tmp_path / "runs" / "first" / "out", assemble, INPUTS)
         assert bundle_problems(tmp_path / "runs" / "first" / "out") == []
 
-    def test_same_content_gives_the_same_manifest_but_for_memory(self, bundle: Path) -> None:
-        write(bundle.parent / "again", assemble, INPUTS)
-        first, second = (json.loads((bundle.parent / name / "manifest.json").read_text()) for name in ("out", "again"))
-        del first["peak_memory_bytes"], second["peak_memory_bytes"]
+    def test_same_content_gives_the_same_manifest_whatever_was_measured(self, bundle: Path) -> None:
+        def assemble_slowly(folder: Path) -> None:
+            assemble(folder)
+            (folder / "measured.json").write_text(Measured(6).to_json())
+
+        write(bundle.parent / "again", assemble_slowly, INPUTS)
+        first, second = ((bundle.parent / name / "manifest.json").read_bytes() for name in ("out", "again"))
         assert first == second
 
     @pytest.mark.parametrize("kind", ["file", "folder", "dangling link"])
@@ -206,7 +210,7 @@ class TestVerifying:
 
     @pytest.mark.parametrize("kind", ["pipe", "device"])
     def test_nothing_is_read_that_never_ends(self, bundle: Path, kind: str) -> None:
-        for name in ("manifest.json", "result.json"):
+        for name in ("manifest.json", "result.json", "measured.json"):
             path = bundle / name
             path.unlink(missing_ok=True)
             if kind == "pipe":
@@ -246,22 +250,15 @@ class TestVerifying:
     @pytest.mark.parametrize(
         "damage",
         [
-            lambda raw: raw.update(schema_version=2),
+            lambda raw: raw.update(schema_version=1),
             lambda raw: raw.pop("digests"),
             lambda raw: raw.update(surprise=1),
             lambda raw: raw["files"].append(raw["files"][0]),
             lambda raw: raw["files"][0].update(sha256="0"),
             lambda raw: raw["files"][0].update(size_bytes=-1),
             lambda raw: raw.update(tools=["torch"]),
-            lambda raw: raw.update(command=None),
             lambda raw: raw.update(random_weights=None),
-            lambda raw: raw.update(timings=3),
-            lambda raw: raw.update(timings={"calibrate": 3}),
-            lambda raw: raw["timings"][0].pop("seconds"),
-            lambda raw: raw["timings"][0].update(surprise=1),
-            lambda raw: raw["timings"][0].update(seconds=-1),
-            lambda raw: raw["timings"][0].update(seconds=float("nan")),
-            lambda raw: raw["timings"][0].update(forward_seconds="2"),
+            lambda raw: raw["files"][0].update(path="measured.json"),
         ],
     )
     def test_a_wrong_manifest_names_its_file(self, bundle: Path, damage: Callable[[dict[str, object]], object]) -> None:
@@ -275,10 +272,31 @@ class TestVerifying:
         with pytest.raises(InputError, match=r"files\.0\.size_bytes: Input should be a valid integer"):
             bundle_problems(bundle)
 
-    def test_a_manifest_from_before_times_were_kept_is_still_read(self, bundle: Path) -> None:
-        rewrite(bundle, lambda raw: [raw.pop(name) for name in ("random_weights", "timings")])
-        manifest = read_manifest(bundle)
-        assert (manifest.random_weights, manifest.timings) == ("", ())
+    @pytest.mark.parametrize(
+        "damage",
+        [
+            lambda raw: raw.update(timings=3),
+            lambda raw: raw["timings"][0].pop("seconds"),
+            lambda raw: raw["timings"][0].update(surprise=1),
+            lambda raw: raw["timings"][0].update(seconds=-1),
+            lambda raw: raw["timings"][0].update(seconds=float("nan")),
+            lambda raw: raw["timings"][0].update(forward_seconds="2"),
+            lambda raw: raw.update(peak_memory_bytes=-1),
+            lambda raw: raw.update(checks={"tensorrt": 3}),
+        ],
+    )
+    def test_what_was_measured_is_read_strictly(
+        self, bundle: Path, damage: Callable[[dict[str, object]], object]
+    ) -> None:
+        rewrite(bundle, damage, "measured.json")
+        with pytest.raises(InputError) as caught:
+            verify_bundle(bundle)
+        assert caught.value.where == str(bundle / "measured.json")
+
+    def test_nothing_depends_on_what_was_measured(self, bundle: Path) -> None:
+        (bundle / "measured.json").unlink()
+        assert read_measured(bundle) is None
+        assert bundle_problems(bundle) == []
 
     @pytest.mark.parametrize("content", [None, b"\xff\xfe", b"[", b"[]", b"null"])
     def test_no_manifest_or_none_worth_the_name(self, bundle: Path, content: bytes | None) -> None:
@@ -289,8 +307,8 @@ class TestVerifying:
             verify_bundle(bundle)
 
 
-def rewrite(bundle: Path, damage: Callable[[dict[str, object]], object]) -> None:
-    path = bundle / "manifest.json"
+def rewrite(bundle: Path, damage: Callable[[dict[str, object]], object], name: str = "manifest.json") -> None:
+    path = bundle / name
     raw = json.loads(path.read_text())
     damage(raw)
     path.write_text(json.dumps(raw))
@@ -302,7 +320,7 @@ def rewrite(bundle: Path, damage: Callable[[dict[str, object]], object]) -> None
 )
 def test_manifests_round_trip_or_are_refused(names: list[str], tools: dict[str, str]) -> None:
     files = tuple(FileEntry(name, 1, "0" * 64) for name in names)
-    manifest = Manifest("m", "t", {}, tools, (), 5, files, timings=(Timing("lower", 0.1, 0.0),))
+    manifest = Manifest("m", "t", {}, tools, files)
     try:
         back = Manifest.from_json(manifest.to_json())
     except InputError:

@@ -29,11 +29,11 @@ Run = Callable[..., Any]
 # Small and quick: what is tested here is the line, not the accuracy, and no backend compiles anything for the host.
 SMALL = ("--target", "host-cpu", "--frames", "2", "--resolution", "42", "--set", "calibration_scenes=4")
 LAX = ("--set", "precision=w8a16")
-STABLE = ("model.onnx", "model.onnx.data", "plan.json", "stats.json", "stats.safetensors", "resolved.toml")
 
 
 def digests(bundle: Path) -> dict[str, str]:
-    return {entry.path: entry.sha256 for entry in read_manifest(bundle).files if entry.path in STABLE}
+    """Of every file but ``measured.json``."""
+    return {entry.path: entry.sha256 for entry in read_manifest(bundle).files}
 
 
 def photographs(folder: Path, count: int, size: tuple[int, int] = (64, 48)) -> Path:
@@ -50,7 +50,6 @@ def test_two_exports_are_the_same_sound_bundle(vggt_edge: Run, tmp_path: Path) -
         assert finished.code == 0, finished.err
         assert finished.document["result"]["status"] == "passed"
         assert not (tmp_path / f"{name}.work").exists()
-    assert set(digests(tmp_path / "one")) == set(STABLE)
     assert digests(tmp_path / "one") == digests(tmp_path / "two")
     assert vggt_edge("verify", tmp_path / "one").code == 0
     assert vggt_edge("validate", tmp_path / "one").code == 0
@@ -135,34 +134,6 @@ def test_photographs_are_sampled_and_split_into_calibration_and_validation(vggt_
     assert read_manifest(tmp_path / "out").digests["sampling"]
     assert vggt_edge("calibrate", *SMALL, *chosen, "-o", tmp_path / "again").code == 0
     assert (tmp_path / "again" / "sampling.json").read_bytes() == (tmp_path / "out" / "sampling.json").read_bytes()
-
-
-def test_a_bundle_is_judged_on_other_pictures_and_tells_when_its_own_were_replaced(
-    vggt_edge: Run, tmp_path: Path
-) -> None:
-    """The folder has a Latin-1 byte in its name, as old ZIP files leave it; the other pictures are upright."""
-    folder = tmp_path / os.fsdecode(b"caf\xe9")
-    photographs(folder, 8)
-    (folder / "more.heic").write_bytes(b"x")
-    plain = ("--effort", "none", "--sensitivity", "probe", "--outputs", "camera", "--calibration-scenes", "2")
-    made = vggt_edge("export", *SMALL, *LAX, *plain, "--scenes", folder, "-o", tmp_path / "out", "--json")
-    assert made.code in (0, 4), made.err
-    assert made.err.count("passed over in caf\\xe9: .heic files (not read): 1") == 1
-    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
-    assert "passed over in caf\\xe9: .heic files (not read): 1" in page
-    assert "caf\\xe9-03" in page
-    upright = tmp_path / "upright"
-    photographs(upright, 4, (48, 80))
-    other = vggt_edge("validate", tmp_path / "out", "--scenes", upright, "--json")
-    assert other.code in (0, 4), other.err
-    assert "has changed since" not in other.err
-    own = vggt_edge("validate", tmp_path / "out")
-    assert own.code in (0, 4), own.err
-    assert "has changed since" not in own.err
-    for path in folder.glob("*.png"):
-        Image.open(path).transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(path)
-    replaced = vggt_edge("validate", tmp_path / "out")
-    assert "these are not the pictures that the bundle was judged on" in replaced.err
 
 
 def test_stages_leave_their_artifacts(vggt_edge: Run, tmp_path: Path) -> None:

@@ -59,7 +59,6 @@ def full_report(scenes: int = 1, size: tuple[int, int] = (28, 42), noise: float 
         ),
         digests={"model": "3f" * 32, "scenes": "a0" * 32, "stats": "77" * 32},
         tools={"torch": "2.13.0", "onnx": "1.23.0"},
-        command=("vggt-edge", "export", "--target", "jetson-orin", "-o", "out"),
     )
 
 

@@ -154,7 +154,6 @@ MISSING: dict[str, Any] = {
     "scenes": (),
     "digests": {},
     "tools": {},
-    "command": (),
 }
 
 
@@ -197,7 +196,6 @@ def test_hostile_names_stay_text(full: ReportData) -> None:
     data = replace(
         full,
         model=evil,
-        command=(evil,),
         tools={evil: evil},
         scenes=(replace(view, name=evil),),
         sensitivity=(entry, *full.sensitivity[1:]),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -50,8 +51,35 @@ def test_a_failed_step_leaves_nothing_and_a_killed_one_is_swept_up(tmp_path: Pat
 
 def test_a_folder_that_is_not_ours_is_refused(tmp_path: Path) -> None:
     (tmp_path / "out.work").mkdir()
+    (tmp_path / "out.work" / "theirs").touch()
     with pytest.raises(UsageError, match="in the way"):
         StepCache(tmp_path / "out", resume=False)
+
+
+@pytest.mark.parametrize("left", [(), ("vggt-edge-work",)])
+def test_what_a_kill_leaves_of_a_work_folder_that_was_being_removed_is_known(
+    tmp_path: Path, left: tuple[str, ...]
+) -> None:
+    (tmp_path / "out.work").mkdir()
+    for name in left:
+        (tmp_path / "out.work" / name).touch()
+    StepCache(tmp_path / "out", resume=True).clear()
+    assert not (tmp_path / "out.work").exists()
+
+
+def test_the_mark_of_a_work_folder_is_removed_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = StepCache(tmp_path / "out", resume=True)
+    cache.run("step", {}, lambda folder: (folder / "file").touch())
+
+    def killed(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(shutil, "rmtree", killed)
+        with pytest.raises(KeyboardInterrupt):
+            cache.clear()
+    StepCache(tmp_path / "out", resume=True).clear()
+    assert not cache.root.exists()
 
 
 def test_digests_do_not_depend_on_the_order_of_keys() -> None:

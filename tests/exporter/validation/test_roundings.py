@@ -11,9 +11,9 @@ from vggt_edge.calibration.plan import Assignment, PrecisionPlan
 from vggt_edge.calibration.scenes.scene import Scene
 from vggt_edge.devices.errors import AccuracyGateError
 from vggt_edge.devices.profile import load_profile
-from vggt_edge.exporter.job import gate_error
 from vggt_edge.exporter.models.vggt import ARCHITECTURE
 from vggt_edge.exporter.validation import Row, Status, ValidationReport, validate
+from vggt_edge.exporter.validation.advice import gate_error
 from vggt_edge.exporter.validation.roundings import rounds_activations
 
 TOLERANCES = replace(load_profile("host-cpu").tolerances, depth_abs_rel_vs_fp32_max=1.0)

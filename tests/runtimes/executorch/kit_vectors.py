@@ -100,7 +100,7 @@ def description(**changes: Any) -> KitDescription:
         "plan_digest": "5" * 64,
         "program": "vggt.pte",
         "executorch_version": "1.4.1",
-        "memory": {"planned_bytes": 4096, "load_bytes": 8192, "first_prediction_bytes": 65536},
+        "planned_bytes": 4096,
         "frames": FRAMES,
         "height": HEIGHT,
         "width": WIDTH,

@@ -72,7 +72,7 @@ def test_kit_json(folder: Path, kit_vectors: ModuleType) -> None:
         "weights_sha256": None,
         "executorch_version": "1.4.1",
         "delegate": "xnnpack",
-        "memory": {"planned_bytes": 4096, "load_bytes": 8192, "first_prediction_bytes": 65536},
+        "memory": {"planned_bytes": 4096},
     }
     assert kit["input"] == {
         "name": "images", "frames": 2, "height": 14, "width": 28, "order": "NCHW", "layout": "contiguous",
@@ -119,12 +119,11 @@ def test_files_are_not_written_over(folder: Path, kit_vectors: ModuleType, tmp_p
         {"weights": "missing.ptd"},
         {"weights": ".."},
         {"executorch_version": "main"},
-        {"memory": {}},
         {"backend_sqnr_db_min": 0.0},
         {"backend_sqnr_db_min": 201.0},
         {"backend_sqnr_db_min": float("nan")},
         {"pose_degrees_max": 181.0},
-        {"memory": {"planned_bytes": -1}},
+        {"planned_bytes": -1},
         {"outputs": ()},
         {"outputs": (KitOutput("depth", (1, 2, 14, 28), "depth"), KitOutput("depth", (1, 2, 14, 28), "depth"))},
         {"outputs": (KitOutput("depth", (1, 2, 14, 14), "depth"),)},

@@ -48,7 +48,8 @@ private constructor(
     )
 
     /**
-     * Memory outside of the Java heap, in bytes. What was measured is null where the export could not measure it.
+     * Memory outside of the Java heap, in bytes. What was measured is null where the bundle's `measured.json` does not
+     * lie beside `kit.json`, or where the export could not measure it.
      *
      * @property plannedBytes What ExecuTorch plans for values between delegate calls.
      * @property loadBytes Measured by the export: what loading the program added to its process.
@@ -133,26 +134,35 @@ private constructor(
         /** The name of the file. */
         public const val FILE_NAME: String = "kit.json"
 
+        /** The name of the bundle's file with what its export measured. */
+        public const val MEASURED_FILE_NAME: String = "measured.json"
+
         /** A longer file is refused before it is read. */
         private const val LONGEST_FILE = 1 shl 20
 
         /**
-         * Reads and checks `kit.json` in [folder], `executorch` in a bundle.
+         * Reads and checks `kit.json` in [folder], `executorch` in a bundle, and `measured.json` where it is there too.
          *
          * Throws [KitException] for a file that is missing, of another version, or not consistent in itself.
          */
         @JvmStatic
-        public fun read(folder: File): Kit = parse(contents(File(folder, FILE_NAME)))
+        public fun read(folder: File): Kit {
+            val measured = File(folder, MEASURED_FILE_NAME)
+            return parse(contents(File(folder, FILE_NAME)), if (measured.exists()) contents(measured) else null)
+        }
 
         /** From the contents of `kit.json`; throws as [read] does. */
         @JvmStatic public fun parse(json: String): Kit = parse(json.toByteArray())
 
-        internal fun parse(json: ByteArray): Kit {
-            if (json.size > LONGEST_FILE) throw damaged("it has more than $LONGEST_FILE bytes")
+        internal fun parse(json: ByteArray, measured: ByteArray? = null): Kit {
+            for (text in listOfNotNull(json, measured)) {
+                if (text.size > LONGEST_FILE) throw damaged("it has more than $LONGEST_FILE bytes")
+            }
+            val taken = measured?.let { readJson(it, ::damaged, ::firstRun) } ?: FirstRun(null, null)
             val kit =
                 readJson(json, ::damaged) { root ->
                     checkVersion(root.int("schema_version"))
-                    kit(root)
+                    kit(root, taken)
                 }
             kit.check()
             return kit
@@ -193,15 +203,15 @@ private constructor(
         internal fun damaged(reason: String): KitException =
             KitException(
                 KitException.Kind.DAMAGED_FILE,
-                "kit.json cannot be used: $reason",
+                "$FILE_NAME or $MEASURED_FILE_NAME cannot be used: $reason",
                 "copy it from the bundle again",
             )
 
-        private fun kit(json: JsonTable): Kit =
+        private fun kit(json: JsonTable, taken: FirstRun): Kit =
             Kit(
                 target = json.text("target"),
                 planDigest = json.text("plan_digest"),
-                model = model(json.table("model")),
+                model = model(json.table("model"), taken),
                 input = input(json.table("input")),
                 outputs = json.tables("outputs").map(::output),
                 blocks = json.tables("blocks").map(::block),
@@ -209,7 +219,7 @@ private constructor(
                 golden = json.tableOrNull("golden")?.let(::golden),
             )
 
-        private fun model(json: JsonTable): Model =
+        private fun model(json: JsonTable, taken: FirstRun): Model =
             Model(
                 program = json.text("program"),
                 sha256 = json.text("sha256"),
@@ -217,14 +227,23 @@ private constructor(
                 weightsSha256 = json.textOrNull("weights_sha256"),
                 executorchVersion = json.text("executorch_version"),
                 delegate = json.text("delegate"),
-                memory = memory(json.table("memory")),
+                memory = memory(json.table("memory"), taken),
             )
 
-        /** What could not be measured is left out. */
-        private fun memory(json: JsonTable): Memory {
-            val known = json.keys.associateWith(json::whole)
-            return Memory(json.whole("planned_bytes"), known["load_bytes"], known["first_prediction_bytes"])
+        private fun memory(json: JsonTable, taken: FirstRun): Memory =
+            Memory(json.whole("planned_bytes"), taken.loadBytes, taken.firstPredictionBytes)
+
+        /** What `measured.json` says of memory; null is what could not be measured, or was not after a resume. */
+        private class FirstRun(val loadBytes: Long?, val firstPredictionBytes: Long?)
+
+        private fun firstRun(json: JsonTable): FirstRun {
+            val run = json.table("checks").within("executorch")?.within("ExecuTorch run")
+            return FirstRun(run?.wholeWithin("load_bytes"), run?.wholeWithin("first_prediction_bytes"))
         }
+
+        private fun JsonTable.within(key: String): JsonTable? = if (key in keys) table(key) else null
+
+        private fun JsonTable.wholeWithin(key: String): Long? = if (key in keys) whole(key) else null
 
         private fun input(json: JsonTable): Input {
             for ((key, only) in listOf("order" to "NCHW", "layout" to "contiguous", "dtype" to "float32")) {

@@ -36,7 +36,7 @@ class KitTest {
         val kit = Kit.read(folder)
         assertEquals("vggt.pte", kit.model.program)
         assertNull(kit.model.weights)
-        assertEquals(Kit.Memory(4096L, 8192L, 65536L), kit.model.memory)
+        assertEquals(Kit.Memory(4096L, null, null), kit.model.memory)
         assertEquals(FrameSize(28, 14), kit.input.frameSize)
         assertEquals(listOf(1L, 2L, 3L, 14L, 28L), kit.input.shape.toList())
         assertEquals(listOf("pose_enc", "depth", "depth_conf"), kit.outputs.map { it.name })
@@ -54,10 +54,31 @@ class KitTest {
     }
 
     @Test
-    fun whatTheExportCouldNotMeasureIsNull() {
-        val memory = Kit.parse(without("first_prediction_bytes")).model.memory
-        assertEquals(Kit.Memory(4096L, 8192L, null), memory)
+    fun whatTheExportMeasuredLiesBesideTheKit() {
+        File(folder, Kit.FILE_NAME).writeText(Vectors.kit)
+        val taken = measured("""{"load_bytes": 8192, "first_prediction_bytes": 65536}""")
+        File(folder, Kit.MEASURED_FILE_NAME).writeText(taken)
+        assertEquals(Kit.Memory(4096L, 8192L, 65536L), Kit.read(folder).model.memory)
     }
+
+    /** Where the system told nothing, or the export went on from an earlier run. */
+    @Test
+    fun whatTheExportDidNotMeasureIsNull() {
+        val empty = listOf("""{"checks": {}}""", """{"checks": {"executorch": {}}}""")
+        val texts = listOf(measured("""{"load_bytes": 8192}""")) + empty
+        val loads = texts.map { Kit.parse(Vectors.kit.toByteArray(), it.toByteArray()).model.memory.loadBytes }
+        assertEquals(listOf(8192L, null, null), loads)
+    }
+
+    @Test
+    fun measuredFilesThatSaySomethingElseAreRefused() {
+        val runs = listOf("3", """{"load_bytes": "8 kB"}""", """{"load_bytes": -1}""")
+        for (text in listOf("", "[]", "{}") + runs.map(::measured)) {
+            assertRefused(KitException.Kind.DAMAGED_FILE) { Kit.parse(Vectors.kit.toByteArray(), text.toByteArray()) }
+        }
+    }
+
+    private fun measured(run: String) = """{"checks": {"executorch": {"ExecuTorch run": $run}}, "timings": []}"""
 
     @Test
     fun aMissingKit() {
@@ -86,8 +107,6 @@ class KitTest {
             changed("\"weights\": null", "\"weights\": \"vggt.ptd\""),
             changed("\"planned_bytes\": 4096", "\"planned_bytes\": -5"),
             changed("\"planned_bytes\": 4096", "\"planned\": 4096"),
-            changed("\"load_bytes\": 8192", "\"load_bytes\": \"8 kB\""),
-            changed("\"first_prediction_bytes\": 65536", "\"first_prediction_bytes\": -1"),
             changed("\"frames\": 2", "\"frames\": 0"), changed("\"frames\": 2", "\"frames\": 4000000000"),
             changed("\"height\": 14", "\"height\": 15"), changed("\"height\": 14", "\"height\": 014"),
             changed("\"width\": 28", "\"width\": 1048576"), changed("\"width\": 28", "\"width\": -28"),

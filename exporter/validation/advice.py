@@ -1,0 +1,36 @@
+"""What a failed validation tells the user: the figures, and what to do about them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from vggt_edge.devices.errors import AccuracyGateError
+from vggt_edge.exporter.validation.judge import SIMULATION
+from vggt_edge.exporter.validation.rows import FP32, Row, ValidationReport
+
+
+def gate_error(report: ValidationReport, where: Path) -> AccuracyGateError:
+    """Names the failed figures; the report at ``where`` shows the rest."""
+    return AccuracyGateError(
+        f"{len(report.failures)} of the accuracy checks failed:\n  " + "\n  ".join(map(_figure, report.failures[:8])),
+        where=str(where),
+        expected="every figure within the profile's tolerances",
+        remedy="; ".join(dict.fromkeys(map(_advice, report.failures))),
+    )
+
+
+def _advice(row: Row) -> str:
+    """What to do about one failed row: too little precision, an artifact that is wrong, or a model that is."""
+    if row.subject == FP32:
+        return "check the checkpoint and the scenes: the model itself gives nothing usable before any quantization"
+    if row.against == SIMULATION:
+        return (
+            f"{row.subject} computes something else than the plan says, which no other plan mends: "
+            "report it with the manifest"
+        )
+    return "read the report; raise --max-memory, --exclude the blocks it shows as most sensitive, or add scenes"
+
+
+def _figure(row: Row) -> str:
+    what = row.reason or f"{row.value:.4g} against a limit of {row.tolerance:.4g}"
+    return f"{row.subject} {row.output} {row.metric}: {what}"
