@@ -25,6 +25,7 @@ from vggt_edge.exporter.machine.process import (
     Terminated,
     flush_stdout,
     is_broken_pipe,
+    make_no_compiler_folder,
     prepare_streams,
     signals_raise,
 )
@@ -76,6 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     if argv is None:
         prepare_streams()
+    make_no_compiler_folder()
     with signals_raise():
         code = _run(list(sys.argv[1:] if argv is None else argv))
     lost = flush_stdout()

@@ -7,7 +7,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -217,8 +218,7 @@ def export(request: ExportRequest, progress: Progress = SILENT) -> ExportResult:
         if not request.resume:
             check_free(request.output)
         job = open_job(request, progress)
-        with fixed_threads(fp32_bytes(job.model)):
-            manifest = _published(job) or _make_bundle(job)
+        manifest = _published(job) or _make_bundle(job)
         job.cache.clear()
     report = ValidationReport.from_json((request.output / VALIDATION).read_text())
     if report.status is Status.FAILED:
@@ -247,22 +247,30 @@ def _is_of(manifest: Manifest, job: Job) -> bool:
     return same and settings == resolved(job) and manifest.tools == job.tools
 
 
+@contextmanager
+def _working(job: Job) -> Iterator[None]:
+    """What all computing needs: its number of threads, and a place for temporary files that goes with the job."""
+    with fixed_threads(fp32_bytes(job.model)), job.cache.temporary_files():
+        yield
+
+
 def _make_bundle(job: Job) -> Manifest:
     admit(job, "export")
-    job = sample_step(job)
-    prepared = prepare_step(job)
-    stats = calibrate_step(job, prepared)
-    sensitivities = sensitivity_step(job, prepared, stats)
-    plan = make_plan(job, stats, sensitivities)
-    tuned = tune_step(job, prepared, stats, plan)
-    artifacts = lower_step(job, tuned, stats, plan, annotate_step(job, tuned, stats, plan))
-    judged = validate_step(job, tuned, stats, plan, artifacts)
-    with job.progress.step("report and bundle"):
-        return write_bundle(
-            job.cache,
-            lambda folder: assemble(folder, job, stats, sensitivities, plan, artifacts, judged),
-            manifest_inputs(job, stats, plan, judged_with(job, artifacts)),
-        )
+    with _working(job):
+        job = sample_step(job)
+        prepared = prepare_step(job)
+        stats = calibrate_step(job, prepared)
+        sensitivities = sensitivity_step(job, prepared, stats)
+        plan = make_plan(job, stats, sensitivities)
+        tuned = tune_step(job, prepared, stats, plan)
+        artifacts = lower_step(job, tuned, stats, plan, annotate_step(job, tuned, stats, plan))
+        judged = validate_step(job, tuned, stats, plan, artifacts)
+        with job.progress.step("report and bundle"):
+            return write_bundle(
+                job.cache,
+                lambda folder: assemble(folder, job, stats, sensitivities, plan, artifacts, judged),
+                manifest_inputs(job, stats, plan, judged_with(job, artifacts)),
+            )
 
 
 def _result(job: Job, manifest: Manifest, report: ValidationReport) -> ExportResult:
@@ -290,7 +298,7 @@ def calibrate(request: ExportRequest, progress: Progress = SILENT) -> StepResult
         check_free(request.output)
         job = open_job(request, progress)
         admit(job, "calibrate")
-        with fixed_threads(fp32_bytes(job.model)):
+        with _working(job):
             job = sample_step(job)
             stats = calibrate_step(job, prepare_step(job))
         job.cache.publish(partial(save_calibration, job, stats))
@@ -304,7 +312,7 @@ def plan(request: ExportRequest, progress: Progress = SILENT) -> StepResult:
         check_free(request.output)
         job = open_job(request, progress)
         admit(job, "plan")
-        with fixed_threads(fp32_bytes(job.model)):
+        with _working(job):
             job = sample_step(job)
             prepared = prepare_step(job)
             stats = calibrate_step(job, prepared)

@@ -7,6 +7,7 @@ import io
 import os
 import signal
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -76,6 +77,14 @@ def prepare_streams() -> None:
     sys.stderr = io.TextIOWrapper(
         _Lossy(2, "w", closefd=False), encoding, errors="backslashreplace", line_buffering=True, write_through=True
     )
+
+
+def make_no_compiler_folder() -> None:
+    """Keep torch from making a folder for compiled code among the temporary files: nothing here is compiled by it.
+
+    It makes one as soon as it is imported, where that does not exist yet.
+    """
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", tempfile.gettempdir())
 
 
 class _Lossy(io.FileIO):

@@ -6,7 +6,9 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from vggt_edge.devices.errors import UsageError, VggtEdgeError
@@ -15,6 +17,7 @@ from vggt_edge.exporter.machine.files import file_sha256, follow_umask, sync_fil
 _MARKER = "vggt-edge-work"
 _SHOWN_DIGITS = 16
 _OUTPUT = ".output.partial"
+_TEMPORARY = ".temporary.partial"
 
 
 def digest_of(inputs: Mapping[str, object]) -> str:
@@ -99,6 +102,26 @@ class StepCache:
             shutil.rmtree(scratch, ignore_errors=True)
             raise
         sync_folder(self.output.parent)
+
+    @contextmanager
+    def temporary_files(self) -> Iterator[None]:
+        """Temporary files of this process and its children lie in the work folder meanwhile, and go with it.
+
+        Whatever a library leaves behind, and whatever a killed process could not remove, is swept up there.
+        """
+        self._open()
+        folder = self.root / _TEMPORARY
+        folder.mkdir(exist_ok=True)
+        before, variable = tempfile.tempdir, os.environ.get("TMPDIR")
+        os.environ["TMPDIR"] = tempfile.tempdir = str(folder.absolute())
+        try:
+            yield
+        finally:
+            tempfile.tempdir = before
+            os.environ.pop("TMPDIR")
+            if variable is not None:
+                os.environ["TMPDIR"] = variable
+            shutil.rmtree(folder, ignore_errors=True)
 
     def clear(self) -> None:
         """Forget every step; the mark goes last, so that what a kill leaves is known for a work folder."""

@@ -34,19 +34,20 @@ def private(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def exported(private: Path, name: str, cwd: Path, umask: int, **environment: str) -> Path:
     out = private / name
-    home = private / f"home-{name}"
-    for folder in (cwd, home):
+    home, temporary = private / f"home-{name}", private / f"temporary-{name}"
+    for folder in (cwd, home, temporary):
         folder.mkdir(parents=True, exist_ok=True)
     given = ("--model", os.path.relpath(private / "weights.safetensors", cwd), "--scenes", str(private / "photos"))
     finished = subprocess.run(
         [sys.executable, "-m", "vggt_edge.exporter.cli", "export", *SMALL, *FEW, *given, "-o", str(out)],
         cwd=cwd,
         umask=umask,
-        env={**os.environ, "HOME": str(home), **environment},
+        env={**os.environ, "HOME": str(home), "TMPDIR": str(temporary), **environment},
         capture_output=True,
         text=True,
     )
     assert finished.returncode in (0, ACCURACY_GATE), finished.stderr
+    assert list(temporary.iterdir()) == []
     return out
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -80,6 +81,18 @@ def test_the_mark_of_a_work_folder_is_removed_last(tmp_path: Path, monkeypatch: 
             cache.clear()
     StepCache(tmp_path / "out", resume=True).clear()
     assert not cache.root.exists()
+
+
+def test_temporary_files_lie_in_the_work_folder_and_are_swept_after_a_kill(tmp_path: Path) -> None:
+    cache = StepCache(tmp_path / "out", resume=True)
+    before = tempfile.gettempdir(), os.environ.get("TMPDIR")
+    with cache.temporary_files():
+        assert Path(tempfile.mkdtemp()).is_relative_to(cache.root)
+        assert Path(os.environ["TMPDIR"]).is_relative_to(cache.root)  # for the processes that a job starts
+    assert (tempfile.gettempdir(), os.environ.get("TMPDIR")) == before
+    (cache.root / ".temporary.partial" / "left").mkdir(parents=True)
+    StepCache(tmp_path / "out", resume=True).unfinished("step", {})
+    assert not (cache.root / ".temporary.partial").exists()
 
 
 def test_digests_do_not_depend_on_the_order_of_keys() -> None:
