@@ -33,6 +33,7 @@ from vggt_edge.runtimes.base import (
     Session,
 )
 from vggt_edge.runtimes.common.audit import audit_onnx, load_onnx
+from vggt_edge.runtimes.common.packages import installed
 
 __all__ = ["BACKEND", "Mode", "OnnxRuntime", "OrtSession", "audit_onnx", "open_onnx"]
 
@@ -204,10 +205,8 @@ class OnnxRuntime(Backend):
     writes_form = False
 
     def availability(self) -> Availability:
-        try:
-            _library()
-        except ToolchainError as error:
-            return Availability(False, error.what, error.remedy)
+        if not installed("onnxruntime"):
+            return Availability(False, "onnxruntime is not installed", _REMEDY)
         return Availability(True)
 
     def lower(
