@@ -17,8 +17,13 @@ They live in the lowest layer because every layer raises them (docs/decisions/00
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Iterable
 from typing import ClassVar
+
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_NO_MEMORY = ("can't allocate memory", "bad_alloc", "bad allocation")  # how torch and other native code say it
 
 
 class VggtEdgeError(Exception):
@@ -86,3 +91,11 @@ class ResourceError(VggtEdgeError):
     """Memory, disk space or permissions do not suffice."""
 
     exit_code = 7
+
+
+def lacking(error: BaseException) -> str:
+    """``no room`` or ``no memory`` where an error means that, also where native code says so in words; else ``""``."""
+    text = str(error)
+    if getattr(error, "errno", None) in _NO_ROOM or any(os.strerror(code) in text for code in _NO_ROOM):
+        return "no room"
+    return "no memory" if isinstance(error, MemoryError) or any(words in text for words in _NO_MEMORY) else ""

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from vggt_edge.calibration.plan import PrecisionPlan
 from vggt_edge.calibration.scheme import COMPARED_ONLY, SCHEMES
-from vggt_edge.devices.errors import InputError, LoweringError, ToolchainError
+from vggt_edge.devices.errors import InputError, LoweringError, ResourceError, ToolchainError, lacking
 from vggt_edge.devices.profile import DeviceProfile
 from vggt_edge.runtimes.base import (
     DEFAULT_OPTIONS,
@@ -258,6 +258,12 @@ def _check_runs(path: Path, mode: Mode) -> Check:
         session = open_onnx(path, mode)
         outputs = session.run({name: np.zeros(shape, np.float32) for name, shape in session.input_shapes.items()})
     except Exception as error:  # a failing node raises a class of the library's own
+        if lack := lacking(error):
+            raise ResourceError(
+                f"{lack} to run the graph in {mode} mode: {error}",
+                where=str(path),
+                remedy="use fewer --frames or a smaller --resolution, or a larger machine",
+            ) from error
         raise LoweringError(
             f"ONNX Runtime cannot run the graph in {mode} mode: {error}",
             where=str(path),

@@ -31,6 +31,7 @@ class Ending(StrEnum):
     REFUSED = "refused"
     CRASHED = "crashed"
     NO_MEMORY = "no memory"
+    NO_ROOM = "no room"
     NO_TIME = "no time"
 
 
@@ -48,6 +49,8 @@ class Outcome:
 
     def error(self, what: str, where: str, refusal: type[VggtEdgeError], remedy: str) -> VggtEdgeError:
         """The error for an outcome without an answer; ``refusal`` is the class for what the toolchain refused."""
+        if self.ending is Ending.NO_ROOM:
+            return ResourceError(f"{what}: {self.detail}", where=where, remedy="free some space, or choose another -o")
         if self.ending in (Ending.NO_MEMORY, Ending.NO_TIME):
             return ResourceError(f"{what}: {self.detail}", where=where, remedy="use a larger machine, or leave it out")
         kind = refusal if self.ending is Ending.REFUSED else ToolchainError
@@ -104,7 +107,7 @@ class Server:
         outcome = _answered(stream.readline())
         if outcome is None:
             return self._ended()
-        if outcome.ending is Ending.REFUSED:
+        if outcome.ending is not Ending.ANSWERED:
             self.close()
         return outcome
 
@@ -144,7 +147,7 @@ def _answered(text: str) -> Outcome | None:
     if not isinstance(answer, dict):
         return None
     if "error" in answer:
-        return Outcome(Ending.REFUSED, str(answer["error"]))
+        return Outcome(Ending(answer.get("lacking", Ending.REFUSED)), str(answer["error"]))
     return Outcome(Ending.ANSWERED, answer=answer)
 
 

@@ -19,6 +19,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
+from vggt_edge.devices.errors import lacking
+
 Answer = dict[str, Any]
 _PR_SET_PDEATHSIG = 1
 
@@ -65,7 +67,8 @@ def _say(answers: TextIO, answer: Answer) -> None:
 
 
 def _refusal(error: Exception) -> Answer:
-    return {"error": f"{type(error).__name__}: {str(error).strip() or 'without a message'}"}
+    lacks = {"lacking": lack} if (lack := lacking(error)) else {}
+    return lacks | {"error": f"{type(error).__name__}: {str(error).strip() or 'without a message'}"}
 
 
 def peak_memory_bytes() -> int:

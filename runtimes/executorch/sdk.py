@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from vggt_edge.devices.errors import LoweringError
+from vggt_edge.devices.errors import LoweringError, ResourceError, lacking
 from vggt_edge.runtimes.base import Availability
 from vggt_edge.runtimes.common import packages as _packages
 from vggt_edge.runtimes.common.files import aside
@@ -43,6 +43,8 @@ def refusals(who: str, where: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
+        if lack := lacking(error):
+            raise ResourceError(f"{who} had {lack}: {error}", where=where, remedy="use a larger machine") from error
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise LoweringError(
             f"{who} did not lower the graph: {reason}",

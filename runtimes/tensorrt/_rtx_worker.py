@@ -64,9 +64,14 @@ def make_writer(trt: Any, stream: BinaryIO) -> Any:
     class Writer(trt.IStreamWriter):  # type: ignore[misc,name-defined,unused-ignore]
         def __init__(self) -> None:
             trt.IStreamWriter.__init__(self)
+            self.error: OSError | None = None
 
         def write(self, data: bytes) -> int:
-            return stream.write(data)
+            try:
+                return stream.write(data)
+            except OSError as error:  # the compiler would swallow it
+                self.error = error
+                return 0
 
     return Writer()
 
@@ -90,7 +95,10 @@ def compile_model(model: Path, capability: str, plan: Path) -> tuple[list[str], 
     config.set_compute_capability(getattr(trt.ComputeCapability, capability), 0)
     began = time.perf_counter()
     with plan.open("wb") as stream, giving_back(mapped):
-        built = builder.build_serialized_network_to_stream(network, config, make_writer(trt, stream))
+        writer = make_writer(trt, stream)
+        built = builder.build_serialized_network_to_stream(network, config, writer)
+    if writer.error is not None:
+        raise writer.error
     figures |= {"seconds": round(time.perf_counter() - began, 3), "layers": network.num_layers}
     if not built:
         return messages or ["the network was not compiled, without a message"], figures

@@ -89,7 +89,7 @@ class EngineSession(Session):
     def _load(self, folder: Path) -> Any:
         kit = self._kit
         trt, description, cuda = kit.import_tensorrt(), kit.load_kit(folder), kit.Cuda()
-        logger = trt.Logger(trt.Logger.WARNING)
+        logger = kit.make_logger(trt)
         return kit.Runner(trt, cuda, logger, kit.build_engine(trt, logger, folder / description["model"]))
 
     def _run(self, inputs: Arrays) -> dict[str, npt.NDArray[np.float32]]:

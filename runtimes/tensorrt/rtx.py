@@ -10,6 +10,7 @@ import importlib.util
 import tempfile
 from pathlib import Path
 
+from vggt_edge.devices.errors import LoweringError
 from vggt_edge.runtimes.base import Availability, Check
 from vggt_edge.runtimes.common.process import Answer, Ending, Outcome, run_worker, worker
 
@@ -54,9 +55,9 @@ def compile_check(model: Path, *, capability: str = DEFAULT_CAPABILITY, timeout_
 
     timeout_s: ``time_limit_s`` by default. The plan, as large as the weights, lies in a folder beside the model
     meanwhile. failed: the graph was refused, or the compiler crashed on it; the detail quotes it. not_run: the packages
-    are not there, or time or memory did not suffice. Figures: layers, how many of the quantized constants the plan
-    holds unchanged (constants_found of constants_sought), and weights_packed ("yes", "unknown"). Measured: plan_bytes,
-    seconds (compiling) and total_seconds, peak_memory_bytes of the compiling process.
+    are not there, or time or memory did not suffice. ``ResourceError`` for a full disk. Figures: layers, how many of
+    the quantized constants the plan holds unchanged (constants_found of constants_sought), and weights_packed ("yes",
+    "unknown"). Measured: plan_bytes, seconds (compiling) and total_seconds, peak_memory_bytes of the compiling process.
     """
     ready = availability()
     if not ready.ok:
@@ -64,7 +65,10 @@ def compile_check(model: Path, *, capability: str = DEFAULT_CAPABILITY, timeout_
     limit_s = time_limit_s(model) if timeout_s is None else timeout_s
     # Beside the model and not in /tmp, which may be memory.
     with tempfile.TemporaryDirectory(prefix=".rtx-", dir=model.parent) as scratch:
-        return judge(run_worker(worker(_WORKER, str(model), scratch, capability), limit_s), capability)
+        outcome = run_worker(worker(_WORKER, str(model), scratch, capability), limit_s)
+    if outcome.ending is Ending.NO_ROOM:
+        raise outcome.error("the compiler had no room for its plan", str(model.parent), LoweringError, "")
+    return judge(outcome, capability)
 
 
 def judge(outcome: Outcome, capability: str) -> Check:

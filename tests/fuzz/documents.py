@@ -27,6 +27,7 @@ from vggt_edge.exporter.bundle import Manifest, device_results, verify_bundle
 from vggt_edge.exporter.commands.inspect import describe
 from vggt_edge.exporter.commands.output import to_document
 from vggt_edge.exporter.machine.files import file_sha256
+from vggt_edge.exporter.machine.usage import Measured, Timing
 from vggt_edge.exporter.request import resolve_request, to_toml
 from vggt_edge.exporter.steps.lower import read_lowered
 from vggt_edge.exporter.steps.sensitivity import read_sensitivities
@@ -167,11 +168,11 @@ def _write_bundle(folder: Path) -> None:
     digests = {"model": "a" * 64, "scenes": "f" * 64, "stats": stats_digest, "plan": file_sha256(folder / "plan.json")}
     manifest = {
         "model": "vggt-mini", "target": "jetson-orin", "digests": digests, "tools": {"torch": "2.13.0"},
-        "command": ["vggt-edge", "export"], "peak_memory_bytes": 1 << 30, "files": files, "random_weights": "",
-        "timings": [{"step": "calibrate", "seconds": 12.5, "forward_seconds": 9.25}],
-        "judged_with": [], "schema_version": 1,
+        "files": files, "random_weights": "", "judged_with": [], "schema_version": 2,
     }  # fmt: skip
     (folder / "manifest.json").write_text(json.dumps(manifest, indent=2))
+    taken = Measured(1 << 30, (Timing("calibrate", 12.5, 9.25),), {"executorch": {"ExecuTorch run": {"seconds": 1.5}}})
+    (folder / "measured.json").write_text(taken.to_json())
 
 
 def _write_bundle_with_result(folder: Path) -> None:
@@ -319,6 +320,7 @@ def targets() -> list[Target]:
             {"validation.json": JSON}, OWN,
         ),
         Target("manifest.json", _write_bundle, _read_manifest, {"manifest.json": JSON}, OWN),
+        Target("measured.json", _write_bundle, _read_manifest, {"measured.json": JSON}, OWN),
         Target(
             "result.json", _write_bundle_with_result, device_results, {"result.json": JSON}, OWN,
         ),

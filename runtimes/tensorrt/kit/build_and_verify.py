@@ -54,6 +54,8 @@ from kit_common import (  # noqa: E402  it lies beside this file
 )
 
 SCHEMA_VERSION = 1
+# How TensorRT, CUDA and C++ say it in their messages, in small letters.
+OUT_OF_MEMORY = ("outofmemory", "out of memory", "insufficient memory", "bad_alloc", "memoryallocation")
 LOWEST_TENSORRT = (10, 3)
 GOLDEN = "golden.npz"
 MOST_RUNS, MOST_MIB = 1_000_000, 1 << 24
@@ -376,6 +378,24 @@ def import_tensorrt():
     return tensorrt
 
 
+def make_logger(trt):
+    """Says warnings and errors, and keeps the errors: only they tell that memory ran out during a build."""
+
+    class Recorder(trt.ILogger):
+        def __init__(self):
+            trt.ILogger.__init__(self)
+            self.errors = []
+
+        def log(self, severity, message):
+            levels = trt.ILogger.Severity
+            if severity in (levels.INTERNAL_ERROR, levels.ERROR):
+                self.errors.append(message)
+            if severity in (levels.INTERNAL_ERROR, levels.ERROR, levels.WARNING):
+                say("TensorRT: %s" % message)
+
+    return Recorder()
+
+
 def make_network(trt, builder, logger, model_path):
     """A strongly typed network from the ONNX file, and the parser that owns its weights."""
     strongly_typed = getattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
@@ -408,6 +428,10 @@ def build_engine(trt, logger, model_path, workspace_mb=None, optimization_level=
         adjust(config)
     serialized = builder.build_serialized_network(network, config)
     del parser
+    if serialized is None and any(words in line.lower() for line in logger.errors for words in OUT_OF_MEMORY):
+        raise KitError(
+            EXIT_RESOURCES, "not enough memory to build the engine", "close other programs, or add swap for the build"
+        )
     if serialized is None:
         raise KitError(EXIT_LOWERING, "TensorRT could not build the engine", "read its messages above")
     return bytes(serialized)
@@ -606,7 +630,7 @@ def run(arguments):
     golden = None if arguments.build_only else golden_of(arguments.folder, kit)
     cuda = Cuda()
     before = thermal()
-    logger = trt.Logger(trt.Logger.WARNING)
+    logger = make_logger(trt)
     serialized, build_s = build(trt, logger, kit, arguments)
     began = time.perf_counter()
     runner = Runner(trt, cuda, logger, serialized)

@@ -34,6 +34,28 @@ def test_however_the_worker_ends_we_go_on(code: str, ending: Ending, message: st
     assert outcome.answer is None
 
 
+@pytest.mark.parametrize(
+    ("raised", "ending"),
+    [
+        ("OSError(errno.ENOSPC, 'no space', 'plan')", Ending.NO_ROOM),
+        ("RuntimeError('write failed: No space left on device')", Ending.NO_ROOM),
+        ("MemoryError()", Ending.NO_MEMORY),
+        ("RuntimeError('std::bad_alloc')", Ending.NO_MEMORY),
+        ("RuntimeError('no such operator')", Ending.REFUSED),
+        ("OSError(errno.ENOENT, 'no such file')", Ending.REFUSED),
+    ],
+)
+def test_want_of_room_and_memory_is_told_from_a_refusal(raised: str, ending: Ending) -> None:
+    code = f"""
+import errno
+from vggt_edge.runtimes.common.worker import answer_once
+def perform(arguments, answers):
+    raise {raised}
+answer_once(perform)
+"""
+    assert process.run_worker([sys.executable, "-c", code], 60).ending is ending
+
+
 @pytest.mark.parametrize("after", ["", "import os; sys.stdout.flush(); os.abort()"])
 def test_an_answer_is_taken_over_whatever_comes_after_it(after: str) -> None:
     """Native code has aborted while its process went down, with all its work done."""
@@ -48,6 +70,7 @@ def test_an_answer_is_taken_over_whatever_comes_after_it(after: str) -> None:
         (Ending.CRASHED, ToolchainError),
         (Ending.NO_MEMORY, ResourceError),
         (Ending.NO_TIME, ResourceError),
+        (Ending.NO_ROOM, ResourceError),
     ],
 )
 def test_each_ending_has_its_error(ending: Ending, kind: type[VggtEdgeError]) -> None:

@@ -387,11 +387,12 @@ class FakeContext:
 
 
 def fake_tensorrt(  # type: ignore[no-untyped-def]
-    *factors: float, tactic=INT8["tactic"], dtype=np.float32, loaded=None, names=("images", "depth")
+    *factors: float, tactic=INT8["tactic"], dtype=np.float32, loaded=None, names=("images", "depth"), error=""
 ) -> Any:
     """TensorRT's Python interface, as far as the script uses it, around an engine that multiplies.
 
     factors: of one run after the other, by default 2. loaded: gets the engines that are deserialized.
+    error: what TensorRT logs instead of building one.
     """
     report = json.dumps({"Layers": [layer("n/MatMul", tactic)]})
     mode = SimpleNamespace(INPUT="in", OUTPUT="out")
@@ -410,15 +411,21 @@ def fake_tensorrt(  # type: ignore[no-untyped-def]
             loaded.append(data)
         return engine
 
+    def build(_network: Any, _config: Any) -> bytes | None:
+        if error:
+            loggers[-1].log(1, error)
+        return None if error else b"built"
+
     builder = SimpleNamespace(
         create_network=lambda _flags: SimpleNamespace(),
         create_builder_config=SimpleNamespace,
-        build_serialized_network=lambda _network, _config: b"built",
+        build_serialized_network=build,
     )
-    logger = SimpleNamespace()
+    logger, loggers = SimpleNamespace(), list[Any]()
+    severity = SimpleNamespace(INTERNAL_ERROR=0, ERROR=1, WARNING=2)
     return SimpleNamespace(
         __version__="10.3.0",
-        Logger=type("Logger", (), {"WARNING": 1, "__init__": lambda *_arguments: None}),
+        ILogger=type("ILogger", (), {"Severity": severity, "__init__": loggers.append}),
         Builder=lambda _logger: builder,
         OnnxParser=lambda _network, _logger: SimpleNamespace(parse_from_file=lambda _path: True, logger=logger),
         Runtime=lambda _logger: SimpleNamespace(deserialize_cuda_engine=load),
@@ -442,6 +449,22 @@ def on_device(monkeypatch: pytest.MonkeyPatch) -> Callable[[Any], None]:
 def run(folder: Path, *arguments: str) -> tuple[int, dict[str, Any]]:
     code = kit.main(["--folder", str(folder), "--iterations", "5", "--warmup", "1", *arguments])
     return code, json.loads((folder / "result.json").read_text())
+
+
+@pytest.mark.parametrize(
+    ("said", "code"),
+    [
+        ("Error Code 2: OutOfMemory (Requested size was 1073741824 bytes.)", 7),
+        ("Error Code 10: Insufficient memory for the workspace", 7),
+        ("Internal error: std::bad_alloc", 7),
+        ("Error Code 10: Internal Error (Could not find any implementation for node n/MatMul.)", 6),
+    ],
+)
+def test_a_build_that_runs_out_of_memory_is_no_fault_of_the_graph(
+    folder: Path, on_device: Callable[[Any], None], said: str, code: int
+) -> None:
+    on_device(fake_tensorrt(error=said))
+    assert kit.main(["--folder", str(folder), "--iterations", "5", "--warmup", "1"]) == code
 
 
 def test_a_good_engine(folder: Path, on_device: Callable[[Any], None]) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from onnx import TensorProto
 
-from vggt_edge.runtimes.common.process import run_worker
+from vggt_edge.runtimes.common.process import Ending, run_worker, worker
 from vggt_edge.runtimes.tensorrt import rtx
 from vggt_edge.runtimes.tensorrt.prepare import prepare
 
@@ -172,6 +172,20 @@ def test_however_the_compiler_ends_we_go_on(code: str, status: str, message: str
     check = rtx.judge(run_worker([sys.executable, "-c", code], timeout_s), "SM86")
     assert check.status == status
     assert message in check.detail
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's always full device")
+def test_a_full_disk_is_no_refusal(builder: Any, tmp_path: Path, save: Any) -> None:
+    """The compiler swallows what its writer raises; the worker says it all the same."""
+    model = builder.model({"x": (4, 64)}, {"y": (builder.linear("b/proj", "x", 64, 64, "fp16"), (4, 64))})
+    source = save(model, tmp_path / "model.onnx")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "plan").symlink_to("/dev/full")
+    outcome = run_worker(
+        worker("vggt_edge.runtimes.tensorrt._rtx_worker", str(source), str(tmp_path / "full"), "SM86"), 120
+    )
+    assert outcome.ending is Ending.NO_ROOM
+    assert "No space left" in outcome.detail
 
 
 @pytest.mark.parametrize(
