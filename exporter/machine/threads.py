@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import scipy.linalg  # noqa: F401  its BLAS has to be loaded to be limited
 import torch
 from threadpoolctl import threadpool_limits
 
