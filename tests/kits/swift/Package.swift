@@ -10,7 +10,9 @@ let framework: [SwiftSetting] = [
 ]
 let strict: [SwiftSetting] = [.unsafeFlags(["-warnings-as-errors"])]
 let kit: [Target.Dependency] = ["VGGTEdge", "VGGTEdgeCore", "CoreML", "CoreVideo", "ARKit", "StandIn"]
-let apple: [Target.Dependency] = ["VGGTEdgeCore", "CoreML", "CoreVideo", "CryptoKit", "Accelerate", "StandIn"]
+let apple: [Target.Dependency] = [
+    "VGGTEdgeCore", "CoreML", "CoreVideo", "CryptoKit", "Accelerate", "ImageIO", "Compression", "StandIn",
+]
 
 let package = Package(
     name: "VGGTEdgeOnLinux",
@@ -20,6 +22,9 @@ let package = Package(
         .target(name: "CoreML", dependencies: ["CoreVideo", "StandIn"], swiftSettings: framework),
         .target(name: "CryptoKit", swiftSettings: framework),
         .target(name: "Accelerate", swiftSettings: framework),
+        .target(name: "CoreGraphics", dependencies: ["CoreVideo"], swiftSettings: framework),
+        .target(name: "ImageIO", dependencies: ["CoreGraphics"], swiftSettings: framework),
+        .target(name: "Compression", swiftSettings: framework),
         .target(name: "ARKit", dependencies: ["CoreVideo"], swiftSettings: framework),
         .target(name: "VGGTEdgeCore", swiftSettings: strict),
         .target(name: "VGGTEdge", dependencies: apple, swiftSettings: strict),

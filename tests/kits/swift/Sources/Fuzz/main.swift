@@ -63,12 +63,31 @@ func number(_ random: inout Generator) -> Int {
     return choices.randomElement(using: &random) ?? 0
 }
 
+/// The picture files of VGGT_EDGE_PICTURES.
+let pictures: [[UInt8]] = {
+    let folder = URL(fileURLWithPath: ProcessInfo.processInfo.environment["VGGT_EDGE_PICTURES"] ?? ".")
+    let names = ((try? FileManager.default.contentsOfDirectory(atPath: folder.path)) ?? []).sorted()
+    let kinds = [".jpg", ".png", ".webp"]
+    return names.filter { name in kinds.contains { name.hasSuffix($0) } }.compactMap { name in
+        (try? Data(contentsOf: folder.appendingPathComponent(name))).map { [UInt8]($0) }
+    }
+}()
+
 /// One input for one reader. Throws what the reader throws.
 let readers: [(name: String, read: (inout Generator) throws -> Void)] = [
     ("kit.json", { random in _ = try Kit(json: Data(mutated(kit, &random))) }),
     ("safetensors", { random in
         let file = try SafetensorsFile(data: Data(mutated(tensors, &random)))
         for name in file.names { _ = try file.tensor(name) }
+    }),
+    ("picture files", { random in
+        let file = Data(mutated(pictures.randomElement(using: &random) ?? [], &random))
+        do {
+            // As if nothing were packed: the decompressor is the system's.
+            _ = try PictureHeader.orientation(of: file) { parts, use in for part in parts where !use(part) { return } }
+        } catch let problem as PictureProblem {
+            throw KitError(.wrongInput, problem.reason, remedy: problem.remedy)
+        }
     }),
     ("pictures", { random in
         let bytes = [UInt8](repeating: 200, count: Int.random(in: 0...4096, using: &random))

@@ -143,6 +143,14 @@
             try RGBImage.image(of: pixelBuffer, turn: turn, toCover: frameSize)
         }
 
+        /// The same for a picture in a file, which is turned as its EXIF orientation says.
+        ///
+        /// - Parameter url: A JPEG, PNG, HEIC or other file that the system reads.
+        /// - Throws: As `RGBImage.init(contentsOf:)`.
+        public func prepare(contentsOf url: URL) throws -> RGBImage {
+            try RGBImage.image(contentsOf: url, toCover: frameSize)
+        }
+
         /// Predicts from prepared frames.
         ///
         /// - Parameter frames: `frameCount` frames of `frameSize`; the first one's camera becomes the world.

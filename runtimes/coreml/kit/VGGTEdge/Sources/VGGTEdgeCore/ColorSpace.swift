@@ -95,18 +95,29 @@ package struct FrameInMemory {
 
     /// The frame upright and in sRGB; scaled and cropped to a model's input where one is given.
     package func image(turn: QuarterTurn, toCover target: FrameSize?) throws -> RGBImage {
+        try image(upright: PictureOrientation(isMirrored: false, turn: turn), toCover: target)
+    }
+
+    /// The same for a picture that may have to be mirrored too.
+    package func image(upright orientation: PictureOrientation, toCover target: FrameSize?) throws -> RGBImage {
         switch (pixels, space.toSRGB) {
-        case (.packed(let source), nil): try image(source, turn, target)
-        case (.packed(let source), let matrix?): try image(ConvertedPixels(source, matrix: matrix), turn, target)
-        case (.planar(let source), nil): try image(source, turn, target)
-        case (.planar(let source), let matrix?): try image(ConvertedPixels(source, matrix: matrix), turn, target)
+        case (.packed(let source), nil): try image(source, orientation, target)
+        case (.packed(let source), let matrix?): try image(ConvertedPixels(source, matrix: matrix), orientation, target)
+        case (.planar(let source), nil): try image(source, orientation, target)
+        case (.planar(let source), let matrix?): try image(ConvertedPixels(source, matrix: matrix), orientation, target)
         }
+    }
+
+    private func image(
+        _ source: some PixelSource, _ orientation: PictureOrientation, _ target: FrameSize?
+    ) throws -> RGBImage {
+        if orientation.isMirrored { return try image(MirroredPixels(source: source), orientation.turn, target) }
+        return try image(source, orientation.turn, target)
     }
 
     private func image(_ source: some PixelSource, _ turn: QuarterTurn, _ target: FrameSize?) throws -> RGBImage {
         let size = turn.applied(to: source.size)
         guard let target else { return RGBImage(reading: source, turn: turn, area: PixelArea(of: size)) }
-        let cover = try Cover(from: size, to: target)
-        return cover.applied(to: RGBImage(reading: source, turn: turn, area: cover.area))
+        return try Cover(from: size, to: target).image(reading: source, turn: turn)
     }
 }

@@ -215,6 +215,16 @@ package struct PlanarPixels: PixelSource {
     }
 }
 
+/// A source with left and right exchanged.
+struct MirroredPixels<Source: PixelSource>: PixelSource {
+    let source: Source
+
+    var size: FrameSize { source.size }
+
+    @inline(__always)
+    func color(row: Int, column: Int) -> RGB { source.color(row: row, column: size.width - 1 - column) }
+}
+
 // MARK: - Reading
 
 extension RGBImage {
