@@ -31,7 +31,18 @@ CORE, APPLE = PACKAGE / "Sources/VGGTEdgeCore", PACKAGE / "Sources/VGGTEdge"
 SWIFT_FILES = sorted(PACKAGE.rglob("*.swift"))
 # What holds a lock, or hands on what Core ML gave, explains itself to people instead of the compiler.
 UNCHECKED = {"ModelOutput.swift", "SessionControl.swift"}
-APPLE_MODULES = {"Accelerate", "CoreML", "CoreVideo", "CryptoKit", "Dispatch", "Foundation", "VGGTEdgeCore"}
+APPLE_MODULES = {
+    "Compression",
+    "CoreGraphics",
+    "ImageIO",
+    "Accelerate",
+    "CoreML",
+    "CoreVideo",
+    "CryptoKit",
+    "Dispatch",
+    "Foundation",
+    "VGGTEdgeCore",
+}
 DECLARATIONS = {
     "class_declaration",
     "function_declaration",
@@ -165,7 +176,7 @@ def test_the_core_needs_only_foundation(file: Path) -> None:
 def test_apple_code_is_fenced(file: Path) -> None:
     """Each file is empty where its framework does not exist; no UIKit, no third party."""
     lines = file.read_text().strip().splitlines()
-    assert re.fullmatch(r"#if canImport\((CoreML|CoreVideo)\)", lines[0])
+    assert re.fullmatch(r"#if canImport\((CoreML|CoreVideo|ImageIO)\)", lines[0])
     assert lines[-1] == "#endif"
     assert _imports(file) <= APPLE_MODULES
 
