@@ -67,7 +67,7 @@ class ExecuTorch(Backend):
     distributions = ("executorch",)
     supported = ("fp32", "w8a8d", "w4a8d")
     # Each kind of block is lowered once; the memory is also that of the process that runs the program as a check.
-    rates = Rates(seconds=40.0, bytes_per_s=0.008e9, copies=13, scene_seconds=0.0)
+    rates = Rates(seconds=40.0, bytes_per_s=0.008e9, copies=4, scene_seconds=0.0)
     options = frozenset({"external_weights"})
     subjects = MappingProxyType(
         {
