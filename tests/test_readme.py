@@ -67,6 +67,17 @@ def test_every_relative_link_resolves(repository: Path) -> None:
     assert dead == []
 
 
+def test_prose_wraps_at_120_columns(repository: Path) -> None:
+    """Tables, pictures and what lies between fences cannot."""
+    long = [
+        f"{document.relative_to(repository)}: {line[:60]}"
+        for document in documents(repository)
+        for line in _FENCE.sub("", document.read_text()).splitlines()
+        if len(line) > 120 and not line.startswith(("|", "![", "    "))
+    ]
+    assert long == []
+
+
 def test_documents_name_files_that_exist(repository: Path) -> None:
     """Paths in backticks, such as `devices/errors.py`, age silently."""
     path_in_backticks = re.compile(r"`((?:devices|calibration|runtimes|exporter|tests|docs)/[\w/.-]+\.\w+)`")
