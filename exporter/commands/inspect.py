@@ -151,7 +151,7 @@ def _onnx(path: Path) -> Description:
     graph = model.graph
     if not model.ir_version or not graph.output:  # any few bytes may be a protobuf, and no byte is one too
         raise InputError("not an ONNX file: it holds no graph", where=str(path), expected=_EXPECTED)
-    operators = Counter(node.op_type for node in graph.node)
+    operators = Counter(_text(node.op_type) for node in graph.node)
     names = {number: name.lower() for name, number in onnx.TensorProto.DataType.items()}
     weights: Counter[str] = Counter()
     for tensor in graph.initializer:
@@ -160,7 +160,7 @@ def _onnx(path: Path) -> Description:
             count *= size
         weights[names.get(tensor.data_type, f"unknown type {tensor.data_type}")] += count
     facts = {
-        "opset": ", ".join(f"{entry.domain or 'onnx'} {entry.version}" for entry in model.opset_import),
+        "opset": ", ".join(f"{_text(entry.domain) or 'onnx'} {entry.version}" for entry in model.opset_import),
         "nodes": len(graph.node),
         "inputs": ", ".join(_value(value) for value in graph.input),
         "outputs": ", ".join(_value(value) for value in graph.output),
@@ -170,9 +170,14 @@ def _onnx(path: Path) -> Description:
     return Description("onnx", str(path), facts, ("operator", "nodes"), rows)
 
 
+def _text(name: str | bytes) -> str:
+    """A name that is not UTF-8 arrives as bytes."""
+    return name.decode(errors="backslashreplace") if isinstance(name, bytes) else name
+
+
 def _value(value: Any) -> str:
-    shape = value.type.tensor_type.shape.dim
-    return f"{value.name} ({', '.join(dimension.dim_param or str(dimension.dim_value) for dimension in shape)})"
+    sides = (_text(side.dim_param) or str(side.dim_value) for side in value.type.tensor_type.shape.dim)
+    return f"{_text(value.name)} ({', '.join(sides)})"
 
 
 def _package(path: Path) -> Description:

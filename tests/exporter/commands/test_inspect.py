@@ -168,3 +168,14 @@ def test_inspect_refuses_a_folder_without_a_manifest(vggt_edge: Run, tmp_path: P
     finished = vggt_edge("inspect", tmp_path)
     assert finished.code == 2
     assert "manifest.json" in finished.err
+
+
+def test_inspect_shows_names_that_are_not_utf_8(vggt_edge: Run, tmp_path: Path) -> None:
+    """Beside others, with which they are sorted."""
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, (1,)) for name in ("x", "y")]
+    nodes = [helper.make_node("Relu", ["x"], ["h"]), helper.make_node("Tanh", ["h"], ["y"])]
+    model = helper.make_model(helper.make_graph(nodes, "tiny", ends[:1], ends[1:]))
+    (tmp_path / "tiny.onnx").write_bytes(model.SerializeToString().replace(b"Tanh", b"T\xffnh"))
+    finished = vggt_edge("inspect", tmp_path / "tiny.onnx")
+    assert finished.code == 0
+    assert r"T\xffnh" in finished.out
