@@ -52,6 +52,11 @@ def test_two_exports_are_the_same_sound_bundle(vggt_edge: Run, tmp_path: Path) -
         assert not (tmp_path / f"{name}.work").exists()
     assert digests(tmp_path / "one") == digests(tmp_path / "two")
     assert vggt_edge("verify", tmp_path / "one").code == 0
+    again = vggt_edge("export", *SMALL, *LAX, "-o", tmp_path / "one", "--resume")
+    assert again.code == 0, again.err
+    assert "is finished already" in again.err  # a run may be killed after it has published its output
+    other = vggt_edge("export", *SMALL, *LAX, "--seed", "5", "-o", tmp_path / "one", "--resume")
+    assert other.code == 2
     assert vggt_edge("validate", tmp_path / "one").code == 0
     assert (tmp_path / "one" / "report.html").stat().st_size > 100_000
 

@@ -83,6 +83,17 @@ def test_the_mark_of_a_work_folder_is_removed_last(tmp_path: Path, monkeypatch: 
     assert not cache.root.exists()
 
 
+def test_what_lies_beside_the_output_is_nobody_elses_to_remove(tmp_path: Path) -> None:
+    """Also under the name that earlier versions wrote to."""
+    (tmp_path / ".out.partial").mkdir()
+    (tmp_path / ".out.partial" / "theirs").touch()
+    cache = StepCache(tmp_path / "out", resume=False)
+    cache.publish(lambda folder: (folder / "file").touch())
+    cache.clear()
+    assert (tmp_path / ".out.partial" / "theirs").exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".out.partial", "out"]
+
+
 def test_temporary_files_lie_in_the_work_folder_and_are_swept_after_a_kill(tmp_path: Path) -> None:
     cache = StepCache(tmp_path / "out", resume=True)
     before = tempfile.gettempdir(), os.environ.get("TMPDIR")
