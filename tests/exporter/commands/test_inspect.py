@@ -79,7 +79,7 @@ def bundle(tmp_path: Path) -> Path:
 
     digests: dict[str, str] = {}
     cache = StepCache(tmp_path / "out", resume=False)
-    write_bundle(cache, assemble, ManifestInputs("vggt-mini", "jetson-orin", digests, {}, ("vggt-edge", "export")))
+    write_bundle(cache, assemble, ManifestInputs("vggt-mini", "jetson-orin", digests, {}))
     cache.clear()
     return tmp_path / "out"
 
