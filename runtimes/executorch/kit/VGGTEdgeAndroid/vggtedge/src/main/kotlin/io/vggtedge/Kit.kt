@@ -158,7 +158,7 @@ private constructor(
             for (text in listOfNotNull(json, measured)) {
                 if (text.size > LONGEST_FILE) throw damaged("it has more than $LONGEST_FILE bytes")
             }
-            val taken = measured?.let { readJson(it, ::damaged, ::firstRun) } ?: FirstRun(null, null)
+            val taken = measured?.let { readJson(it, ::notMeasured, ::firstRun) } ?: FirstRun(null, null)
             val kit =
                 readJson(json, ::damaged) { root ->
                     checkVersion(root.int("schema_version"))
@@ -200,10 +200,14 @@ private constructor(
             )
         }
 
-        internal fun damaged(reason: String): KitException =
+        internal fun damaged(reason: String): KitException = unusable(FILE_NAME, reason)
+
+        private fun notMeasured(reason: String): KitException = unusable(MEASURED_FILE_NAME, reason)
+
+        private fun unusable(file: String, reason: String): KitException =
             KitException(
                 KitException.Kind.DAMAGED_FILE,
-                "$FILE_NAME or $MEASURED_FILE_NAME cannot be used: $reason",
+                "$file cannot be used: $reason",
                 "copy it from the bundle again",
             )
 
