@@ -159,7 +159,7 @@ def moments(bench: Bench, count: int, kills: int, seed: int) -> Iterator[str]:
             kill_once(bench, after_s, number, *(("--resume",) if index else ()))
         finish(bench, row, "--resume")
         done += len(row)
-        yield f"{done} of {count} moments, {len(bench.faults)} faults: {', '.join(row)}"
+        yield "\n".join((f"{done} of {count} moments, {len(bench.faults)} faults: {', '.join(row)}", *bench.faults))
 
 
 def main() -> int:
@@ -170,6 +170,8 @@ def main() -> int:
     parser.add_argument("--target", default="jetson-orin")
     parser.add_argument("--work", type=Path, required=True, help="a folder to make and to fill")
     arguments = parser.parse_args()
+    # A shell starts what runs in the background with SIGINT ignored, and children inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     bench = Bench(arguments.work.absolute(), arguments.target)
     bench.work.mkdir(parents=True, exist_ok=True)
     if not (bench.work / "small.safetensors").exists():
