@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 # The same examples on every machine, and no deadline: the machine may be busy.
-settings.register_profile("vggt-edge", deadline=None, derandomize=True, max_examples=60)
+settings.register_profile("vggt-edge", deadline=None, derandomize=True, max_examples=40)
 settings.load_profile("vggt-edge")
 
 FRAMES, SIDE = 2, 28  # of the scenes of noise
