@@ -202,7 +202,8 @@ def _read_resolved(folder: Path) -> None:
 
 
 def _hostile_pattern(random: Any, _data: bytes) -> bytes:
-    return "".join(random.choice(_PATTERN_PIECES) for _ in range(random.randrange(1, 12))).encode()
+    pieces = "".join(random.choice(_PATTERN_PIECES) for _ in range(random.randrange(1, 12)))
+    return (random.choice(("", ".*fc2|")) + pieces).encode()  # half of them fit a layer, if they are patterns at all
 
 
 def _read_pattern(folder: Path) -> None:
