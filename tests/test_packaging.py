@@ -73,7 +73,7 @@ def test_listed_packages_are_those_on_disk(repository: Path) -> None:
         "vggt_edge." + ".".join(path.parent.relative_to(repository).parts)
         for folder in FOLDERS
         for path in (repository / folder).rglob("*.py")
-        if path.parent.name != "kit"
+        if not path.parent.name.startswith("kit")
     }
     assert sorted(listed) == sorted(on_disk)
 
@@ -81,7 +81,10 @@ def test_listed_packages_are_those_on_disk(repository: Path) -> None:
 def test_every_package_has_an_init(repository: Path) -> None:
     """Without one, a folder would join the namespace and could be shadowed."""
     folders = {
-        path.parent for folder in FOLDERS for path in (repository / folder).rglob("*.py") if path.parent.name != "kit"
+        path.parent
+        for folder in FOLDERS
+        for path in (repository / folder).rglob("*.py")
+        if not path.parent.name.startswith("kit")
     }
     assert [str(folder) for folder in folders if not (folder / "__init__.py").is_file()] == []
 
