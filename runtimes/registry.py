@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+import sys
 from collections.abc import Mapping
 from functools import cache
-from pathlib import Path
 from types import MappingProxyType
 
 from vggt_edge.devices.errors import UnknownNameError
@@ -20,7 +20,7 @@ _HELPERS = frozenset({"base", "common", "registry"})
 def backends() -> Mapping[str, Backend]:
     """Every backend by its name, sorted. A module without ``BACKEND`` is a programming error and says so."""
     found: dict[str, Backend] = {}
-    names = (module.name for module in pkgutil.iter_modules([str(Path(__file__).parent)]))
+    names = (module.name for module in pkgutil.iter_modules(sys.modules[__package__].__path__))
     for name in sorted(name for name in names if name not in _HELPERS and not name.startswith("_")):
         module = importlib.import_module(f"vggt_edge.runtimes.{name}")
         found[name] = module.BACKEND
