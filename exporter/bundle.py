@@ -154,7 +154,7 @@ def read_manifest(bundle: Path) -> Manifest:
 
 
 def read_measured(bundle: Path) -> Measured | None:
-    """What the export took; None where the file is gone, which no other file depends on.
+    """Seconds and memory that the export took; None where the file is gone. No other file depends on the file.
 
     ``InputError`` for a file that says something else.
     """

@@ -240,7 +240,7 @@ def _published(job: Job) -> Manifest | None:
 
 
 def _is_of(manifest: Manifest, job: Job) -> bool:
-    """Whether this job would make that bundle: of the same settings, model, scenes to judge on, device and tools."""
+    """Whether this job would make that bundle: settings, model, scenes to judge on, device and tools are the same."""
     settings = (job.request.output / RESOLVED).read_text(encoding="utf-8")
     digests = {"model": job.checkpoint.digest, "validation": validation_digest(job), "profile": profile_digest(job)}
     same = all(manifest.digests.get(name) == digest for name, digest in digests.items())
@@ -249,7 +249,7 @@ def _is_of(manifest: Manifest, job: Job) -> bool:
 
 @contextmanager
 def _working(job: Job) -> Iterator[None]:
-    """What all computing needs: its number of threads, and a place for temporary files that goes with the job."""
+    """Fix the number of threads, and keep temporary files in a folder that is removed with the job."""
     with fixed_threads(fp32_bytes(job.model)), job.cache.temporary_files():
         yield
 

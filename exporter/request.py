@@ -40,7 +40,7 @@ _SceneCount: TypeAlias = Annotated[int, Field(gt=0, le=10_000)]
 
 
 class ExportRequest(BaseModel):
-    """All that an export depends on; immutable. ``vggt-edge export --help`` prints what each field means.
+    """The settings of an export; immutable. ``vggt-edge export --help`` explains each field.
 
     A field that is None is left to the model, the profile or the rest of the request, as its help says.
     """

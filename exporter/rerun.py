@@ -96,7 +96,7 @@ def _without_foreign_names(
 
 
 def _scenes_of(request: ExportRequest, bundle: Path, given: Path | None) -> ChooseScenes:
-    """Where the scenes to judge on come from; all of the size of the bundle's own."""
+    """Choose the source of the scenes to judge on. Every scene has the size of the bundle's golden input."""
     size = golden_size(bundle)
     of_export = request.validate_on or request.scenes
     if given is None and of_export is not None:

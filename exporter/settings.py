@@ -1,4 +1,4 @@
-"""What people type for a setting, and how it is read. ``Setting`` goes into the annotation of a request's field.
+"""The declaration of a setting, and parsers of typed values. ``Setting`` annotates a field of a request.
 
 A parser takes what a flag, ``--set`` or a TOML file holds, and raises ``UsageError`` for what it cannot read; where
 that was given is added by the caller.
@@ -21,12 +21,16 @@ WHAT, BUDGET = "What to export", "Budgets and choices"
 
 @dataclass(frozen=True)
 class Setting:
-    """One setting, declared once: the flag, the key in files and the line in ``--help`` come from here.
+    """The declaration of a setting: flag, key in files and line in ``--help`` come from here.
 
-    help: says what it does, with its unit and default. parse: from what was typed to the field's value.
-    panel: heading in ``--help``; None for the general one. key: what people type, where the field's name holds a unit.
-    flags: further spellings of the flag. has_flag: False for what only ``--set`` and files give.
-    run_only: it steers one run and says nothing about its result, so that a file cannot hold it.
+    - help: text for ``--help``, with unit and default.
+    - parse: turns what was typed into the field's value.
+    - panel: heading in ``--help``; None for the general one.
+    - metavar: placeholder for the value in ``--help``.
+    - key: name that people type, where the field's name holds a unit; None for the field's name.
+    - flags: further spellings of the flag.
+    - has_flag: False for a setting that only ``--set`` and files give.
+    - run_only: True for a setting that steers a run and says nothing about the result; a file cannot hold it.
     """
 
     help: str
@@ -61,7 +65,7 @@ def whole_number(value: object) -> int:
 
 
 def switch(value: object) -> bool:
-    """Of a flag, a TOML boolean, or a ``--set``."""
+    """Read a flag, a TOML boolean, or ``true`` or ``false`` from ``--set``."""
     known = {"true": True, "false": False}
     if isinstance(value, bool):
         return value

@@ -269,7 +269,7 @@ class Backend(ABC):
 
     @property
     def device_subject(self) -> str:
-        """What a report calls the device itself, which no executor here stands for."""
+        """The name of the device itself in reports. No executor on this machine stands for the device."""
         return f"{self.name}-on-device"
 
     @abstractmethod

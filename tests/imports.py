@@ -27,7 +27,7 @@ def files_of(root: Path) -> dict[str, Path]:
 
 
 def file_arrows(root: Path) -> Arrows:
-    """What each module imports out of the four layers."""
+    """Modules of the four layers that each module imports."""
     files = files_of(root)
     return {
         name: frozenset(_modules(ast.parse(path.read_text(encoding="utf-8")), files) - {name})
@@ -56,7 +56,7 @@ def _below_package(name: str) -> str:
 
 
 def room_arrows(arrows: Arrows, layer: str) -> Arrows:
-    """The same between the rooms of one layer."""
+    """Import arrows between the rooms of one layer."""
     inside = {name: "".join(name.split(".")[1:2]) for name in arrows if name.split(".")[0] == layer and "." in name}
     rooms: dict[str, set[str]] = {room: set() for room in inside.values()}
     for name, room in inside.items():

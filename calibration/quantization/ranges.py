@@ -15,7 +15,11 @@ if TYPE_CHECKING:
 
 
 class ScaleNumbers(StrEnum):
-    """What a scale is stored as. FP16: rounded up, so that the largest value stays in range. BFLOAT16: to nearest."""
+    """The numbers that a scale is stored as.
+
+    - FP16: rounded up, so that the largest value stays in range.
+    - BFLOAT16: rounded to nearest.
+    """
 
     FP16 = "fp16"
     BFLOAT16 = "bfloat16"

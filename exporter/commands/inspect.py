@@ -223,7 +223,7 @@ def _bundle(path: Path) -> Description:
 
 
 def _problems(bundle: Path) -> list[str]:
-    """What ``verify`` finds wrong with a bundle. ``InputError`` where even the manifest cannot be read."""
+    """The problems that ``verify`` finds in a bundle. ``InputError`` where even the manifest cannot be read."""
     manifest = read_manifest(bundle)
     try:
         return bundle_problems(bundle) or content_problems(bundle, manifest)

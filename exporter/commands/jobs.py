@@ -54,7 +54,7 @@ def _plan(request: ExportRequest, progress: Progress) -> object:
 
 
 def _add(app: typer.Typer, name: str, job: Job, summary: str) -> None:
-    """One command with a flag for every setting of a request, and those that say how the run is told."""
+    """Add the command ``name``, with a flag for every setting of a request and the flags for output and logging."""
 
     def command(
         *,

@@ -50,7 +50,7 @@ def option_of(key: str) -> typer.models.OptionInfo:
 
 
 def flags_of_settings() -> list[Parameter]:
-    """One parameter for every setting that has a flag, for typer to read: name, type, help."""
+    """Parameters for typer (name, type, help), a parameter for every setting that has a flag."""
     return [_parameter(key, setting) for key, setting in SETTINGS.items() if setting.has_flag]
 
 

@@ -66,7 +66,7 @@ def print_result(result: object, *, as_json: bool, exit_code: int = 0) -> None:
 
 
 def print_lines(lines: Sequence[tuple[str, str]]) -> None:
-    """One ``name  text`` line each, the texts below each other."""
+    """Print a ``name  text`` line for each entry, with the texts aligned."""
     width = max((len(name) for name, _ in lines), default=0)
     for name, text in lines:
         print(printable(f"{name:<{width}}  {text}"))

@@ -41,7 +41,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class JudgedBundle:
-    """What a bundle was made for, and by what its artifacts were judged."""
+    """The target of a bundle, and the runtimes that judged the bundle's artifacts."""
 
     target: str
     judged_with: tuple[JudgedWith, ...]

@@ -1,4 +1,4 @@
-"""One number of threads for what is computed and written, whatever this machine and its environment would choose.
+"""A fixed number of threads for everything that is computed and written, on every machine.
 
 Sums are cut up by threads, and rounding then differs: the bundle of one thread is not that of two.
 """

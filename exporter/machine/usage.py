@@ -25,7 +25,7 @@ class Timing:
 
 @dataclass(frozen=True)
 class Measured:
-    """What one export took. It differs between runs, so it lies in a file of its own, which no digest covers.
+    """Seconds and memory of an export. They differ between runs, so they lie in a file that no digest covers.
 
     peak_memory_bytes: the largest resident size of the exporting process, or of a process that it started.
     timings, checks: of the steps that ran, in order, and what the checks of each lowering measured, by backend and by

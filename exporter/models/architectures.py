@@ -62,6 +62,9 @@ def recognise(names: Collection[str], where: str, *, asked: str | None = None, o
 
 
 def _told_apart(fitting: Sequence[Architecture], origin: str) -> list[Architecture]:
-    """Of architectures with the same names that of which the origin speaks, else that which the others look like."""
+    """Choose among architectures with the same tensor names.
+
+    The architecture that ``origin`` names wins; without such a name, the architecture that the others imitate.
+    """
     named = [one for one in fitting if one.lookalike_of and one.is_named_in(origin)]
     return named or [one for one in fitting if not one.lookalike_of]

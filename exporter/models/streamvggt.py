@@ -18,7 +18,7 @@ _ABOUT = "StreamVGGT: VGGT with causal attention over frames (arXiv 2507.11539)"
 
 
 class StreamVGGT(VGGT):
-    """As VGGT, but no output of a frame depends on a later one."""
+    """VGGT with causal attention: no output of a frame depends on a later frame."""
 
     about = _ABOUT
 

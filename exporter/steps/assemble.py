@@ -131,7 +131,7 @@ def validation_digest(job: Job) -> str:
 
 
 def profile_digest(job: Job) -> str:
-    """Of the device profile."""
+    """Digest of the device profile."""
     return digest_of(job.profile.to_dict())
 
 

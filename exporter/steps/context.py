@@ -168,12 +168,12 @@ class Job:
         self.timings.append(Timing(name, perf_counter() - start, forward_s))
 
     def keep_measured(self, lowered: Lowered) -> None:
-        """What the checks of a lowering measured."""
+        """Figures that the checks of a lowering measured."""
         self.checks[lowered.backend] = {check.name: check.measured for check in lowered.checks if check.measured}
 
     @property
     def measured(self) -> Measured:
-        """What this run took so far."""
+        """Seconds and memory of this run so far."""
         return Measured(peak_memory_bytes(), tuple(self.timings), self.checks)
 
     @property

@@ -82,7 +82,7 @@ def _lowered(
 
 
 def lowered_json(lowered: Lowered) -> bytes:
-    """What ``lowered-<backend>.json`` holds: all but what was measured, which differs from run to run."""
+    """The content of ``lowered-<backend>.json``, without measured figures, which differ from run to run."""
     return _LOWERED.dump_json(lowered, indent=2, exclude={"checks": {"__all__": {"measured"}}})
 
 

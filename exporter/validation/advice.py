@@ -1,4 +1,4 @@
-"""What a failed validation tells the user: the figures, and what to do about them."""
+"""The message of a failed validation: the figures that failed, and advice."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def gate_error(report: ValidationReport, where: Path) -> AccuracyGateError:
 
 
 def _advice(row: Row) -> str:
-    """What to do about one failed row: too little precision, an artifact that is wrong, or a model that is."""
+    """Advice for a failed row: too little precision, a wrong artifact, or a wrong model."""
     if row.subject == FP32:
         return "check the checkpoint and the scenes: the model itself gives nothing usable before any quantization"
     if row.against == SIMULATION:

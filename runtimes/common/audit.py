@@ -94,7 +94,7 @@ def _first_cause(error: BaseException) -> str:
 
 
 def _faults(model: ir.Model) -> Iterator[str]:
-    """What keeps a graph from being followed from its outputs to its inputs."""
+    """Reasons why a graph cannot be followed from its outputs to its inputs."""
     if not list(model.graph.outputs):
         yield "it holds no graph"
     for name, value in model.graph.initializers.items():

@@ -39,7 +39,7 @@ class Graph:
         self._names: Counter[str] = Counter()
 
     def emit(self, operator: str, node: ir.Node, role: str = "", **operands: Any) -> Any:
-        """One MIL operator for ``node``; ``role`` names it where the node needs several, or is called otherwise."""
+        """Add a MIL operator for ``node``; ``role`` is part of its name where the node needs several operators."""
         values = {key: self._operand(value) for key, value in operands.items() if value is not None}
         return getattr(self.mb, operator)(name=self.name_of(node, role), **values)
 
@@ -58,7 +58,7 @@ class Graph:
         return self.shared(np.asarray(value)) if is_number or is_list else value
 
     def shared(self, values: Array) -> Any:
-        """One constant for all equal ones: position tables, shapes, axes. A third of the program would be copies."""
+        """A constant that equal values share: position tables, shapes, axes. Copies would be a third of the program."""
         if values.dtype == np.int64:
             values = values.astype(np.int32)
         content = f"{values.dtype}{values.shape}".encode() + values.tobytes()

@@ -1,4 +1,4 @@
-"""From the strongly typed ONNX graph to a MIL program, node by node; ``translations.py`` has the operators."""
+"""Translates the strongly typed ONNX graph into a MIL program, node by node; ``translations.py`` has the operators."""
 
 from __future__ import annotations
 

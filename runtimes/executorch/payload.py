@@ -36,7 +36,9 @@ class UnpackedConstant:
 
 
 def unpacked_constants(payload: bytes) -> tuple[UnpackedConstant, ...]:
-    """In the order of the delegate's operations. ``InputError`` for bytes that are no delegate of XNNPACK.
+    """Constants that XNNPACK reads without packing them, in the order of the delegate's operations.
+
+    ``InputError`` for bytes that are no delegate of XNNPACK.
 
     ExecuTorch unmaps every stored constant once XNNPACK has loaded the delegate, so each of these is read from memory
     that is gone: version 1.4.0 always does, later ones with the weights cache that Android's library switches on.

@@ -1,4 +1,4 @@
-"""On which hosts the package and its extras can be installed from wheels alone: the table of docs/contributing.md.
+"""Lists the hosts on which the package and its extras install from wheels alone: the table of docs/contributing.md.
 
 ``hosts.py`` resolves ``pyproject.toml`` with uv (``pip install uv``) for each version of Python and each platform, and
 installs nothing. An extra whose packages the markers leave out on a platform is "empty" there.

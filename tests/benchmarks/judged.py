@@ -1,4 +1,4 @@
-"""What judges an export for each target, and which versions its devices have: the table of docs/devices.md.
+"""Lists the runtimes that judge exports for each target, and its devices' versions: the table of docs/devices.md.
 
 ``judged.py`` prints it in Markdown, from the device profiles and from what the backends run on this machine. A version
 that a profile names and that nothing here runs is ``not_run``, with the reason.

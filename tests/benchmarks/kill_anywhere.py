@@ -41,7 +41,7 @@ ENDS_WITHIN_S = 30.0
 
 @dataclass
 class Bench:
-    """Where exports are made, what an uninterrupted one made, and what went wrong so far."""
+    """The folder of the exports, the digests of an uninterrupted export, and the faults found so far."""
 
     work: Path
     target: str
@@ -83,7 +83,7 @@ class Bench:
 
 
 def of_session(session: int) -> list[psutil.Process]:
-    """What still runs of a command that began a session of its own."""
+    """Processes that still run in the session of a command."""
     found = []
     for process in psutil.process_iter():
         try:

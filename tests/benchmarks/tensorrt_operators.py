@@ -1,4 +1,4 @@
-"""Whether an older ONNX parser of TensorRT lists the operators of a bundle's graph; read, not run.
+"""Compares the operators of a bundle's graph with the list of an older ONNX parser of TensorRT; nothing is run.
 
 ``tensorrt_operators.py OPERATORS BUNDLE ...``: OPERATORS is ``docs/operators.md`` of the open parser in the version of
 interest (onnx/onnx-tensorrt). Prints for each bundle which operators of ``tensorrt/model.onnx`` the parser does not

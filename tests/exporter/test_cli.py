@@ -246,7 +246,7 @@ def test_every_verb_is_registered_once() -> None:
 
 @pytest.mark.parametrize("verb", VERBS)
 def test_help_does_not_ask_a_switch_for_a_value(vggt_edge: Run, verb: str) -> None:
-    """But for the parser's own --help, which says that it takes one."""
+    """The parser's own ``--help`` is the exception."""
     said = [line for line in vggt_edge(verb, "--help").out.splitlines() if "<bool>" in line]
     assert all("--help" in line for line in said)
 

@@ -32,7 +32,7 @@ LAX = ("--set", "precision=w8a16")
 
 
 def digests(bundle: Path) -> dict[str, str]:
-    """Of every file but ``measured.json``."""
+    """sha256 by path, for every file but ``measured.json``."""
     return {entry.path: entry.sha256 for entry in read_manifest(bundle).files}
 
 

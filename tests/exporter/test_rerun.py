@@ -92,7 +92,7 @@ def test_a_bundle_downloads_nothing_and_opens_no_checkpoint_outside_of_itself(
 
 
 def test_with_the_checkpoint_given_a_bundle_is_judged_on_the_scene_that_it_holds(vggt_edge: Run, bundle: Path) -> None:
-    """Its configuration names scenes that nobody has."""
+    """A bundle whose configuration names scenes that nobody has."""
     shutil.copy(MINI_WEIGHTS, bundle.parent / "weights.safetensors")
     set_in(bundle, model='"attacker/evil-model"', scenes='"/nonexistent"')
     named = vggt_edge("validate", bundle, "--model", bundle.parent / "weights.safetensors", "--json")

@@ -113,7 +113,7 @@ def _written(name: str, content: bytes | str) -> Callable[[Path], None]:
 
 
 def shown(path: Path) -> None:
-    """As ``inspect --json`` does."""
+    """Read the file in the way of ``inspect --json``."""
     json.dumps(to_document(describe(path)), allow_nan=False)
 
 
@@ -124,7 +124,7 @@ def _read_plan(folder: Path) -> None:
 
 
 def _read_stats(folder: Path) -> None:
-    """With the digest of the arrays as it has to be, which a careful attacker writes as well."""
+    """Write the right digest of the damaged arrays, which a careful attacker does as well."""
     _with_right_digest(folder)
     stats = CalibrationStats.load(folder)
     stats.fp32_blocks()
@@ -150,7 +150,7 @@ def _read_manifest(folder: Path) -> None:
 
 
 def _write_bundle(folder: Path) -> None:
-    """What ``verify`` asks of a bundle, small."""
+    """A small bundle with everything that ``verify`` asks for."""
     STATS.save(folder)
     stats_digest = file_sha256(folder / "stats.json")
     plan = PrecisionPlan("a" * 64, stats_digest, PLAN.target, 64, PLAN.assignments)
@@ -276,7 +276,7 @@ def _write_jetson_kit(folder: Path) -> None:
 
 
 def _run_jetson_kit(folder: Path) -> None:
-    """What the Jetson kit does with its files, short of the engine."""
+    """Read the files of the Jetson kit; no engine is built."""
     kit = kit_module()
     description = kit.load_kit(folder)
     _, expected, reference = kit.golden_of(folder, description)

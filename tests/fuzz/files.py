@@ -372,7 +372,7 @@ def _run_package(folder: Path) -> None:
 
 @cache
 def _delegate() -> bytes:
-    """What XNNPACK is given of a linear."""
+    """The delegate that XNNPACK gets for a linear."""
     from vggt_edge.runtimes.executorch.pieces import cut
     from vggt_edge.runtimes.executorch.xnnpack import lower_pieces
 

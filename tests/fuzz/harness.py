@@ -35,7 +35,7 @@ Errors: TypeAlias = tuple[type[Exception], ...]
 
 @dataclass(frozen=True)
 class Target:
-    """One reader.
+    """A reader to be fuzzed.
 
     - name: of the reader.
     - write: puts sound files into a folder.
@@ -55,7 +55,7 @@ class Target:
 
 @dataclass(frozen=True)
 class Fault:
-    """One kind of fault, told by the error and the place that raised it. index: the first input that showed it."""
+    """A kind of fault: the error and the place that raised it. index: the first input that showed the fault."""
 
     kind: str
     index: int
@@ -64,7 +64,7 @@ class Fault:
 
 @dataclass
 class Count:
-    """What came of the inputs of one target. slowest_s: processor time of the slowest input."""
+    """The results of the inputs of a target. slowest_s: processor time of the slowest input."""
 
     target: str
     inputs: int = 0
@@ -143,7 +143,7 @@ def _tail(error: Exception) -> str:
 
 @contextmanager
 def _silent() -> Iterator[None]:
-    """What a reader prints and warns of is of no interest here."""
+    """Discard everything that a reader prints and warns of."""
     with warnings.catch_warnings(), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
         warnings.simplefilter("ignore")
         yield

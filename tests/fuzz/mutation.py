@@ -127,7 +127,7 @@ class _Pair:
 
 
 class _Object(list[Any]):
-    """Of ``_Pair``, so that a key can be there twice."""
+    """A JSON object as a list of ``_Pair``, so that a key can be there twice."""
 
 
 def _tree(value: Any) -> Any:
@@ -273,7 +273,7 @@ def _png_chunk(kind: bytes, content: bytes) -> bytes:
 
 
 def damaged_zip(random: Random, data: bytes) -> bytes:
-    """One member of an archive damaged, with checksums that are right again."""
+    """Damage a member of an archive, and write right checksums again."""
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         members = [(entry.filename, archive.read(entry)) for entry in archive.infolist()]
     place = random.randrange(len(members))
@@ -289,7 +289,7 @@ def damaged_zip(random: Random, data: bytes) -> bytes:
 
 
 def damaged_message(kind: Callable[[], Any]) -> Mutator:
-    """Of a protobuf of this kind: fields set to edges, cleared, doubled, or lists shuffled; it still parses."""
+    """A mutator of protobufs of this kind that sets fields to edges, clears, doubles or shuffles; the result parses."""
 
     def mutate(random: Random, data: bytes) -> bytes:
         message = kind()

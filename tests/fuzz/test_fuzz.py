@@ -21,7 +21,7 @@ TARGETS = all_targets()
 
 @pytest.mark.parametrize("target", TARGETS, ids=[target.name.replace(" ", "-") for target in TARGETS])
 def test_damaged_files_are_read_or_refused(target: Target, tmp_path: Path) -> None:
-    """And not all of them refused, so that what lies behind the first check is reached."""
+    """Some inputs have to be accepted, so that the code behind the first check is reached."""
     count = fuzz(target, tmp_path / "fuzz", range(round(INPUTS * target.share)))
     assert not count.faults, "\n".join(
         f"{fault.kind}, input {fault.index}: {fault.detail}" for fault in count.faults.values()
@@ -58,7 +58,7 @@ def reader(fails: Exception | None = None) -> object:
 
 
 def test_other_errors_are_faults(tmp_path: Path) -> None:
-    """One kind each, with the first input that showed it."""
+    """The fuzzer counts each kind, with the first input that showed the kind."""
     count = fuzz(target_of(reader(KeyError("x"))), tmp_path, range(20))
     assert (count.inputs, count.refused) == (20, 0)
     assert count.faulty == 20 - count.taken
@@ -73,7 +73,7 @@ def test_own_errors_are_refusals(tmp_path: Path) -> None:
 
 
 def test_endless_work_is_a_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also where the reader catches everything that is an Exception."""
+    """The limit holds also where the reader catches everything that is an Exception."""
     monkeypatch.setattr("harness.LIMIT_S", 0.2)
 
     def read(folder: Path) -> None:

@@ -23,7 +23,7 @@ VERDICTS = {0: "passed", SKIPPED: "skipped"}
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one kit.
+    """The result of a kit's tests.
 
     - seconds: by the clock.
     - processor_seconds: of all cores together; by it, runs on a busy machine can be compared.

@@ -87,7 +87,7 @@ def test_the_number_of_threads_changes_the_last_bits_at_most(write_mini: Callabl
 
 
 def test_a_weight_is_dequantized_when_it_is_needed(builder: Any, tmp_path: Path, save: Any) -> None:
-    """By default ONNX Runtime restores all weights of this graph before the first product."""
+    """ONNX Runtime by default restores all weights of this graph before the first product."""
     x = "x"
     for layer in range(4):
         x = builder.op(f"b/{layer}", "Tanh", builder.linear(f"b/{layer}", x, 64, 64, "w8a16"))
@@ -198,7 +198,7 @@ def test_the_readme_of_a_bundle_reproduces_the_report(
 
 
 def test_a_graph_that_fails_while_it_runs_is_one_clear_error(builder: Any, tmp_path: Path, save: Any) -> None:
-    """It loads, since the shape is only known from the values. Nothing of the library's own is printed."""
+    """The graph loads, since the shape is only known from the values. The library prints nothing of its own."""
     shape = builder.op("a", "Cast", builder.op("a", "ReduceSum", "x", builder.constant(np.array([0]))), to=7)
     y = builder.op("a", "Reshape", "x", shape)
     path = save(builder.model({"x": (4,)}, {"y": (y, (4,))}), tmp_path / "model.onnx")

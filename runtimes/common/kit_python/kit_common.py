@@ -1,4 +1,4 @@
-"""What the device kits in Python have in common: strict JSON, limits, figures, verdicts, the form of ``result.json``.
+"""Code that the device kits in Python share: strict JSON, limits, figures, verdicts, the form of ``result.json``.
 
 Lies beside ``build_and_verify.py`` or ``compare.py``. Needs Python 3.8 or later; numpy for the figures. The rules are
 those of the kits for iOS and Android (docs/how-to/kit-result.md).
@@ -67,7 +67,7 @@ def parse_json(data):
 
 
 def check_depth(text):
-    """Before the parser, which would run out of stack."""
+    """``ValueError`` for JSON that is nested too deep; the parser itself would run out of stack."""
     depth, in_string, escaped = 0, False, False
     for character in text:
         if in_string:
@@ -326,7 +326,7 @@ class Judge:
             raise KitError(EXIT_USAGE, "%s has the shape %s instead of (1, frames, 9)" % (POSE, shape), BUNDLE_AGAIN)
 
     def add(self, outputs):
-        """One prediction. What has the bytes of the first has its verdict too."""
+        """Judge a prediction. A prediction with the same bytes as the first needs no second comparison."""
         content = {name: outputs[name].tobytes() for name in self.simulation}
         if self.first is None:
             self.first = content
@@ -339,7 +339,7 @@ class Judge:
             self.worst[name] = min(self.worst.get(name, entry), entry, key=badness)
 
     def entry(self, name, values):
-        """One entry of ``outputs`` in ``result.json``."""
+        """The entry of ``name`` for ``outputs`` in ``result.json``."""
         import numpy as np
 
         finite, reference = bool(np.isfinite(values).all()), self.simulation[name]
@@ -382,7 +382,7 @@ def badness(entry):
 
 
 def verdict(entries):
-    """Of all outputs together; no output is no pass."""
+    """The verdict on all outputs together. An empty list does not pass."""
     states = [entry["status"] for entry in entries]
     if FAILED in states:
         return FAILED
@@ -390,7 +390,7 @@ def verdict(entries):
 
 
 def summary(entry):
-    """One line for people."""
+    """A line of text about an entry, for the terminal."""
     against = entry["against_simulation"]
     if against is None:
         return "%-12s %-10s NaN or infinity" % (entry["output"], entry["status"])
@@ -429,7 +429,7 @@ def measured_ms(samples):
 
 
 def quantiles(samples):
-    """The same under the older names, with the 99th percentile."""
+    """Median, 90th and 99th percentile in milliseconds, under the names that Jetson results have always had."""
     if not samples:
         return None
     names = (("median_ms", 0.5), ("p90_ms", 0.9), ("p99_ms", 0.99))

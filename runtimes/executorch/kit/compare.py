@@ -85,7 +85,7 @@ def import_numpy():
 
 
 def load_kit(path):
-    """What is used of kit.json: a dict of target, plan_digest, model, outputs, golden and the limits, or None."""
+    """The used fields of kit.json: a dict of target, plan_digest, model, outputs, golden and the limits, or None."""
     raw = read_json(path)
     try:
         if field_of(raw, "schema_version") != SCHEMA_VERSION or isinstance(raw["schema_version"], bool):

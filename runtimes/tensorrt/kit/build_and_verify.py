@@ -158,7 +158,7 @@ def load_golden(path):
 
 
 def golden_of(folder, kit):
-    """The same, of the outputs that ``kit.json`` lists and in their order."""
+    """(inputs, expected, reference), with the outputs that ``kit.json`` lists, in the order of that list."""
     if GOLDEN not in kit["sha256"]:
         raise KitError(EXIT_USAGE, "this kit has no golden tensors", "export again; the validation writes them")
     inputs, expected, reference = load_golden(folder / GOLDEN)
@@ -507,7 +507,7 @@ class Runner:
             self.cuda.upload(self.buffers[name], array)
 
     def predict(self):
-        """One run on what was fed; returns when it is done."""
+        """Run the engine on the inputs that were fed, and wait until the run is done."""
         self.enqueue()
         self.cuda.call("cudaStreamSynchronize", self.stream)
 
@@ -544,7 +544,7 @@ class Runner:
 
 
 def first_line(path):
-    """Of a small file of the system; None where there is none."""
+    """The first line of a small system file; None where the file is missing."""
     try:
         return Path(path).read_text(encoding="utf-8", errors="replace").partition("\n")[0].strip("\0 ") or None
     except OSError:

@@ -22,13 +22,13 @@ NAMES = ("frame_blocks.0", "frame_blocks.0.mlp.fc2", "frame_blocks.10", "global_
     ],
 )
 def test_a_pattern_fits_whole_names(pattern: str, expected: set[str]) -> None:
-    """As Python's own engine understands it."""
+    """The pattern means what it means to Python's own engine."""
     assert fitting(pattern, NAMES) == expected
 
 
 @pytest.mark.parametrize("pattern", [r"(?b)(?:[a-z]{30}xyzq){e<=20}", "(?:(?:a|b|ab|.)*(?:a|b|ab|.)*)*c"])
 def test_a_hostile_pattern_ends_in_an_error_soon(pattern: str) -> None:
-    """One second for all names together."""
+    """The limit is a second for all names together."""
     begin = process_time()
     with pytest.raises(UsageError, match="too much time"):
         fitting(pattern, [f"frame_blocks.{number}.{'a' * 60}.fc2" for number in range(100)])

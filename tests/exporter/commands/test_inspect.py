@@ -64,7 +64,7 @@ def test_inspect_shows_a_type_that_onnx_does_not_know(vggt_edge: Run, tmp_path: 
 
 @pytest.fixture
 def bundle(tmp_path: Path) -> Path:
-    """With plan and statistics of one export, and something in the place of every other file."""
+    """A bundle with plan and statistics of one export, and placeholders for every other file."""
 
     def assemble(folder: Path) -> None:
         tensor = TensorStats("frame_blocks.0.attn.qkv", "patch", -3.0, 2.5, (1.0, 1.25, 1.5, 2.0), 640)
@@ -102,7 +102,7 @@ def test_inspect_shows_a_bundle(vggt_edge: Run, bundle: Path) -> None:
 def test_inspect_says_that_a_bundle_is_damaged(
     vggt_edge: Run, bundle: Path, damage: Callable[[Path], object], problem: str
 ) -> None:
-    """It shows what is there all the same."""
+    """``inspect`` shows the bundle all the same."""
     damage(bundle)
     finished = vggt_edge("inspect", bundle)
     assert finished.code == 0
@@ -121,7 +121,7 @@ def test_inspect_refuses_a_folder_whose_manifest_is_none(vggt_edge: Run, tmp_pat
 
 @pytest.mark.parametrize("json", [(), ("--json",)])
 def test_codes_for_the_terminal_are_printed_as_text(vggt_edge: Run, tmp_path: Path, json: tuple[str, ...]) -> None:
-    """In results, tables and errors; names in files come from anyone."""
+    """Results, tables and errors show them as text; names in files come from anyone."""
     hostile = "\x1b[2J\u202ered"
     plan = PrecisionPlan("m", "s", hostile, 64, (Assignment(hostile, "w8a8", hostile, 0.25, 2048, 1.5),))
     (tmp_path / "plan.json").write_text(plan.to_json())

@@ -21,7 +21,7 @@ SPECIAL = 5
 
 
 class Reference:
-    """One scene (S, 3, H, W) to pose_enc, depth, depth_conf, points, points_conf.
+    """A scene (S, 3, H, W) to pose_enc, depth, depth_conf, points, points_conf.
 
     causal: a frame sees itself and those before it, as in StreamVGGT.
     """

@@ -84,7 +84,7 @@ def test_the_mark_of_a_work_folder_is_removed_last(tmp_path: Path, monkeypatch: 
 
 
 def test_what_lies_beside_the_output_is_nobody_elses_to_remove(tmp_path: Path) -> None:
-    """Also under the name that earlier versions wrote to."""
+    """A foreign folder stays, also under the name that earlier versions wrote to."""
     (tmp_path / ".out.partial").mkdir()
     (tmp_path / ".out.partial" / "theirs").touch()
     cache = StepCache(tmp_path / "out", resume=False)

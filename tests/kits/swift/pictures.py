@@ -36,7 +36,7 @@ def alpha_of(image: Image.Image) -> Image.Image:
 
 
 def opaque(image: Image.Image) -> Image.Image:
-    """One channel or three, 8 bits each."""
+    """The picture without alpha, in one or three channels of 8 bits."""
     if image.mode.startswith("I"):
         return image.point(lambda value: value / 257).convert("L")
     return image.convert("L" if image.mode in ("1", "L", "LA") else "RGB")

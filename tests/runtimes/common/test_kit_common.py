@@ -1,4 +1,4 @@
-"""What the device kits in Python share: JSON by the cases of all kits, limits, verdicts, and a schema of the result."""
+"""The code that the device kits in Python share: JSON cases of all kits, limits, verdicts, the schema of the result."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ONES = np.ones((2, 2), np.float32)
 
 
 def test_it_is_python_3_8_and_needs_nothing_but_numpy() -> None:
-    """It runs on devices."""
+    """The file runs on devices, whose Python may be 3.8."""
     tree = ast.parse(COMMON.read_text(), feature_version=(3, 8))
     imported = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
     assert imported - set(sys.stdlib_module_names) == {"numpy"}
@@ -60,7 +60,7 @@ def test_a_long_file_is_not_read(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("value", [0, 0.0, -300, 200.0001, 201, True, "30", [30], {}, 1e300, 10**300])
 def test_limits_that_everything_or_nothing_passes_are_refused(value: object) -> None:
-    """In dB; angles likewise, up to 180."""
+    """Limits of SQNR are in dB up to 200, limits of angles in degrees up to 180."""
     with pytest.raises(ValueError, match="at most 200"):
         common.limit_of({"limit": value}, "limit", common.MOST_DB)
 
@@ -73,7 +73,7 @@ def test_limits_that_judge(value: float | None) -> None:
 
 @pytest.mark.parametrize("name", ["", ".", "..", "a/b", "a\\b", "a\0b", "../\u0301x", "/\u0301", "a\nb", "\x7f", 7])
 def test_names_that_may_leave_the_folder(name: object) -> None:
-    """Also where a combining character hides the slash."""
+    """A slash is found also where a combining character hides it."""
     assert not common.is_plain_name(name)
 
 
@@ -117,7 +117,7 @@ def test_no_output_is_no_pass() -> None:
 
 
 def test_predictions_unlike_the_first_are_counted() -> None:
-    """By their bytes."""
+    """Predictions are compared by their bytes."""
     judge = common.Judge({"depth": ONES}, {}, 30.0)
     for values in (ONES, ONES * np.float32(1.001), ONES, ONES * 2):
         judge.add({"depth": values})
@@ -150,7 +150,7 @@ def test_poses_of_another_form_are_refused() -> None:
 
 
 def test_figures_are_those_of_the_report() -> None:
-    """As ``calibration.metrics`` takes them."""
+    """The kit takes angles in the way of ``calibration.metrics``."""
     random = np.random.default_rng(0)
     reference = random.normal(size=500).astype(np.float32)
     values = (reference + random.normal(scale=0.01, size=500)).astype(np.float32)
@@ -163,7 +163,7 @@ def test_figures_are_those_of_the_report() -> None:
 
 
 def test_a_link_in_the_way_of_a_result_is_not_followed(tmp_path: Path) -> None:
-    """It would have the kit write over a file elsewhere."""
+    """A link would have the kit write over a file elsewhere."""
     other = tmp_path / "other"
     other.write_text("mine")
     (tmp_path / "result.json.part").symlink_to(other)
@@ -183,7 +183,7 @@ def test_keys_are_those_of_the_docs(repository: Path) -> None:
 
 @pytest.mark.parametrize("python", ["python3.8"])
 def test_the_cases_on_an_old_python(python: str) -> None:
-    """Its parser has gaps of its own."""
+    """Python's parser has gaps of its own."""
     import shutil
 
     found = shutil.which(python)

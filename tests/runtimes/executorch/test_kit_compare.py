@@ -140,7 +140,7 @@ def test_noise_above_the_tolerance_fails(
 def test_without_a_tolerance_only_nan_fails(
     kit_folder: Callable[..., Path], kit_outputs: Callable[..., Path], kit_vectors: ModuleType
 ) -> None:
-    """Not judged is not failed, nor passed."""
+    """An output without a limit has neither failed nor passed."""
     folder = kit_folder(backend_sqnr_db_min=None)
     done = run(folder, "--outputs", kit_outputs(depth=kit_vectors.golden_arrays()[1]["depth"] + np.float32(5)))
     assert done.returncode == 0

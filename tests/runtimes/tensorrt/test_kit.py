@@ -259,7 +259,7 @@ def test_a_path_that_leaves_the_folder_is_refused(name: str, folder: Path) -> No
 @pytest.mark.parametrize("name", ["sha256", "blocks", "tolerances", "weight_bytes", "outputs"])
 @pytest.mark.parametrize("value", [{}, [], None, 7, "many"])
 def test_empty_tables_are_refused(name: str, value: object, folder: Path) -> None:
-    """Without digests, blocks or limits everything would be called good."""
+    """A kit without digests, blocks or limits would call everything good."""
     with_field(folder, name, value)
     with pytest.raises(kit.KitError, match=rf"cannot use .*kit\.json: {name}") as caught:
         kit.load_kit(folder)
@@ -311,7 +311,7 @@ def test_weights_that_are_not_listed_are_refused(folder: Path) -> None:
 
 @pytest.mark.parametrize("group", ["input", "expected", "fp32"])
 def test_golden_tensors_with_nan_name_their_file(group: str, folder: Path) -> None:
-    """And not the engine, which may be as good as any."""
+    """The kit is refused, and not the engine, which may be as good as any."""
     x = np.arange(6, dtype=np.float32).reshape(2, 3)
     arrays = {"input": {"images": x}, "expected": {"depth": 2 * x}, "fp32": {"depth": 2 * x}}
     next(iter(arrays[group].values()))[1, 1] = np.nan
@@ -468,7 +468,7 @@ def test_a_build_that_runs_out_of_memory_is_no_fault_of_the_graph(
 
 
 def test_a_good_engine(folder: Path, on_device: Callable[[Any], None]) -> None:
-    """With every key of docs/how-to/kit-result.md."""
+    """The result has every key of docs/how-to/kit-result.md."""
     on_device(fake_tensorrt())
     code, result = run(folder)
     assert code == result["exit_code"] == 0
@@ -497,7 +497,7 @@ def test_an_engine_that_drifts_exits_4_and_still_writes_the_result(
 @pytest.mark.parametrize("bad", [float("nan"), 0.0, -2.0])
 @pytest.mark.parametrize("place", [1, 2, 4, 6])
 def test_one_bad_run_among_many_fails(bad: float, place: int, folder: Path, on_device: Callable[[Any], None]) -> None:
-    """Before, among and after the measured ones: one first, one to warm up, five measured."""
+    """Runs before, among and after the measured ones count: one first, one to warm up, five measured."""
     factors = [2.0] * 8
     factors[place] = bad
     on_device(fake_tensorrt(*factors))

@@ -39,7 +39,7 @@ def rounded(scheme: Scheme) -> Callable[[str, nn.Linear], nn.Module]:
 def layer_rows(
     model: VGGT, scenes: Sequence[Scene], names: Iterable[str], rows: int = ROWS, seed: int = 0
 ) -> dict[str, Rows]:
-    """What ``sampled_stages`` gives, of all stages at once."""
+    """The samples of ``sampled_stages``, for all stages at once."""
     return {name: found for stage in sampled_stages(model, scenes, names, rows, seed) for name, found in stage.items()}
 
 

@@ -77,7 +77,7 @@ internal class PictureCasesTest {
         }
     }
 
-    /** Of a format that the kit does not look into, the system says the orientation. */
+    /** The system says the orientation of formats that the kit does not look into. */
     @Test
     fun otherFormatsAreTurnedByTheSystem() {
         val gif = ByteArrayOutputStream()

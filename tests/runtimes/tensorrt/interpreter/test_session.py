@@ -64,7 +64,7 @@ def test_no_graph_is_said(tmp_path: Path) -> None:
 
 
 def damaged(path: Path, damage: Callable[[onnx.GraphProto], object]) -> Path:
-    """The same graph with something changed."""
+    """A copy of the graph with something changed."""
     model = onnx.load(doubled_and_halved(path))
     damage(model.graph)
     onnx.save(model, path)
@@ -91,6 +91,6 @@ def test_inputs_without_a_fixed_shape_are_refused(tmp_path: Path) -> None:
 def test_a_damaged_node_or_weight_is_named(
     tmp_path: Path, damage: Callable[[onnx.GraphProto], object], reason: str
 ) -> None:
-    """What ONNX itself does not notice."""
+    """Faults that ONNX itself does not notice."""
     with pytest.raises(InputError, match=reason):
         GraphSession(damaged(tmp_path / "model.onnx", damage)).run({"images": np.ones(3, np.float32)})

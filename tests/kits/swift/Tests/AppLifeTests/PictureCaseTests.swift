@@ -67,7 +67,7 @@ final class PictureCaseTests: XCTestCase {
         }
     }
 
-    /// Of a format that the kit does not look into, the system says the orientation; no file at all is an error.
+    /// The system says the orientation of formats that the kit does not look into; a missing file is an error.
     func testOtherFormats() throws {
         let other = FileManager.default.temporaryDirectory.appendingPathComponent("orientation_6.png")
         try Data("ftypheic".utf8).write(to: other)
