@@ -22,7 +22,8 @@ import os
 from collections.abc import Iterable
 from typing import ClassVar
 
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+NO_RIGHT = (errno.EROFS, errno.EACCES, errno.EPERM)
 _NO_MEMORY = ("can't allocate memory", "bad_alloc", "bad allocation")  # how torch and other native code say it
 
 
@@ -96,6 +97,6 @@ class ResourceError(VggtEdgeError):
 def lacking(error: BaseException) -> str:
     """``no room`` or ``no memory`` where an error means that, also where native code says so in words; else ``""``."""
     text = str(error)
-    if getattr(error, "errno", None) in _NO_ROOM or any(os.strerror(code) in text for code in _NO_ROOM):
+    if getattr(error, "errno", None) in NO_ROOM or any(os.strerror(code) in text for code in NO_ROOM):
         return "no room"
     return "no memory" if isinstance(error, MemoryError) or any(words in text for words in _NO_MEMORY) else ""

@@ -6,7 +6,6 @@ See docs/bundle-format.md for the format.
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
 import os
 import re
@@ -19,7 +18,7 @@ from typing import TYPE_CHECKING, Literal
 
 from vggt_edge.calibration.documents import Count, Sha256, read_document
 from vggt_edge.calibration.plan import PrecisionPlan
-from vggt_edge.devices.errors import InputError, ResourceError
+from vggt_edge.devices.errors import NO_RIGHT, NO_ROOM, InputError, ResourceError
 from vggt_edge.exporter.device_result import DeviceResult, is_result, read_result
 from vggt_edge.exporter.machine.files import file_sha256
 from vggt_edge.exporter.machine.runtimes import JudgedWith
@@ -44,8 +43,6 @@ _ALWAYS = (
 )  # of every bundle, whatever the target
 _MAX_BYTES = 64 << 20  # of the manifest, and of what was measured
 _NOT_LISTED = (MANIFEST, MEASURED)
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_NO_RIGHT = (errno.EACCES, errno.EPERM, errno.EROFS)
 _EXPECTED = f"a manifest of schema version {SCHEMA_VERSION}, as `vggt-edge export` writes it"
 
 
@@ -242,14 +239,14 @@ def _explained(out: Path) -> Iterator[None]:
         yield
     except Exception as error:
         code = error.errno if isinstance(error, OSError) else _code_in_words(str(error))
-        if code in _NO_ROOM:
+        if code in NO_ROOM:
             raise ResourceError(
                 f"no room to write the bundle: {os.strerror(code)}",
                 where=str(out),
                 expected="free space for the graph's weights, about three times over",
                 remedy="free some space, or choose another -o",
             ) from error
-        if code in _NO_RIGHT:
+        if code in NO_RIGHT:
             raise ResourceError(
                 f"no right to write the bundle: {os.strerror(code)}",
                 where=str(out.parent),
@@ -260,7 +257,7 @@ def _explained(out: Path) -> Iterator[None]:
 
 
 def _code_in_words(text: str) -> int | None:
-    return next((code for code in (*_NO_ROOM, *_NO_RIGHT) if os.strerror(code) in text), None)
+    return next((code for code in (*NO_ROOM, *NO_RIGHT) if os.strerror(code) in text), None)
 
 
 def _walk(folder: Path) -> list[str]:

@@ -17,7 +17,15 @@ from typing import Annotated
 
 import typer
 
-from vggt_edge.devices.errors import InputError, ResourceError, UsageError, VggtEdgeError
+from vggt_edge.devices.errors import (
+    NO_RIGHT,
+    NO_ROOM,
+    InputError,
+    ResourceError,
+    UsageError,
+    VggtEdgeError,
+    lacking,
+)
 from vggt_edge.exporter.commands import bench, bundles, jobs, machine
 from vggt_edge.exporter.commands.output import print_document, print_error
 from vggt_edge.exporter.machine.process import (
@@ -32,9 +40,7 @@ from vggt_edge.exporter.machine.process import (
 
 INTERRUPTED = 130
 _LOG_LEVELS = ("debug", "info", "warning", "error")
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.ENOMEM)
-_NO_MEMORY = ("can't allocate memory", "std::bad_alloc")  # how torch and other native code say it
-_NO_RIGHT = (errno.EROFS, errno.EACCES, errno.EPERM)
+_LACKING = (*NO_ROOM, errno.ENOMEM)
 
 app = typer.Typer(
     name="vggt-edge",
@@ -140,7 +146,7 @@ def explain(error: Exception) -> VggtEdgeError:
         return error
     if isinstance(error, OSError):
         return _explain_os_error(error)
-    if isinstance(error, MemoryError) or any(words in str(error) for words in _NO_MEMORY):
+    if lacking(error) == "no memory":
         return ResourceError(
             "out of memory",
             where=str(error),
@@ -160,7 +166,7 @@ def explain(error: Exception) -> VggtEdgeError:
 
 def _hidden_os_error(error: Exception) -> OSError | None:
     """Native writers (safetensors, torch) report a full disk as text inside an error class of their own."""
-    for code in (*_NO_ROOM, *_NO_RIGHT):
+    for code in (*_LACKING, *NO_RIGHT):
         if os.strerror(code) in str(error):
             return OSError(code, str(error))
     return None
@@ -168,9 +174,9 @@ def _hidden_os_error(error: Exception) -> OSError | None:
 
 def _explain_os_error(error: OSError) -> VggtEdgeError:
     where, reason = str(error.filename or ""), error.strerror or str(error)
-    if error.errno in _NO_ROOM:
+    if error.errno in _LACKING:
         return ResourceError(f"no room left: {reason}", where=where, remedy="free some space, or choose another -o")
-    if error.errno in _NO_RIGHT:
+    if error.errno in NO_RIGHT:
         return ResourceError(f"no permission: {reason}", where=where, remedy="choose another -o, or change the rights")
     return InputError(f"cannot use a file: {reason}", where=where, expected="a readable file or folder")
 
