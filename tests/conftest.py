@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import copy
-import importlib.util
 import json
 import os
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -43,13 +41,9 @@ def load_script(repository: Path) -> Callable[[str], ModuleType]:
     """A file of ``tests/`` that is also a command, as a module: ``load_script("docstrings")``."""
 
     def load(name: str) -> ModuleType:
-        spec = importlib.util.spec_from_file_location(name, repository / "tests" / f"{name}.py")
-        assert spec is not None
-        assert spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[spec.name] = module
-        spec.loader.exec_module(module)
-        return module
+        from vggt_edge.runtimes.common.kit import script_module
+
+        return script_module(repository / "tests" / f"{name}.py", name)
 
     return load
 

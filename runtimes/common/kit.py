@@ -73,9 +73,14 @@ def _sources(folder: Path, not_copied: frozenset[str]) -> Iterator[Path]:
 
 def kit_script(path: Path) -> ModuleType:
     """A script of a kit as a module, as it lies in this package: without the copy of ``COMMON`` beside it."""
-    if path != COMMON:
-        kit_script(COMMON)
-    name = path.stem if path == COMMON else f"vggt_edge_{path.stem}"
+    if path == COMMON:
+        return script_module(path, path.stem)
+    kit_script(COMMON)
+    return script_module(path, f"vggt_edge_{path.stem}")
+
+
+def script_module(path: Path, name: str) -> ModuleType:
+    """A Python file outside of all packages as the module ``name``; the file is run once."""
     if name not in sys.modules:
         spec = importlib.util.spec_from_file_location(name, path)
         assert spec is not None

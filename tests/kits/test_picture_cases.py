@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import sys
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -15,6 +13,7 @@ import pytest
 
 from vggt_edge.calibration.scenes.image import read_image
 from vggt_edge.devices.errors import InputError
+from vggt_edge.runtimes.common.kit import script_module
 
 HERE = Path(__file__).parent
 CASES: list[dict[str, Any]] = json.loads((HERE / "picture_cases/cases.json").read_text())["cases"]
@@ -22,13 +21,7 @@ CASES: list[dict[str, Any]] = json.loads((HERE / "picture_cases/cases.json").rea
 
 @cache
 def script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("make_picture_cases", HERE / "make_picture_cases.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
+    return script_module(HERE / "make_picture_cases.py", "make_picture_cases")
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case["file"])

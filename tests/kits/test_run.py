@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
+from vggt_edge.runtimes.common.kit import script_module
+
 
 @pytest.fixture(scope="module")
 def runner() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("kits_run", Path(__file__).with_name("run.py"))
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["kits_run"] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
+    return script_module(Path(__file__).with_name("run.py"), "kits_run")
 
 
 def _kit(folder: Path, name: str, body: str) -> None:

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
+from vggt_edge.runtimes.common.kit import script_module
+
 HERE = Path(__file__).parent
 
 
 @pytest.fixture(scope="module")
 def writer() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("json_cases_write", HERE / "write.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return script_module(HERE / "write.py", "json_cases_write")
 
 
 def test_the_files_are_those_of_the_script(writer: ModuleType) -> None:

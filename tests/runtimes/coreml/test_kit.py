@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import math
 import os
@@ -23,6 +22,7 @@ from safetensors.numpy import load_file
 from tree_sitter import Language, Node, Parser
 
 from vggt_edge.devices.errors import InputError, UsageError
+from vggt_edge.runtimes.common.kit import script_module
 from vggt_edge.runtimes.coreml import kit_files
 from vggt_edge.runtimes.coreml.kit_files import KIT, KitOutput, compile_check, kit_sources, write_golden, write_kit
 
@@ -56,12 +56,7 @@ DECLARATIONS = {
 
 @cache
 def _vectors() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("kit_vectors", Path(__file__).with_name("kit_vectors.py"))
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return script_module(Path(__file__).with_name("kit_vectors.py"), "kit_vectors")
 
 
 # --- Swift, as far as a parser sees it --------------------------------------------------------------------------------

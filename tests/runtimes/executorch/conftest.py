@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -13,18 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from vggt_edge.runtimes.common.kit import script_module
 from vggt_edge.runtimes.executorch.kit_files import write_golden, write_kit
 
 
 @cache
 def _vectors() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("android_kit_vectors", Path(__file__).with_name("kit_vectors.py"))
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+    return script_module(Path(__file__).with_name("kit_vectors.py"), "android_kit_vectors")
 
 
 @pytest.fixture

@@ -7,10 +7,8 @@ golden tensors of this kit's own form. ``test_kit_kotlin.py`` fails when the fil
 from __future__ import annotations
 
 import base64
-import importlib.util
 import io
 import json
-import sys
 import tempfile
 from functools import cache
 from pathlib import Path
@@ -21,6 +19,7 @@ import numpy as np
 from PIL import ExifTags, Image
 
 from vggt_edge.calibration.scenes.image import read_image
+from vggt_edge.runtimes.common.kit import script_module
 from vggt_edge.runtimes.executorch import kit_files
 from vggt_edge.runtimes.executorch.kit_files import KitBlock, KitDescription, KitOutput
 
@@ -37,13 +36,7 @@ FRAMES, HEIGHT, WIDTH = 2, 14, 28
 @cache
 def ios_vectors() -> ModuleType:
     path = Path(__file__).parents[1] / "coreml" / "kit_vectors.py"
-    spec = importlib.util.spec_from_file_location("ios_kit_vectors", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+    return script_module(path, "ios_kit_vectors")
 
 
 def vectors() -> dict[str, Any]:
