@@ -174,12 +174,13 @@ def _check_plain(path: Path, what: str) -> None:
         )
 
 
-def bundle_problems(bundle: Path) -> list[str]:
-    """What is missing, changed or extra against the manifest; an empty list for a sound bundle.
+def all_problems(bundle: Path, manifest: Manifest) -> list[str]:
+    """Differences between a bundle and its manifest, or, where there are none, contradictions in its content."""
+    return bundle_problems(bundle, manifest) or content_problems(bundle, manifest)
 
-    Raises ``InputError`` when there is no manifest, or one that names files outside the bundle.
-    """
-    manifest = read_manifest(bundle)
+
+def bundle_problems(bundle: Path, manifest: Manifest) -> list[str]:
+    """Files that are missing, changed or extra against the manifest; an empty list for a sound bundle."""
     listed = {entry.path for entry in manifest.files}
     problems = [f"{entry.path}: {fault}" for entry in manifest.files if (fault := _fault(bundle, entry))]
     extra = sorted(set(_walk(bundle)) - listed - set(_NOT_LISTED))
@@ -194,16 +195,16 @@ def device_results(bundle: Path) -> tuple[DeviceResult, ...]:
 
 def verify_bundle(bundle: Path) -> Manifest:
     """The manifest of a sound bundle; ``InputError`` names every file that is missing, changed, extra or foreign."""
+    manifest = read_manifest(bundle)
     read_measured(bundle)
-    problems = bundle_problems(bundle) or content_problems(bundle, read_manifest(bundle))
-    if problems:
+    if problems := all_problems(bundle, manifest):
         raise InputError(
             "the bundle is not what was exported:\n  " + "\n  ".join(problems),
             where=str(bundle),
             expected="exactly the files of its manifest, unchanged",
             remedy="copy the bundle again, or export again",
         )
-    return read_manifest(bundle)
+    return manifest
 
 
 def content_problems(bundle: Path, manifest: Manifest) -> list[str]:

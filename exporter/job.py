@@ -317,7 +317,7 @@ def plan(request: ExportRequest, progress: Progress = SILENT) -> StepResult:
             prepared = prepare_step(job)
             stats = calibrate_step(job, prepared)
             sensitivities = sensitivity_step(job, prepared, stats)
-        chosen = make_plan(job, stats, sensitivities)
+            chosen = make_plan(job, stats, sensitivities)
 
         def fill(folder: Path) -> None:
             save_calibration(job, stats, folder)

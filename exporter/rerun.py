@@ -98,10 +98,9 @@ def _without_foreign_names(
 def _scenes_of(request: ExportRequest, bundle: Path, given: Path | None) -> ChooseScenes:
     """Choose the source of the scenes to judge on. Every scene has the size of the bundle's golden input."""
     size = golden_size(bundle)
-    of_export = request.validate_on or request.scenes
-    if given is None and of_export is not None:
+    if given is None and _scenes_of_export(request) is not None:
         return lambda request, one: _golden_scene(bundle)
-    if given is not None and (of_export is None or shown(given.name) != shown(of_export.name)):
+    if given is not None and not _are_of_export(request, given):
         every = {"validation_scenes": None}  # the bundle's number is of its own scenes
         return lambda request, one: scenes_to_judge(
             request.model_copy(update=every), given, one.architecture.shape(*size)
@@ -110,6 +109,17 @@ def _scenes_of(request: ExportRequest, bundle: Path, given: Path | None) -> Choo
         return lambda request, one: scenes_to_judge(request, given, one.architecture.shape(*size))
     own = _of_size(request, size, bundle).model_copy(update={"scenes": given})
     return lambda request, one: choose_scenes(own, one)
+
+
+def _scenes_of_export(request: ExportRequest) -> Path | None:
+    """The name of the scenes that the export was judged on; None for the synthetic ones."""
+    return request.validate_on or request.scenes
+
+
+def _are_of_export(request: ExportRequest, given: Path) -> bool:
+    """Whether the scenes have the name of those that the export was judged on; the bundle holds no more than that."""
+    known = _scenes_of_export(request)
+    return known is not None and shown(given.name) == shown(known.name)
 
 
 def _golden_scene(bundle: Path) -> SceneSets:
@@ -134,10 +144,9 @@ def _of_size(request: ExportRequest, size: tuple[int, int, int], bundle: Path) -
 
 def _other_scenes(job: Job, manifest: Manifest, given: Path | None) -> tuple[str, ...]:
     """A remark where pictures of the name that the export knew are no longer those that judged the bundle."""
-    known, of_export = manifest.digests.get("validation"), job.request.validate_on or job.request.scenes
-    if known in (None, validation_digest(job)) or given is None or of_export is None:
+    if given is None or not _are_of_export(job.request, given):
         return ()
-    if shown(given.name) != shown(of_export.name):
+    if manifest.digests.get("validation") in (None, validation_digest(job)):
         return ()
     return (f"these are not the pictures that the bundle was judged on: {shown(str(given))} has changed since",)
 

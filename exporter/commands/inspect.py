@@ -15,7 +15,7 @@ from vggt_edge.calibration.scenes.names import printable
 from vggt_edge.calibration.scheme import Numbers, NumberType
 from vggt_edge.devices.errors import InputError
 from vggt_edge.devices.units import format_bytes
-from vggt_edge.exporter.bundle import MANIFEST, bundle_problems, content_problems, read_manifest
+from vggt_edge.exporter.bundle import MANIFEST, all_problems, read_manifest
 from vggt_edge.exporter.commands.output import print_table
 
 _EXPECTED = "a bundle folder, plan.json, stats.json, another JSON artifact of vggt-edge, an ONNX file, or an .mlpackage"
@@ -226,6 +226,6 @@ def _problems(bundle: Path) -> list[str]:
     """The problems that ``verify`` finds in a bundle. ``InputError`` where even the manifest cannot be read."""
     manifest = read_manifest(bundle)
     try:
-        return bundle_problems(bundle) or content_problems(bundle, manifest)
+        return all_problems(bundle, manifest)
     except InputError as error:
         return [str(error)]

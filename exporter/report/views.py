@@ -432,4 +432,4 @@ def _tolerance(row: Row) -> str:
         return "-"
     if not row.tolerance_key:
         return f">= {number(row.tolerance)}"
-    return f"{'>=' if row.tolerance_key.endswith('_min') else '<='} {number(row.tolerance)}"
+    return f"{'>=' if row.is_floor else '<='} {number(row.tolerance)}"

@@ -150,7 +150,7 @@ class _Judge:
             return replace(row, tolerance=limit)
         if limit is None:
             return replace(row, status=Status.NOT_RUN, reason="the device profile sets no tolerance")
-        ok = figure.value >= limit if figure.gate.endswith("_min") else figure.value <= limit
+        ok = figure.value >= limit if row.is_floor else figure.value <= limit
         return replace(row, tolerance=limit, status=Status.PASSED if ok else Status.FAILED)
 
 

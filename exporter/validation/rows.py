@@ -44,6 +44,11 @@ class Row:
     reason: str = ""
 
     @property
+    def is_floor(self) -> bool:
+        """Whether the tolerance is the least value that passes; otherwise it is the largest."""
+        return self.tolerance_key.endswith("_min")
+
+    @property
     def is_of_an_output(self) -> bool:
         """Whether it is about one output of something other than FP32."""
         return self.subject != FP32 and self.output != ALL

@@ -35,6 +35,6 @@ def _share_of_limit(row: Row) -> float:
     """1 at the limit, more beyond it."""
     assert row.value is not None
     assert row.tolerance is not None
-    if row.tolerance_key.endswith("_max"):
-        return row.value / row.tolerance if row.tolerance else row.value
-    return row.tolerance / row.value if row.value > 0 else float("inf")
+    if row.is_floor:
+        return row.tolerance / row.value if row.value > 0 else float("inf")
+    return row.value / row.tolerance if row.tolerance else row.value

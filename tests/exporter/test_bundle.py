@@ -57,6 +57,10 @@ def write(out: Path, assemble: Callable[[Path], None], inputs: ManifestInputs = 
     return manifest
 
 
+def problems_of(bundle: Path) -> list[str]:
+    return bundle_problems(bundle, read_manifest(bundle))
+
+
 def left_behind(folder: Path) -> list[str]:
     """What lies below a folder, but for the mark of a work folder that a resumed job would use."""
     return sorted(path.name for path in folder.rglob("*") if path.is_file() and path.name != "vggt-edge-work")
@@ -88,11 +92,11 @@ class TestWriting:
         weights = "tensorrt/model.onnx.data"
         assert (tmp_path / "out" / weights).samefile(work / weights)
         shutil.rmtree(work.parent)
-        assert bundle_problems(tmp_path / "out") == []
+        assert problems_of(tmp_path / "out") == []
 
     def test_parents_are_made(self, tmp_path: Path) -> None:
         write(tmp_path / "runs" / "first" / "out", assemble, INPUTS)
-        assert bundle_problems(tmp_path / "runs" / "first" / "out") == []
+        assert problems_of(tmp_path / "runs" / "first" / "out") == []
 
     def test_same_content_gives_the_same_manifest_whatever_was_measured(self, bundle: Path) -> None:
         def assemble_slowly(folder: Path) -> None:
@@ -187,7 +191,7 @@ def read_only(tmp_path: Path) -> Iterator[Path]:
 
 class TestVerifying:
     def test_a_sound_bundle_gives_its_manifest(self, bundle: Path) -> None:
-        assert bundle_problems(bundle) == []
+        assert problems_of(bundle) == []
         assert read_manifest(bundle).model == "vggt-mini"
 
     def test_an_export_of_which_files_are_missing_is_no_sound_bundle(self, bundle: Path) -> None:
@@ -198,7 +202,7 @@ class TestVerifying:
     @pytest.mark.parametrize("path", ["result.json", "tensorrt/result.json"])
     def test_what_a_device_said_belongs_to_the_bundle(self, bundle: Path, path: str) -> None:
         (bundle / path).write_text('{"status": "passed"}')
-        assert bundle_problems(bundle) == []
+        assert problems_of(bundle) == []
         assert device_results(bundle) == (DeviceResult(path, "passed"),)
 
     @pytest.mark.parametrize("content", [b"", b"[]", b"{}", b'{"status": 1}', b"\xff", b"[" * 100_000])
@@ -224,7 +228,7 @@ class TestVerifying:
         (bundle / "plan.json").write_text("[]\n")
         (bundle / "tensorrt" / "model.onnx.data").unlink()
         (bundle / "tensorrt" / "extra.bin").touch()
-        assert bundle_problems(bundle) == [
+        assert problems_of(bundle) == [
             "plan.json: has changed (sha256 differs)",
             "tensorrt/model.onnx.data: is missing",
             "tensorrt/extra.bin: not in the manifest",
@@ -234,18 +238,18 @@ class TestVerifying:
 
     def test_a_cut_file_says_its_size(self, bundle: Path) -> None:
         (bundle / "tensorrt" / "model.onnx.data").write_bytes(b"\0" * 999)
-        assert bundle_problems(bundle) == ["tensorrt/model.onnx.data: has 999 bytes instead of 1000"]
+        assert problems_of(bundle) == ["tensorrt/model.onnx.data: has 999 bytes instead of 1000"]
 
     def test_a_link_is_not_followed_even_to_equal_content(self, bundle: Path, tmp_path: Path) -> None:
         (bundle / "tensorrt").rename(tmp_path / "elsewhere")
         (bundle / "tensorrt").symlink_to(tmp_path / "elsewhere")
-        assert "tensorrt/model.onnx.data: is a link, or lies behind one" in bundle_problems(bundle)
+        assert "tensorrt/model.onnx.data: is a link, or lies behind one" in problems_of(bundle)
 
     @pytest.mark.parametrize("name", ["/etc/passwd", "../secret", "a/../../b", "a\\..\\b", "C:/x", "", "a//b", "./a"])
     def test_a_hostile_path_is_refused_before_anything_is_read(self, bundle: Path, name: str) -> None:
         rewrite(bundle, lambda raw: raw["files"][0].update(path=name))
         with pytest.raises(InputError, match="not a plain path"):
-            bundle_problems(bundle)
+            problems_of(bundle)
 
     @pytest.mark.parametrize(
         "damage",
@@ -264,13 +268,13 @@ class TestVerifying:
     def test_a_wrong_manifest_names_its_file(self, bundle: Path, damage: Callable[[dict[str, object]], object]) -> None:
         rewrite(bundle, damage)
         with pytest.raises(InputError) as caught:
-            bundle_problems(bundle)
+            problems_of(bundle)
         assert caught.value.where == str(bundle / "manifest.json")
 
     def test_a_wrong_field_of_a_manifest_is_named(self, bundle: Path) -> None:
         rewrite(bundle, lambda raw: raw["files"][0].update(size_bytes="1 kB"))  # type: ignore[index]
         with pytest.raises(InputError, match=r"files\.0\.size_bytes: Input should be a valid integer"):
-            bundle_problems(bundle)
+            problems_of(bundle)
 
     @pytest.mark.parametrize(
         "damage",
@@ -296,7 +300,7 @@ class TestVerifying:
     def test_nothing_depends_on_what_was_measured(self, bundle: Path) -> None:
         (bundle / "measured.json").unlink()
         assert read_measured(bundle) is None
-        assert bundle_problems(bundle) == []
+        assert problems_of(bundle) == []
 
     @pytest.mark.parametrize("content", [None, b"\xff\xfe", b"[", b"[]", b"null"])
     def test_no_manifest_or_none_worth_the_name(self, bundle: Path, content: bytes | None) -> None:
