@@ -63,6 +63,7 @@ class OrtSession(Session):
         try:
             values = self._session.run(list(self.output_names), dict(inputs))
         except Exception as error:  # the library raises a class of its own for every status code
+            _refuse_where_lacking(error, self.where)
             raise InputError(
                 f"ONNX Runtime cannot run the model: {error}",
                 where=self.where,
@@ -70,6 +71,16 @@ class OrtSession(Session):
                 remedy="export it again",
             ) from error
         return dict(zip(self.output_names, values, strict=True))
+
+
+def _refuse_where_lacking(error: Exception, where: str) -> None:
+    """``ResourceError`` where the library failed for want of memory or disk; nothing is wrong with the model then."""
+    if lack := lacking(error):
+        raise ResourceError(
+            f"{lack} to run the model in ONNX Runtime: {error}",
+            where=where,
+            remedy="use fewer --frames or a smaller --resolution, or a larger machine",
+        ) from error
 
 
 def usable_cores() -> int:
@@ -95,6 +106,7 @@ def open_onnx(path: Path, mode: Mode = "oracle", threads: int | None = None) -> 
             str(path), options, providers=["CPUExecutionProvider"], disabled_optimizers=disabled
         )
     except Exception as error:  # the library raises a class of its own for every status code
+        _refuse_where_lacking(error, str(path))
         raise InputError(
             f"ONNX Runtime {ort.__version__} cannot load the model: {error}",
             where=str(path),
@@ -257,15 +269,9 @@ def _check_runs(path: Path, mode: Mode) -> Check:
     try:
         session = open_onnx(path, mode)
         outputs = session.run({name: np.zeros(shape, np.float32) for name, shape in session.input_shapes.items()})
-    except Exception as error:  # a failing node raises a class of the library's own
-        if lack := lacking(error):
-            raise ResourceError(
-                f"{lack} to run the graph in {mode} mode: {error}",
-                where=str(path),
-                remedy="use fewer --frames or a smaller --resolution, or a larger machine",
-            ) from error
+    except InputError as error:
         raise LoweringError(
-            f"ONNX Runtime cannot run the graph in {mode} mode: {error}",
+            f"ONNX Runtime cannot run the graph in {mode} mode: {error.what}",
             where=str(path),
             expected="a graph that loads and runs",
             remedy="look the message up in docs/how-to/add-a-runtime.md, under the traps of ONNX Runtime",

@@ -21,6 +21,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TypeAlias
 
@@ -209,14 +210,17 @@ def choose(
     if count < 1 or not 0 <= drop_share < 1:
         raise UsageError(f"{count} scenes, drop share {drop_share:g}", expected="at least 1, and a share in [0, 1)")
     pool, scores = len(found.digests), outlier_scores(found.moments)
+    of_pool = partial(
+        Sampling,
+        names=found.names,
+        digests=found.digests,
+        seed=seed,
+        drop_share=drop_share,
+        scores=_rounded(scores),
+    )
     if pool <= count:
         note = f"all {pool} scenes are kept: no more than {count} were asked for"
-        return Sampling(
-            names=found.names,
-            digests=found.digests,
-            seed=seed,
-            drop_share=drop_share,
-            scores=_rounded(scores),
+        return of_pool(
             dropped=(),
             clusters=(0,) * pool,
             chosen=tuple(range(pool)),
@@ -232,12 +236,7 @@ def choose(
     if (made := len(set(labels))) < (wanted := min(clusters, count)):
         notes.append(f"{made} of {wanted} clusters: the scenes do not differ more")
     of_scene = dict(zip(kept, labels, strict=True))
-    return Sampling(
-        names=found.names,
-        digests=found.digests,
-        seed=seed,
-        drop_share=drop_share,
-        scores=_rounded(scores),
+    return of_pool(
         dropped=tuple(sorted(order[pool - drop :])),
         clusters=tuple(of_scene.get(index, -1) for index in range(pool)),
         chosen=tuple(sorted(_drawn(kept, labels, count, seed))),

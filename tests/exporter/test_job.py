@@ -12,10 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from vggt_edge.calibration.stages.walk import Stage
 from vggt_edge.exporter.bundle import read_manifest
@@ -24,7 +22,9 @@ from vggt_edge.exporter.models.prepared import save_tuned
 from vggt_edge.exporter.models.registry import MINI_WEIGHTS
 from vggt_edge.exporter.models.vggt import VGGT
 from vggt_edge.exporter.steps.inputs import BENCH_SEED, CALIBRATION_SEED, VALIDATION_SEED, synthetic
+from vggt_edge.runtimes.common.kit import script_module
 
+photographs = script_module(Path(__file__).with_name("pictures.py"), "pictures").photographs
 Run = Callable[..., Any]
 # Small and quick: what is tested here is the line, not the accuracy, and no backend compiles anything for the host.
 SMALL = ("--target", "host-cpu", "--frames", "2", "--resolution", "42", "--set", "calibration_scenes=4")
@@ -34,14 +34,6 @@ LAX = ("--set", "precision=w8a16")
 def digests(bundle: Path) -> dict[str, str]:
     """sha256 by path, for every file but ``measured.json``."""
     return {entry.path: entry.sha256 for entry in read_manifest(bundle).files}
-
-
-def photographs(folder: Path, count: int, size: tuple[int, int] = (64, 48)) -> Path:
-    folder.mkdir()
-    rng = np.random.default_rng(0)
-    for index in range(count):
-        Image.fromarray(rng.integers(0, 255, (*size[::-1], 3), dtype=np.uint8)).save(folder / f"{index}.png")
-    return folder
 
 
 def test_two_exports_are_the_same_sound_bundle(vggt_edge: Run, tmp_path: Path) -> None:

@@ -10,24 +10,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from PIL import Image
 
 from vggt_edge.exporter.models.registry import MINI_WEIGHTS
 from vggt_edge.exporter.rerun import ONE_SCENE
+from vggt_edge.runtimes.common.kit import script_module
 
+photographs = script_module(Path(__file__).with_name("pictures.py"), "pictures").photographs
 Run = Callable[..., Any]
 SMALL = ("--target", "host-cpu", "--frames", "2", "--resolution", "28", "--outputs", "camera", "--precision", "w8a16")
 SMALL = (*SMALL, "--effort", "none", "--sensitivity", "probe", "--calibration-scenes", "2")
-
-
-def photographs(folder: Path, count: int, size: tuple[int, int] = (64, 48)) -> Path:
-    folder.mkdir()
-    rng = np.random.default_rng(0)
-    for index in range(count):
-        Image.fromarray(rng.integers(0, 255, (*size[::-1], 3), dtype=np.uint8)).save(folder / f"{index}.png")
-    return folder
 
 
 @pytest.fixture(scope="module")
