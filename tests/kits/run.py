@@ -9,6 +9,7 @@ skips says on its last line what to install.
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import time
@@ -18,6 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 SKIPPED = 77
+# Of a failed kit, what is shown again at the end: its output may be thousands of lines up, among those of another kit.
+TELLING, SHOWN_LINES = re.compile(r"error|fail|warning|exception|died", re.IGNORECASE), 30
 VERDICTS = {0: "passed", SKIPPED: "skipped"}
 
 
@@ -28,6 +31,7 @@ class Outcome:
     - seconds: by the clock.
     - processor_seconds: of all cores together; by it, runs on a busy machine can be compared.
     - reason: the last line that a skipped kit printed.
+    - trouble: the last lines of a failed kit that speak of errors, and its very last ones.
     """
 
     kit: str
@@ -35,6 +39,7 @@ class Outcome:
     seconds: float
     processor_seconds: float
     reason: str
+    trouble: tuple[str, ...] = ()
 
 
 def kits(folder: Path) -> dict[str, Path]:
@@ -44,7 +49,7 @@ def kits(folder: Path) -> dict[str, Path]:
 
 def run(kit: str, program: Path) -> Outcome:
     """Run one kit and show its output as it comes."""
-    start, last = time.perf_counter(), ""
+    start, lines = time.perf_counter(), []
     process = subprocess.Popen(
         [str(program)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
     )
@@ -52,12 +57,18 @@ def run(kit: str, program: Path) -> Outcome:
     with process.stdout:
         for line in process.stdout:
             print(f"{kit}: {line}", end="", flush=True)
-            last = line.strip() or last
+            lines += [line.rstrip()] if line.strip() else []
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     verdict = VERDICTS.get(process.returncode, "failed")
-    reason = last if verdict == "skipped" else ""
-    return Outcome(kit, verdict, time.perf_counter() - start, usage.ru_utime + usage.ru_stime, reason)
+    reason = lines[-1].strip() if verdict == "skipped" and lines else ""
+    trouble = _trouble(lines) if verdict == "failed" else ()
+    return Outcome(kit, verdict, time.perf_counter() - start, usage.ru_utime + usage.ru_stime, reason, trouble)
+
+
+def _trouble(lines: Sequence[str]) -> tuple[str, ...]:
+    telling = [line for line in lines[:-SHOWN_LINES] if TELLING.search(line)]
+    return (*telling[-SHOWN_LINES:], *lines[-SHOWN_LINES:])
 
 
 def main(names: Sequence[str], folder: Path = Path(__file__).parent) -> int:
@@ -70,6 +81,9 @@ def main(names: Sequence[str], folder: Path = Path(__file__).parent) -> int:
     wanted = names or list(known)
     with ThreadPoolExecutor(len(wanted)) as pool:
         outcomes = list(pool.map(lambda kit: run(kit, known[kit]), wanted))
+    for outcome in outcomes:
+        for line in outcome.trouble:
+            print(f"{outcome.kit}: {line}")
     for outcome in outcomes:
         times = f"{outcome.seconds:6.1f} s, {outcome.processor_seconds:6.1f} s of the processor"
         print(f"{outcome.kit:8} {outcome.verdict:8} {times}  {outcome.reason}")

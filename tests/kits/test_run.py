@@ -30,9 +30,12 @@ def test_each_verdict(runner: ModuleType, tmp_path: Path, capsys: pytest.Capture
     summary = capsys.readouterr().out
     assert "skipped" in summary
     assert summary.splitlines()[-1].endswith("install the compiler")
-    _kit(tmp_path, "bad", "exit 3")
+    _kit(tmp_path, "bad", "echo 'x.swift:3: error: no such type'\nseq 100\nexit 3")
     assert runner.main([], tmp_path) == 1
-    assert "bad      failed" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "bad      failed" in shown
+    # Again at the end, although a hundred lines came after it.
+    assert shown.count("bad: x.swift:3: error: no such type") == 2
     assert runner.main(["good"], tmp_path) == 0
 
 

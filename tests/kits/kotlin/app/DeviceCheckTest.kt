@@ -82,7 +82,7 @@ internal class DeviceCheckTest : WithKit() {
         val worked = runBlocking {
             val job = launch(main) { DeviceCheck(app, folder, warmUpRuns = 0, measuredRuns = 1).run() }
             gate.awaitReached()
-            val free = thrown { withTimeout(2000) { withContext(main) {} } }
+            val free = thrown { withTimeout(PATIENCE_MS) { withContext(main) {} } }
             gate.open()
             job.join()
             free

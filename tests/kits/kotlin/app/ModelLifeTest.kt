@@ -94,7 +94,7 @@ internal class ModelLifeTest : WithKit() {
         val running = async(Dispatchers.IO) { model.predict(listOf(frame(51), frame(51))) }
         gate.awaitReached()
         val closing = launch(Dispatchers.IO) { model.close() }
-        val isClosed = thrown { withTimeout(2000) { closing.join() } }
+        val isClosed = thrown { withTimeout(PATIENCE_MS) { closing.join() } }
         val freed = Script.destroyed.get()
         gate.open()
         assertNull("close waited for the prediction", isClosed)
@@ -130,7 +130,7 @@ internal class ModelLifeTest : WithKit() {
         val first = async(Dispatchers.IO) { thrown { model.predict(listOf(frame(51), frame(51))) } }
         gate.awaitReached()
         first.cancel()
-        val late = thrown { withTimeout(2000) { first.join() } }
+        val late = thrown { withTimeout(PATIENCE_MS) { first.join() } }
         gate.open()
         assertNull("$late", late)
         model.close()
@@ -151,7 +151,7 @@ internal class ModelLifeTest : WithKit() {
         val jobs = models.map { model -> launch(Dispatchers.IO) { model.predict(listOf(frame(51), frame(51))) } }
         assertTrue(started.await(SECONDS, TimeUnit.SECONDS))
         val own = launch(Dispatchers.Default) { seen += 1f }
-        val late = thrown { withTimeout(2000) { own.join() } }
+        val late = thrown { withTimeout(PATIENCE_MS) { own.join() } }
         gate.open()
         jobs.joinAll()
         models.forEach { it.close() }

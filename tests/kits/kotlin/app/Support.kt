@@ -15,7 +15,10 @@ import org.pytorch.executorch.EValue
 import org.pytorch.executorch.Script
 import org.pytorch.executorch.Tensor
 
-internal const val SECONDS = 20L
+internal const val SECONDS = 60L
+
+/** Less than a gate waits: what comes within it did not come because the gate gave up. */
+internal const val PATIENCE_MS = 30_000L
 
 /** An app with one folder, and the services that the kit asks for. */
 internal class App(private val folder: File) : Context() {

@@ -149,7 +149,7 @@ class AppLifeCase: XCTestCase {
     func eventually(
         _ what: String, file: StaticString = #filePath, line: UInt = #line, _ condition: () -> Bool
     ) async throws {
-        for _ in 0..<500 where !condition() { try await Task.sleep(for: .milliseconds(10)) }
+        for _ in 0..<6000 where !condition() { try await Task.sleep(for: .milliseconds(10)) }
         XCTAssertTrue(condition(), what, file: file, line: line)
     }
 }

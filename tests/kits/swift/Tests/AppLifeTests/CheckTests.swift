@@ -135,10 +135,11 @@ final class CheckTests: AppLifeCase {
         try Data("changed".utf8).write(to: folder.appendingPathComponent("vggt.mlpackage/Manifest.json"))
         await assertKitError(.damagedFile) { try await self.check() }
         try writeKit()
-        StandIn.shared.change { $0.predictSeconds = 0.2 }
+        StandIn.shared.hold(.prediction)
         let task = Task { [folder, cache] in try await DeviceCheck(folder: folder, cache: cache).run() }
         try await eventually("running") { StandIn.shared.figure("predicting") == 1 }
         task.cancel()
+        StandIn.shared.letAllOn(.prediction)
         do {
             _ = try await task.value
             XCTFail("checked")

@@ -56,7 +56,6 @@ open class MLModel: NSObject {
         let behaviour = StandIn.shared.behaviour
         StandIn.shared.count("loading")
         defer { StandIn.shared.count("loading", -1) }
-        if behaviour.loadSeconds > 0 { Thread.sleep(forTimeInterval: behaviour.loadSeconds) }
         let package = url.appendingPathComponent(Self.packageName)
         guard FileManager.default.fileExists(atPath: package.path) else {
             let text = "A valid manifest does not exist at path: \(url.path)"
@@ -92,7 +91,10 @@ open class MLModel: NSObject {
         let behaviour = StandIn.shared.behaviour
         StandIn.shared.count("predicting")
         defer { StandIn.shared.count("predicting", -1) }
-        if behaviour.predictSeconds > 0 { Thread.sleep(forTimeInterval: behaviour.predictSeconds) }
+        for _ in 0..<30_000 {
+            if StandIn.shared.mayGoOn(.prediction) { break }
+            Thread.sleep(forTimeInterval: 0.002)
+        }
         if let predict = behaviour.predict {
             guard let answer = try predict(input, number) as? any MLFeatureProvider else {
                 throw InterpreterError(description: "the test's hook gave no features")
@@ -131,6 +133,10 @@ extension MLModel {
         let behaviour = StandIn.shared.behaviour
         if behaviour.compileSeconds > 0 {
             try? await Task.sleep(nanoseconds: UInt64(behaviour.compileSeconds * 1e9))
+        }
+        for _ in 0..<30_000 {
+            if StandIn.shared.mayGoOn(.compilation) { break }
+            try? await Task.sleep(nanoseconds: 2_000_000)
         }
         try behaviour.compile?(url, number)
         let files = FileManager.default

@@ -2,6 +2,9 @@
 import Foundation
 
 public final class StandIn: @unchecked Sendable {
+    /// Work that a test can hold, to see what happens meanwhile however slow the machine is.
+    public enum Work: Sendable { case compilation, prediction }
+
     /// Everything that a test can change. A hook that is nil leaves the stand-in's own behaviour.
     public struct Behaviour: Sendable {
         /// Called with the package and the number of the call before a model is compiled; may throw.
@@ -12,9 +15,8 @@ public final class StandIn: @unchecked Sendable {
         public var predict: (@Sendable (Any, Int) throws -> Any)?
         /// Called with the number of the call before a compute plan is made; may throw.
         public var plan: (@Sendable (Int) throws -> Void)?
+        /// So long every compilation takes at least.
         public var compileSeconds = 0.0
-        public var loadSeconds = 0.0
-        public var predictSeconds = 0.0
         public var inputs = ["images"]
         public var outputs = ["pose_enc", "depth", "depth_conf"]
         public var metadata: [String: String]?
@@ -28,6 +30,7 @@ public final class StandIn: @unchecked Sendable {
     private var current = Behaviour()
     private var counts = [String: Int]()
     private var peaks = [String: Int]()
+    private var passes = [Work: Int]()
 
     public var behaviour: Behaviour {
         get { lock.withLock { current } }
@@ -36,6 +39,24 @@ public final class StandIn: @unchecked Sendable {
 
     /// Changes some of the behaviour.
     public func change(_ body: (inout Behaviour) -> Void) { lock.withLock { body(&current) } }
+
+    /// From now on such work begins and then waits, until `letOn` or a minute has passed.
+    public func hold(_ work: Work) { lock.withLock { passes[work] = 0 } }
+
+    /// Lets one piece of work that waits, or that will begin, go on.
+    public func letOn(_ work: Work) { lock.withLock { passes[work]? += 1 } }
+
+    /// Ends a hold.
+    public func letAllOn(_ work: Work) { lock.withLock { passes[work] = nil } }
+
+    /// Whether work may go on; takes the permission for it.
+    public func mayGoOn(_ work: Work) -> Bool {
+        lock.withLock {
+            guard let left = passes[work] else { return true }
+            passes[work] = max(left - 1, 0)
+            return left > 0
+        }
+    }
 
     /// Adds to a figure; its new value.
     @discardableResult
@@ -58,6 +79,7 @@ public final class StandIn: @unchecked Sendable {
     public func reset() {
         lock.withLock {
             current = Behaviour()
+            passes = [:]
             counts = counts.filter { $0.key.hasPrefix("live ") }
             peaks = counts
         }
