@@ -209,6 +209,16 @@ class ExportRequest(BaseModel):
             "Core ML only: fail if an operation would not run on the Neural Engine.", panel=BUDGET, parse=read.switch
         ),
     ] = False
+    strict: Annotated[
+        bool,
+        Setting(
+            "TensorRT only: fail unless the compiled plan computes every product in the type that was asked for, "
+            "with its weights packed in memory.",
+            panel=BUDGET,
+            parse=read.switch,
+            run_only=True,
+        ),
+    ] = False
     external_weights: Annotated[
         bool, Setting("ExecuTorch only: write the weights to a file beside the program.", parse=read.switch)
     ] = False

@@ -63,12 +63,14 @@ class Options:
     """What one lowering may be asked for beside the plan; a backend lists in ``options`` those that it knows.
 
     image_input: take every frame as an image of 8 bits per channel. strict_ane: refuse what the Neural Engine would
-    hand to another processor. external_weights: in a file beside the program.
+    hand to another processor. external_weights: in a file beside the program. strict: refuse a program that multiplies
+    in another type than the plan says.
     """
 
     image_input: bool = False
     strict_ane: bool = False
     external_weights: bool = False
+    strict: bool = False
 
     @property
     def asked(self) -> tuple[str, ...]:
@@ -87,6 +89,22 @@ class Realised:
     asked: str
     realised: str
     how: str
+
+
+@dataclass(frozen=True)
+class Computed:
+    """What the compiled program multiplies in one block.
+
+    block: empty for what lies outside the blocks. stored: scheme of the block in the artifact. computed: products by
+    the type of their operands, ``int8 x 4, fp16 x 2``. status: ``passed``; ``failed`` where a product has another type
+    than the artifact says or its packed weights are widened in memory; ``unknown`` where the program does not say.
+    """
+
+    block: str
+    asked: str
+    stored: str
+    computed: str
+    status: str
 
 
 @dataclass(frozen=True)
@@ -126,13 +144,18 @@ class Finding:
 
 @dataclass(frozen=True)
 class Lowered:
-    """Files (relative to the output folder), precision per block, checks made on the way, findings of audits."""
+    """What a backend made.
+
+    files: relative to the output folder. realised: precision per block as the artifact stores it. checks: made on the
+    way. findings: of audits. computed: precision per block as the compiled program multiplies; empty without a program.
+    """
 
     backend: str
     files: tuple[str, ...]
     realised: tuple[Realised, ...]
     checks: tuple[Check, ...] = ()
     findings: tuple[Finding, ...] = ()
+    computed: tuple[Computed, ...] = ()
 
 
 class Session(ABC):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from vggt_edge.devices.errors import InputError
 from vggt_edge.devices.units import format_bytes
 from vggt_edge.exporter.bundle import MANIFEST, all_problems, read_manifest
 from vggt_edge.exporter.commands.output import print_table
+from vggt_edge.exporter.lowered import REST, lowered_file, read_lowered
 
 _EXPECTED = "a bundle folder, plan.json, stats.json, another JSON artifact of vggt-edge, an ONNX file, or an .mlpackage"
 # Beyond this a JSON file is no artifact of ours; the arrays are in safetensors.
@@ -25,13 +26,17 @@ _LARGEST_JSON_BYTES = 256 << 20
 
 @dataclass(frozen=True)
 class Description:
-    """``facts``: single values. ``rows``: one table, ``columns`` naming its cells; neither holds arrays."""
+    """``facts``: single values. ``rows``: one table, ``columns`` naming its cells; neither holds arrays.
+
+    parts: what else there is to say, each with facts and a table of its own.
+    """
 
     kind: str
     path: str
     facts: Mapping[str, object]
     columns: tuple[str, ...] = ()
     rows: Sequence[tuple[object, ...]] = field(default=())
+    parts: tuple[Description, ...] = ()
 
 
 def describe(path: Path) -> Description:
@@ -56,6 +61,8 @@ def show(description: Description) -> None:
         print(printable(f"  {name:<{width}}  {value}"))
     if description.rows:
         print_table(description.kind, description.columns, description.rows)
+    for part in description.parts:
+        show(part)
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -219,7 +226,23 @@ def _bundle(path: Path) -> Description:
         for file in sorted(path.rglob("*"))
         if file.is_file() and not file.is_symlink()
     ]
-    return Description("bundle", str(path), facts, ("file", "size"), rows)
+    return Description("bundle", str(path), facts, ("file", "size"), rows, tuple(_computed(path)))
+
+
+def _computed(bundle: Path) -> Iterator[Description]:
+    """What compiled programs multiply, per block, where a backend could read one."""
+    for path in sorted(bundle.glob(lowered_file("*"))):
+        try:
+            lowered = read_lowered(path)
+        except (OSError, InputError):  # a damaged bundle is described as far as it can be read
+            continue
+        if not lowered.computed:
+            continue
+        facts: dict[str, object] = {check.name: f"{check.status}, {check.detail}" for check in lowered.checks}
+        facts |= {f"{one.severity} {number}": f"{one.block}: {one}" for number, one in enumerate(lowered.findings, 1)}
+        rows = [(one.block or REST, one.asked, one.stored, one.computed, one.status) for one in lowered.computed]
+        columns = ("block", "asked", "stored", "computed", "status")
+        yield Description(f"compiled plan of {lowered.backend}", path.name, facts, columns, rows)
 
 
 def _problems(bundle: Path) -> list[str]:

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from vggt_edge.calibration.metrics.output import Output
 from vggt_edge.calibration.plan import PrecisionPlan
 from vggt_edge.calibration.sensitivity.ablation import Sensitivity
+from vggt_edge.exporter.lowered import REST
 from vggt_edge.exporter.machine.runtimes import JudgedWith
 from vggt_edge.exporter.validation import ValidationReport
 from vggt_edge.runtimes.base import Lowered
@@ -19,7 +20,6 @@ from vggt_edge.runtimes.base import Lowered
 Outputs: TypeAlias = Mapping[str, npt.NDArray[Any]]
 
 FP32_BYTES, FP16_BYTES = 4, 2
-REST = "outside the blocks"
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from types import MappingProxyType
 
 from vggt_edge.calibration.plan import Assignment, PrecisionPlan
 from vggt_edge.devices.units import format_bytes
+from vggt_edge.exporter.lowered import REST
 from vggt_edge.exporter.machine.runtimes import JudgedWith
 from vggt_edge.exporter.report.charts import SCHEME_COLORS
 from vggt_edge.exporter.report.data import FP16_BYTES, FP32_BYTES, Budget, ComponentSize, ReportData, component_of
@@ -51,6 +52,7 @@ ALL_OUTPUTS = "all outputs"
 NO_TITLES: Mapping[str, str] = MappingProxyType({})
 AGAINST_TITLES = {"ground_truth": "ground truth", "fp32": "FP32", "simulation": "simulation", "": "itself"}
 SUBJECT_TITLES = {FP32: "FP32", "simulation": "Simulation"}
+_COMPUTED_TITLES = {"passed": "as asked", "failed": "differs", "unknown": "not proven"}
 STATUS_TITLES = {"passed": "passed", "failed": "failed", "not_run": "not run", "info": "info"}
 _HEADLINES = {
     Status.PASSED: ("Passed", "Every accuracy gate that could run here holds."),
@@ -124,13 +126,14 @@ class Table:
 
 @dataclass(frozen=True)
 class BackendView:
-    """What one backend made: a headline, checks and findings."""
+    """What one backend made: a headline, checks and findings. computed: of its compiled program, if there is one."""
 
     title: str
     headline: str
     ok: bool
     checks: Table
     realised: Table
+    computed: Table
     findings: Table
     findings_title: str
 
@@ -371,6 +374,14 @@ def backend_view(lowered: Lowered) -> BackendView:
             ("Block", "Asked", "Realised", "Evidence"),
             tuple((each.block, each.asked, each.realised, each.how) for each in lowered.realised),
             tuple("info" if each.asked == each.realised else "failed" for each in lowered.realised),
+        ),
+        computed=Table(
+            ("Block", "Asked", "Stored", "Computed", "Status"),
+            tuple(
+                (each.block or REST, each.asked, each.stored, each.computed, _COMPUTED_TITLES[each.status])
+                for each in lowered.computed
+            ),
+            tuple("info" if each.status == "passed" else "failed" for each in lowered.computed),
         ),
         findings=Table(
             ("Severity", "Operation", "Block", "Finding", "Remedy", "Rule", "Source"),

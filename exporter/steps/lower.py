@@ -6,18 +6,14 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from pydantic import TypeAdapter
-
-from vggt_edge.calibration.documents import read_document
 from vggt_edge.calibration.observation.stats import CalibrationStats
 from vggt_edge.calibration.plan import PrecisionPlan
 from vggt_edge.devices.errors import VggtEdgeError
 from vggt_edge.exporter.graph import annotated_graph
+from vggt_edge.exporter.lowered import lowered_file, lowered_json, read_lowered, warnings_of
 from vggt_edge.exporter.models.architecture import Model
 from vggt_edge.exporter.steps.context import ANNOTATED, MODEL, Job
 from vggt_edge.runtimes.base import DEFAULT_OPTIONS, AnnotatedGraph, Backend, Lowered
-
-_LOWERED = TypeAdapter(Lowered)
 
 
 @dataclass(frozen=True)
@@ -49,6 +45,8 @@ def lower_step(job: Job, model: Model, stats: CalibrationStats, plan: PrecisionP
     """
     annotated = replace(annotated_graph(model, plan, stats, graph / ANNOTATED), shipped_path=graph / MODEL)
     made, absent = [_lowered(job, stats, plan, annotated, job.backend)], dict(job.absent)
+    for text in warnings_of(made[0].lowered):
+        job.progress.note(text)
     for companion in job.companions:
         try:
             made.append(_lowered(job, stats, plan, annotated, companion))
@@ -81,28 +79,6 @@ def _lowered(
     return LoweredFolder(folder, read_lowered(folder / lowered_file(one.name)))
 
 
-def lowered_json(lowered: Lowered) -> bytes:
-    """The content of ``lowered-<backend>.json``, without measured figures, which differ from run to run."""
-    return _LOWERED.dump_json(lowered, indent=2, exclude={"checks": {"__all__": {"measured"}}})
-
-
-def read_lowered(path: Path) -> Lowered:
-    """What a backend said of its artifact; ``InputError`` says which field is wrong."""
-    return read_document(
-        Lowered,
-        path.read_bytes(),
-        what="a record of a lowering",
-        where=str(path),
-        expected="the file that `vggt-edge export` writes",
-        remedy="export again without --resume",
-    )
-
-
 def reason_of(error: VggtEdgeError) -> str:
     """Why there is nothing, in one line; without the place, which is a folder of this run."""
     return "; ".join(filter(None, (error.what, error.remedy))).replace("\n", "; ")
-
-
-def lowered_file(backend: str) -> str:
-    """What a bundle says of each backend's artifact."""
-    return f"lowered-{backend}.json"

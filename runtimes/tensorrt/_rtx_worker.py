@@ -1,8 +1,9 @@
 """The process that runs the compiler of TensorRT for RTX: ``_rtx_worker MODEL FOLDER CAPABILITY``.
 
-Answers with errors, figures, and the quantized constants that were not found in the plan, which lies in FOLDER. What
-keeps its memory small beside a plan of gigabytes: the plan goes to a file as it is made, the parser reads weights from
-our mapping of their file, and the pages of that mapping are given back all the time.
+Answers with errors, figures, the quantized constants that were not found in the plan, which lies in FOLDER, and what
+the plan makes of each product of the graph. What keeps its memory small beside a plan of gigabytes: the plan goes to a
+file as it is made, the parser reads weights from our mapping of their file, and the pages of that mapping are given
+back all the time.
 """
 
 from __future__ import annotations
@@ -14,14 +15,18 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, BinaryIO, TextIO
 
 import numpy as np
 import onnx_ir as ir
 
+from vggt_edge.runtimes.common.audit import load_onnx
 from vggt_edge.runtimes.common.worker import Answer, answer_once, peak_memory_bytes
 from vggt_edge.runtimes.tensorrt._plan_search import give_back, search_plan
+from vggt_edge.runtimes.tensorrt.plan_products import read
+from vggt_edge.runtimes.tensorrt.plan_text import read_plan
 
 _LIBRARIES = ("libcudart.so.*", "libtensorrt_rtx.so.*", "libtensorrt_onnxparser_rtx.so.*")
 # The compiler reads a gigabyte of weights in less than a second; this is when to give pages back.
@@ -152,11 +157,13 @@ def perform(arguments: list[str], _answers: TextIO) -> Answer:
     began = time.perf_counter()
     errors, figures = compile_model(model, capability, folder / "plan")
     missing: list[str] = []
+    reading: Answer = {}
     if not errors:
         found, missing = search_plan(folder / "plan", model)
         figures |= found
+        reading = asdict(read(read_plan(folder / "plan"), load_onnx(model)))
     figures |= {"peak_memory_bytes": peak_memory_bytes(), "total_seconds": round(time.perf_counter() - began, 3)}
-    return {"errors": errors, "figures": figures, "missing": missing}
+    return {"errors": errors, "figures": figures, "missing": missing, "reading": reading}
 
 
 if __name__ == "__main__":

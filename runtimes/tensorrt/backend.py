@@ -34,7 +34,7 @@ from vggt_edge.runtimes.common.files import aside
 from vggt_edge.runtimes.common.kit import COMMON, sha256, write_json
 from vggt_edge.runtimes.common.opset import OPSET
 from vggt_edge.runtimes.common.typed import fp32_names
-from vggt_edge.runtimes.tensorrt import engine, rtx
+from vggt_edge.runtimes.tensorrt import engine, plan_audit, rtx
 from vggt_edge.runtimes.tensorrt.prepare import Prepared, prepare
 from vggt_edge.runtimes.tensorrt.rules import enforce
 
@@ -53,6 +53,7 @@ class TensorRT(Backend):
     title = "TensorRT"
     distributions = ("tensorrt-rtx-cu13-bindings", "onnxruntime-ep-nv-tensorrt-rtx-cu13", "tensorrt")
     supported = ("fp32", "fp16", "w8a16", "w4a16", "w8a8")
+    options = frozenset({"strict"})
     subjects = MappingProxyType({name: title, "tensorrt-fp16": "TensorRT graph, FP16 (interpreted)"})
     # The compiler of TensorRT for RTX is a process of its own; its plan is the one copy of the weights.
     rates = Rates(seconds=0.0, bytes_per_s=0.02e9, copies=0, memory_bytes=1_000_000_000, scene_seconds=0.0)
@@ -75,25 +76,31 @@ class TensorRT(Backend):
         """Write ``<out_dir>/tensorrt``: the prepared graph and the device kit.
 
         ``LoweringError`` for a constant that FP16 cannot hold, a rule of TensorRT that the graph breaks, a block
-        without its precision, or a graph that TensorRT for RTX refuses.
+        without its precision, a graph that TensorRT for RTX refuses, or, with ``strict``, a product that the compiled
+        plan computes in another type.
         """
         folder = out_dir / FOLDER
         _check_opset(profile)
         prepared = prepare(graph.onnx_path, folder / MODEL_FILE, fp32_names(graph.fp32_blocks, plan))
-        enforce(load_onnx(prepared.path), str(prepared.path))
+        model = load_onnx(prepared.path)
+        enforce(model, str(prepared.path))
         realised = audit_onnx(prepared.path, plan)
         write_kit(folder, prepared, plan, profile)
-        compiled = rtx.compile_check(prepared.path, capability=rtx.offered_capability(profile.compute_capability))
-        if compiled.status == "failed":
+        compiled = rtx.compile_graph(prepared.path, capability=rtx.offered_capability(profile.compute_capability))
+        if compiled.check.status == "failed":
             raise LoweringError(
-                f"{rtx.NAME} refuses the graph: {compiled.detail}",
+                f"{rtx.NAME} refuses the graph: {compiled.check.detail}",
                 where=str(prepared.path),
                 expected="a graph that compiles",
                 remedy="compare the named nodes with docs/runtimes/tensorrt.md",
             )
-        checks = (_prepared_check(prepared), compiled, engine.build_check(folder))
+        audit = plan_audit.audit_plan(compiled.reading, model, plan, realised)
+        if options.strict:
+            plan_audit.enforce(audit, str(prepared.path))
+        checks = (_prepared_check(prepared), compiled.check, audit.check, engine.build_check(folder))
         files = (KIT_FILE, "README.md", engine.SCRIPT, COMMON.name, MODEL_FILE, f"{MODEL_FILE}.data")
-        return Lowered(self.name, tuple(f"{FOLDER}/{name}" for name in sorted(files)), realised, checks)
+        listed = tuple(f"{FOLDER}/{name}" for name in sorted(files))
+        return Lowered(self.name, listed, realised, checks, audit.findings, audit.computed)
 
     def executors(self) -> tuple[Executor, ...]:
         """The interpreter of the graph that ships. An engine on this machine's GPU is another one than the device's."""

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import importlib.util
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 
 from vggt_edge.devices.errors import LoweringError
 from vggt_edge.runtimes.base import Availability, Check
 from vggt_edge.runtimes.common.process import Answer, Ending, Outcome, run_worker, worker
+from vggt_edge.runtimes.tensorrt.plan_products import Reading
 
 NAME = "TensorRT for RTX"
 PACKAGES = ("tensorrt_rtx_bindings", "onnxruntime_ep_nv_tensorrt_rtx")
@@ -50,7 +52,15 @@ def time_limit_s(model: Path) -> float:
     return TIMEOUT_S + TIMEOUT_S_PER_GB * size / 1e9
 
 
-def compile_check(model: Path, *, capability: str = DEFAULT_CAPABILITY, timeout_s: float | None = None) -> Check:
+@dataclass(frozen=True)
+class Compiled:
+    """How compiling ended. reading: what the plan says of the graph's products; None without a plan."""
+
+    check: Check
+    reading: Reading | None = None
+
+
+def compile_graph(model: Path, *, capability: str = DEFAULT_CAPABILITY, timeout_s: float | None = None) -> Compiled:
     """Parse and compile ``model`` as a strongly typed network for ``capability``.
 
     timeout_s: ``time_limit_s`` by default. The plan, as large as the weights, lies in a folder beside the model
@@ -61,14 +71,15 @@ def compile_check(model: Path, *, capability: str = DEFAULT_CAPABILITY, timeout_
     """
     ready = availability()
     if not ready.ok:
-        return Check(NAME, "not_run", f"{ready.reason}; {ready.remedy}", {})
+        return Compiled(Check(NAME, "not_run", f"{ready.reason}; {ready.remedy}", {}))
     limit_s = time_limit_s(model) if timeout_s is None else timeout_s
     # Beside the model and not in /tmp, which may be memory.
     with tempfile.TemporaryDirectory(prefix=".rtx-", dir=model.parent) as scratch:
         outcome = run_worker(worker(_WORKER, str(model), scratch, capability), limit_s)
     if outcome.ending is Ending.NO_ROOM:
         raise outcome.error("the compiler had no room for its plan", str(model.parent), LoweringError, "")
-    return judge(outcome, capability)
+    reading = outcome.answer["reading"] if outcome.answer is not None else None
+    return Compiled(judge(outcome, capability), Reading.from_dict(reading) if reading else None)
 
 
 def judge(outcome: Outcome, capability: str) -> Check:

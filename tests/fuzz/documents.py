@@ -26,10 +26,10 @@ from vggt_edge.devices.profile import load_profile
 from vggt_edge.exporter.bundle import Manifest, device_results, verify_bundle
 from vggt_edge.exporter.commands.inspect import describe
 from vggt_edge.exporter.commands.output import to_document
+from vggt_edge.exporter.lowered import read_lowered
 from vggt_edge.exporter.machine.files import file_sha256
 from vggt_edge.exporter.machine.usage import Measured, Timing
 from vggt_edge.exporter.request import resolve_request, to_toml
-from vggt_edge.exporter.steps.lower import read_lowered
 from vggt_edge.exporter.steps.sensitivity import read_sensitivities
 from vggt_edge.exporter.validation.rows import Row, Status, ValidationReport
 from vggt_edge.runtimes.common.kit import kit_script, read_kit

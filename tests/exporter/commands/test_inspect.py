@@ -15,7 +15,9 @@ from onnx import TensorProto, helper
 from vggt_edge.calibration.observation.stats import BlockRange, CalibrationStats, Sample, TensorStats
 from vggt_edge.calibration.plan import Assignment, PrecisionPlan
 from vggt_edge.exporter.bundle import ManifestInputs, write_bundle
+from vggt_edge.exporter.lowered import lowered_file, lowered_json
 from vggt_edge.exporter.steps.cache import StepCache
+from vggt_edge.runtimes.base import Check, Computed, Finding, Lowered
 
 Run = Callable[..., Any]
 
@@ -110,6 +112,33 @@ def test_inspect_says_that_a_bundle_is_damaged(
     assert problem in finished.out
     facts = vggt_edge("inspect", bundle, "--json").document["result"]["facts"]
     assert facts["problem 1"] == problem
+
+
+def test_inspect_shows_what_a_compiled_plan_computes(vggt_edge: Run, bundle: Path) -> None:
+    """Per block, with the findings of the audit; a file that says nothing is left to ``verify``."""
+    finding = Finding(
+        "computed type", "b/conv", "gemm", "point_head", "computed in fp16", "exclude it", "plan", "warning"
+    )
+    computed = (
+        Computed("frame_blocks.0", "w8a8", "w8a8", "int8 x 4", "passed"),
+        Computed("point_head", "w8a8", "w8a8", "fp16 x 2, int8 x 30", "failed"),
+        Computed("", "fp16", "fp16", "fp16 x 17", "passed"),
+    )
+    check = Check("Plan audit", "failed", "51 products, 2 of them in another type", {})
+    lowered = Lowered("tensorrt", (), (), (check,), (finding,), computed)
+    (bundle / lowered_file("tensorrt")).write_bytes(lowered_json(lowered))
+    (bundle / lowered_file("coreml")).write_bytes(b"{")
+    finished = vggt_edge("inspect", bundle)
+    assert finished.code == 0
+    for text in (
+        "51 products, 2 of them",
+        "point_head: b/conv: computed in fp16",
+        "fp16 x 2, int8 x 30",
+        "outside the",
+    ):
+        assert text in finished.out
+    (part,) = vggt_edge("inspect", bundle, "--json").document["result"]["parts"]
+    assert part["rows"][1] == ["point_head", "w8a8", "w8a8", "fp16 x 2, int8 x 30", "failed"]
 
 
 def test_inspect_refuses_a_folder_whose_manifest_is_none(vggt_edge: Run, tmp_path: Path) -> None:

@@ -7,8 +7,9 @@ from dataclasses import replace
 import pytest
 
 from vggt_edge.calibration.scheme import SCHEMES
+from vggt_edge.exporter.lowered import REST
 from vggt_edge.exporter.report import ReportData, component_sizes, views
-from vggt_edge.exporter.report.data import REST
+from vggt_edge.runtimes.base import Computed
 
 
 def test_component_sizes_add_up_to_the_plan(full: ReportData) -> None:
@@ -78,6 +79,20 @@ def test_what_runs_a_phones_file_here_is_not_taken_for_the_phone(full: ReportDat
     """The execution says that it is this CPU's; the artifact does not."""
     assert views.subject_title("executorch") == "ExecuTorch (XNNPACK) on this CPU"
     assert views.backend_view(replace(full.lowered[0], backend="executorch")).title == "ExecuTorch (XNNPACK)"
+
+
+def test_what_a_compiled_plan_computes_is_shown_beside_what_was_asked(full: ReportData) -> None:
+    computed = (
+        Computed("frame_blocks.0", "w8a8", "w8a8", "int8 x 4", "passed"),
+        Computed("point_head", "w8a8", "w8a8", "fp16 x 2", "failed"),
+        Computed("", "fp16", "fp16", "unknown x 1", "unknown"),
+    )
+    table = views.backend_view(replace(full.lowered[0], computed=computed)).computed
+    assert table.rows[1:] == (
+        ("point_head", "w8a8", "w8a8", "fp16 x 2", "differs"),
+        ("outside the blocks", "fp16", "fp16", "unknown x 1", "not proven"),
+    )
+    assert table.statuses == ("info", "failed", "failed")
 
 
 def test_drift_table_has_a_row_per_subject_reference_and_output(full: ReportData) -> None:

@@ -13,7 +13,7 @@ import pytest
 from vggt_edge.calibration.plan import PrecisionPlan
 from vggt_edge.devices.errors import InputError, LoweringError, ToolchainError
 from vggt_edge.devices.profile import load_profile
-from vggt_edge.runtimes.base import AnnotatedGraph, Check, Lowered
+from vggt_edge.runtimes.base import AnnotatedGraph, Check, Lowered, Options
 from vggt_edge.runtimes.onnxruntime import open_onnx
 from vggt_edge.runtimes.tensorrt import BACKEND, rtx, write_golden
 from vggt_edge.runtimes.tensorrt.engine import kit_module
@@ -26,19 +26,21 @@ Lower = Callable[..., tuple[Lowered, Path]]
 def lower(write_mini: Callable[..., Path], make_plan: Callable[..., PrecisionPlan], tmp_path: Path) -> Lower:
     """``lower(fp32_blocks, rtx=Check)`` lowers the mixed mini graph; the compiler's verdict may be given."""
 
-    def run(fp32_blocks: tuple[str, ...] = (), out: str = "out") -> tuple[Lowered, Path]:
+    def run(fp32_blocks: tuple[str, ...] = (), out: str = "out", strict: bool = False) -> tuple[Lowered, Path]:
         blocks = ("frame_blocks.0", "global_blocks.0", "depth_head")
         names = ("pose_enc", "depth", "depth_conf")
         path = write_mini(*MIXED)
         graph = AnnotatedGraph(None, path, ("tokens",), names, blocks, fp32_blocks)  # type: ignore[arg-type]
-        return BACKEND.lower(graph, make_plan(*MIXED), load_profile("jetson-orin"), tmp_path / out), tmp_path / out
+        profile, options = load_profile("jetson-orin"), Options(strict=strict)
+        return BACKEND.lower(graph, make_plan(*MIXED), profile, tmp_path / out, options), tmp_path / out
 
     return run
 
 
 @pytest.fixture
 def without_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rtx, "compile_check", lambda *_, **__: Check(rtx.NAME, "not_run", "not wanted here", {}))
+    not_run = rtx.Compiled(Check(rtx.NAME, "not_run", "not wanted here", {}))
+    monkeypatch.setattr(rtx, "compile_graph", lambda *_, **__: not_run)
 
 
 @pytest.mark.usefixtures("without_compiler")
@@ -94,9 +96,32 @@ def test_what_was_not_checked_is_not_called_passed(lower: Lower) -> None:
 
 def test_a_refusal_by_the_compiler_is_an_error_that_quotes_it(lower: Lower, monkeypatch: pytest.MonkeyPatch) -> None:
     refusal = Check(rtx.NAME, "failed", "n/MatMul: no such kernel", {})
-    monkeypatch.setattr(rtx, "compile_check", lambda *_, **__: refusal)
+    monkeypatch.setattr(rtx, "compile_graph", lambda *_, **__: rtx.Compiled(refusal))
     with pytest.raises(LoweringError, match="n/MatMul: no such kernel"):
         lower()
+
+
+def test_strict_refuses_what_was_not_proven(lower: Lower, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a compiler nothing is known of the computed types; with one, a product in another type is named."""
+    not_run = rtx.Compiled(Check(rtx.NAME, "not_run", "not wanted here", {}))
+    monkeypatch.setattr(rtx, "compile_graph", lambda *_, **__: not_run)
+    with pytest.raises(ToolchainError, match="was not checked"):
+        lower(strict=True)
+
+
+@pytest.mark.skipif(not rtx.availability().ok, reason=rtx.availability().reason)
+def test_the_compiled_plan_is_audited(lower: Lower) -> None:
+    lowered, _ = lower()
+    # The hand-made graph gathers q, k and v from one product, and the compiler splits the weight at every run for it.
+    assert [(one.block, one.computed, one.status) for one in lowered.computed[:3]] == [
+        ("frame_blocks.0", "fp16 (weights widened) x 1, int8 x 3", "failed"),
+        ("global_blocks.0", "fp16 x 3, fp16 (weights widened) x 1", "failed"),
+        ("depth_head", "fp16 x 3", "passed"),
+    ]
+    warnings = [(one.block, one.rule) for one in lowered.findings if one.severity == "warning"]
+    assert warnings == [("frame_blocks.0", "computed type"), ("global_blocks.0", "widened weights")]
+    with pytest.raises(LoweringError, match="computed in fp16, the graph asks for int8"):
+        lower(out="strict", strict=True)
 
 
 def test_opening_an_engine_without_tensorrt_says_what_is_missing(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ needs_rtx = pytest.mark.skipif(not rtx.availability().ok, reason=rtx.availabilit
 
 
 def compile_source(source: Path, folder: Path) -> Any:
-    return rtx.compile_check(prepare(source, folder / "trt" / "model.onnx").path, timeout_s=300)
+    return rtx.compile_graph(prepare(source, folder / "trt" / "model.onnx").path, timeout_s=300).check
 
 
 @needs_rtx
@@ -134,7 +134,7 @@ def test_what_the_rules_forbid_is_really_refused(
 ) -> None:
     y = builder.op("n", "Cast", build(builder), to=TensorProto.FLOAT)
     path = save(builder.model({"x": (1, 16, 128)}, {"y": (y, None)}), tmp_path / "model.onnx")
-    check = rtx.compile_check(path, timeout_s=300)
+    check = rtx.compile_graph(path, timeout_s=300).check
     assert check.status == "failed"
     assert message in check.detail
 
@@ -143,14 +143,14 @@ def test_what_the_rules_forbid_is_really_refused(
 def test_a_file_that_is_no_model_fails_and_says_so(tmp_path: Path) -> None:
     path = tmp_path / "model.onnx"
     path.write_bytes(b"not a model")
-    check = rtx.compile_check(path, timeout_s=300)
+    check = rtx.compile_graph(path, timeout_s=300).check
     assert check.status == "failed"
     assert check.detail
 
 
 def test_missing_packages_are_not_run_with_the_remedy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(rtx, "PACKAGES", ("no_such_bindings",))
-    check = rtx.compile_check(tmp_path / "model.onnx")
+    check = rtx.compile_graph(tmp_path / "model.onnx").check
     assert (check.status, dict(check.figures)) == ("not_run", {})
     assert "no_such_bindings" in check.detail
     assert "pip install 'vggt-edge[jetson]'" in check.detail
