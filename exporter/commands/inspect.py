@@ -15,9 +15,11 @@ from vggt_edge.calibration.scenes.names import printable
 from vggt_edge.calibration.scheme import Numbers, NumberType
 from vggt_edge.devices.errors import InputError
 from vggt_edge.devices.units import format_bytes
-from vggt_edge.exporter.bundle import MANIFEST, all_problems, read_manifest
+from vggt_edge.exporter.bundle import MANIFEST, all_problems, read_manifest, read_measured
 from vggt_edge.exporter.commands.output import print_table
 from vggt_edge.exporter.lowered import REST, lowered_file, read_lowered
+from vggt_edge.exporter.machine.progress import format_duration
+from vggt_edge.exporter.machine.usage import Measured
 
 _EXPECTED = "a bundle folder, plan.json, stats.json, another JSON artifact of vggt-edge, an ONNX file, or an .mlpackage"
 # Beyond this a JSON file is no artifact of ours; the arrays are in safetensors.
@@ -83,6 +85,9 @@ def _json(path: Path) -> Description:
         return _plan(path)
     if "tensors" in content:
         return _stats(path)
+    if "timings" in content:
+        measured = Measured.from_json(path.read_bytes(), where=str(path))
+        return Description("measured", str(path), _cost(measured), ("step", "time", "of it forwards"), _times(measured))
     facts, columns, rows = _outline(content)
     return Description(path.stem, str(path), facts, columns, rows)
 
@@ -145,6 +150,26 @@ def _stats(path: Path) -> Description:
         for entry in stats.tensors
     ]
     return Description("stats", str(path), facts, ("layer", "tokens", "min", "max", "99.9 % of |x|", "values"), rows)
+
+
+def _cost(measured: Measured) -> dict[str, object]:
+    """What an export took as a whole, and what the checks of its lowerings measured."""
+    checks = {
+        f"{backend}, {check}": ", ".join(f"{name} {_figure(value)}" for name, value in sorted(figures.items()))
+        for backend, by_check in sorted(measured.checks.items())
+        for check, figures in sorted(by_check.items())
+        if figures
+    }
+    seconds = f"{format_duration(measured.seconds)}, {format_duration(measured.forward_seconds)} of it forwards"
+    return {"time": seconds, "peak memory": format_bytes(measured.peak_memory_bytes), **checks}
+
+
+def _times(measured: Measured) -> list[tuple[object, ...]]:
+    return [(one.step, format_duration(one.seconds), format_duration(one.forward_seconds)) for one in measured.timings]
+
+
+def _figure(value: float | int | str) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _onnx(path: Path) -> Description:
@@ -220,6 +245,7 @@ def _bundle(path: Path) -> Description:
     facts, _, _ = _outline(_read_json(manifest))
     facts["state"] = f"damaged: {len(problems)} problem{'s' * (len(problems) > 1)}" if problems else "as exported"
     facts |= {f"problem {number}": problem for number, problem in enumerate(problems, 1)}
+    facts |= _measured(path)
     # What lies there, not what the manifest says.
     rows: list[tuple[object, ...]] = [
         (file.relative_to(path).as_posix(), format_bytes(file.stat().st_size))
@@ -248,7 +274,21 @@ def _computed(bundle: Path) -> Iterator[Description]:
 def _problems(bundle: Path) -> list[str]:
     """The problems that ``verify`` finds in a bundle. ``InputError`` where even the manifest cannot be read."""
     manifest = read_manifest(bundle)
+    found = []
     try:
-        return all_problems(bundle, manifest)
+        found += all_problems(bundle, manifest)
+        read_measured(bundle)
     except InputError as error:
-        return [str(error)]
+        found.append(str(error))
+    return found
+
+
+def _measured(bundle: Path) -> dict[str, object]:
+    """What the export of a bundle took, step by step; nothing where that is not known, or damaged."""
+    try:
+        measured = read_measured(bundle)
+    except InputError:
+        return {}
+    if measured is None:
+        return {}
+    return _cost(measured) | {f"time of {one.step}": format_duration(one.seconds) for one in measured.timings}
