@@ -56,6 +56,15 @@ def signals_raise() -> Iterator[None]:
             signal.signal(one, handler)
 
 
+def ignore_signals() -> None:
+    """From now on only SIGKILL ends the process early: the work is done, and the exit code has to say so.
+
+    Libraries take up to a second to end, in which a signal would make a failure of it.
+    """
+    for one in (signal.SIGINT, *_ENDING):
+        signal.signal(one, signal.SIG_IGN)
+
+
 def prepare_streams() -> None:
     """Make stdin, stdout and stderr usable, however the process was started.
 

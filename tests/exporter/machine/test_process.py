@@ -72,6 +72,21 @@ def test_a_job_that_is_asked_to_end_says_so_and_can_be_resumed(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out"]
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_after_the_work_makes_no_failure_of_it(number: signal.Signals) -> None:
+    """While the libraries end, which takes a second with torch."""
+    code = f"""
+import atexit, os, sys
+from vggt_edge.exporter.cli import main
+atexit.register(os.kill, os.getpid(), {number.value})
+sys.argv[1:] = ["targets", "--json"]
+sys.exit(main())
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert json.loads(done.stdout)["exit_code"] == 0
+
+
 PARENT = """
 import subprocess, sys
 child = subprocess.Popen([sys.executable, "-c", sys.argv[1]], stdout=subprocess.PIPE, text=True)
