@@ -10,7 +10,7 @@
     +-- AccuracyGateError (4)     the artifact runs, but drifts past the profile's tolerances
     +-- BudgetError (5)           no assignment fits --max-memory / --max-latency / --max-accuracy-drop
     +-- LoweringError (6)         a backend refused the graph, or did not realise the planned precision
-    +-- ResourceError (7)         memory, disk or permissions do not suffice
+    +-- ResourceError (7)         memory, disk, permissions or time do not suffice
 
 They live in the lowest layer because every layer raises them (docs/decisions/001).
 """
@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from typing import ClassVar
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -45,6 +45,26 @@ class VggtEdgeError(Exception):
             if text:
                 lines.append(f"  {label + ':':<10}{text}")
         return "\n".join(lines)
+
+    @property
+    def fields(self) -> dict[str, str]:
+        """The error as plain text: what ``--json`` prints, and what a worker hands to its parent."""
+        said = {"what": self.what, "where": self.where, "expected": self.expected, "remedy": self.remedy}
+        return {"kind": type(self).__name__, **said}
+
+    @staticmethod
+    def of(fields: Mapping[str, str]) -> VggtEdgeError:
+        """The error that has these ``fields``."""
+        kind = next(one for one in _kinds(VggtEdgeError) if one.__name__ == fields["kind"])
+        error = kind.__new__(kind)
+        VggtEdgeError.__init__(error, **{name: text for name, text in fields.items() if name != "kind"})
+        return error
+
+
+def _kinds(root: type[VggtEdgeError]) -> Iterator[type[VggtEdgeError]]:
+    yield root
+    for kind in root.__subclasses__():
+        yield from _kinds(kind)
 
 
 class UsageError(VggtEdgeError):
@@ -89,7 +109,7 @@ class LoweringError(VggtEdgeError):
 
 
 class ResourceError(VggtEdgeError):
-    """Memory, disk space or permissions do not suffice."""
+    """Memory, disk space, permissions or time do not suffice."""
 
     exit_code = 7
 

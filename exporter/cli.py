@@ -32,6 +32,7 @@ from vggt_edge.exporter.machine.process import (
     BROKEN_PIPE,
     Terminated,
     flush_stdout,
+    ignore_signals,
     is_broken_pipe,
     make_no_compiler_folder,
     prepare_streams,
@@ -87,6 +88,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     with signals_raise():
         code = _run(list(sys.argv[1:] if argv is None else argv))
     lost = flush_stdout()
+    if argv is None:
+        ignore_signals()
     if lost is None or code not in (0, ResourceError.exit_code):
         return code
     if is_broken_pipe(lost):  # a reader that has seen enough is no failure to talk about
@@ -133,10 +136,8 @@ def _log_level(arguments: Sequence[str]) -> str:
 def _fail(error: VggtEdgeError, *, as_json: bool, exit_code: int) -> int:
     print_error(error)
     if as_json:
-        fields = {"kind": type(error).__name__, "what": error.what, "where": error.where}
-        document = {"error": {**fields, "expected": error.expected, "remedy": error.remedy}, "exit_code": exit_code}
         with suppress(OSError):  # the error itself may be that stdout takes nothing
-            print_document(document)
+            print_document({"error": error.fields, "exit_code": exit_code})
     return exit_code
 
 

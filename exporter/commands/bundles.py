@@ -9,7 +9,7 @@ import typer
 
 from vggt_edge.calibration.scenes.names import printable
 from vggt_edge.exporter.commands import options
-from vggt_edge.exporter.commands.output import print_lines, print_result, stdout_to_stderr
+from vggt_edge.exporter.commands.output import print_lines, print_result
 
 
 def register(app: typer.Typer) -> None:
@@ -25,17 +25,26 @@ def validate(
     target: options.BundleTarget = None,
     scenes: options.BundleScenes = None,
     execute: options.Execute = None,
+    time_limit: options.TimeLimit = None,
     json: options.Json = False,
     log_level: options.Log = options.LogLevel.WARNING,
 ) -> None:
-    """Run a bundle's graph again and judge it against FP32; exit code 4 when a tolerance is broken."""
-    from vggt_edge.exporter import rerun
-    from vggt_edge.exporter.machine.progress import make_progress
+    """Run a bundle's graph again and judge it against FP32; exit code 4 when a tolerance is broken.
+
+    A process of its own does it, which is ended when it takes more time than --time-limit or all memory of the machine.
+    """
+    from vggt_edge.exporter import limited
     from vggt_edge.exporter.validation.summary import summary
 
-    with stdout_to_stderr():
-        progress = make_progress(quiet=log_level is options.LogLevel.ERROR)
-        report = rerun.validate(bundle, progress, model=model, target=target, scenes=scenes, execute=execute)
+    report = limited.validate(
+        bundle,
+        time_limit_s=limited.TIME_LIMIT_S if time_limit is None else time_limit,
+        log_level=log_level,
+        model=model,
+        target=target,
+        scenes=scenes,
+        execute=execute,
+    )
     if json:
         print_result(report, as_json=True)
     else:

@@ -75,6 +75,10 @@ BundleScenes: TypeAlias = Annotated[
     Path | None,
     _option("--scenes", help="Scenes to judge on. Default: the synthetic rooms, or the one scene in the bundle."),
 ]
+TimeLimit: TypeAlias = Annotated[
+    float | None,
+    _option("--time-limit", metavar="SECONDS", help="End the validation after this time. Default: 43200, 12 hours."),
+]
 Frames: TypeAlias = Annotated[int | None, option_of("frames")]
 Execute: TypeAlias = Annotated[str | None, option_of("execute")]
 Seed: TypeAlias = Annotated[int | None, option_of("seed")]

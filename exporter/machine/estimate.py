@@ -13,7 +13,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from time import perf_counter
 
-import psutil
 import torch
 
 from vggt_edge.calibration.planning.cost import BlockCost, peak_activation_bytes, weight_bytes
@@ -23,6 +22,7 @@ from vggt_edge.devices.errors import ResourceError
 from vggt_edge.exporter.machine.progress import format_duration
 from vggt_edge.exporter.models.shape import InputShape
 from vggt_edge.runtimes.base import Rates
+from vggt_edge.runtimes.common.memory import available_memory_bytes, held_bytes
 
 # Measured on two shared x86-64 cores with VGGT-1B (docs/benchmarks.md, "Full size"); they set the scale of an estimate.
 HASH_BYTES_PER_S = 0.5e9  # of a checkpoint: digested, and scanned for NaN
@@ -43,7 +43,6 @@ ARENA_SHARE = 2.7  # what ONNX Runtime reserves, of the memory that its largest 
 _LIVE_VALUES = 17
 _SPEED_SHAPES = ((1374, 1024, 1024), (1374, 1024, 4096))  # (rows, inner, columns)
 _MODEL_SHARE = 0.8  # of a plain product's speed: what a whole forward comes to
-_CONTROL_GROUP = Path("/sys/fs/cgroup")
 
 
 @dataclass(frozen=True)
@@ -325,7 +324,7 @@ def _cached(sizes: Sizes, scenes: int) -> int:
 def check(found: Estimate, output: Path, work: Path) -> None:
     """``ResourceError`` that says how much of what is missing; what an earlier run left in ``work`` counts as free."""
     parent = next(folder for folder in output.absolute().parents if folder.exists())
-    disk, memory = shutil.disk_usage(parent).free + _stored(work), available_memory_bytes() + _held_bytes()
+    disk, memory = shutil.disk_usage(parent).free + _stored(work), available_memory_bytes() + held_bytes(os.getpid())
     problems = {
         "disk": _shortage("disk", found.disk_bytes, disk),
         "memory": _shortage("memory", found.memory_bytes, memory),
@@ -358,31 +357,6 @@ def _stored(work: Path) -> int:
     if not work.is_dir():
         return 0
     return sum(path.stat().st_size for path in work.rglob("*") if path.is_file())
-
-
-def _held_bytes() -> int:
-    """What this process holds already, and the estimate counts as well: without pages of files, which are not lost."""
-    memory = psutil.Process().memory_info()
-    return int(memory.rss - getattr(memory, "shared", 0))
-
-
-def available_memory_bytes(group: Path = _CONTROL_GROUP) -> int:
-    """What a process can still take: of the machine, or of its control group (v2) where that is less."""
-    available = int(psutil.virtual_memory().available)
-    left = _left_in_group(group)
-    return available if left is None else min(available, left)
-
-
-def _left_in_group(group: Path) -> int | None:
-    """None without a control group, and for one without a limit ("max")."""
-    try:
-        limit, used = (int((group / name).read_text()) for name in ("memory.max", "memory.current"))
-        counts = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
-    except (OSError, ValueError):
-        return None
-    # Cached files count as used, but make room for whoever asks.
-    cached = sum(int(counts.get(name, 0)) for name in ("active_file", "inactive_file"))
-    return max(limit - used + cached, 0)
 
 
 def measured_macs_per_s() -> float:

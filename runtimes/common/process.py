@@ -15,13 +15,17 @@ import sys
 import tempfile
 import weakref
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
+from time import monotonic
 from typing import IO, Any
 
 from vggt_edge.devices.errors import ResourceError, ToolchainError, VggtEdgeError
+from vggt_edge.runtimes.common.memory import held_bytes
 
 Answer = Mapping[str, Any]
+_LOOKS_EVERY_S = 0.1  # at the memory of a worker; native code fills about a gigabyte in that time
 
 
 class Ending(StrEnum):
@@ -62,16 +66,45 @@ def worker(module: str, *arguments: str) -> list[str]:
     return [sys.executable, "-P", "-m", module, *arguments]
 
 
-def run_worker(command: Sequence[str], timeout_s: float) -> Outcome:
-    """Run one process to its end, however it ends."""
-    try:
-        finished = subprocess.run(
-            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", timeout=timeout_s
-        )
-    except subprocess.TimeoutExpired:
-        return _no_time(timeout_s)
-    # An answer is the last thing that a worker does: how the process went down after it does not matter.
-    return _answered(finished.stdout) or _without_answer(finished.returncode, finished.stderr)
+def run_worker(
+    command: Sequence[str],
+    timeout_s: float,
+    memory_bytes: int | None = None,
+    *,
+    environment: Mapping[str, str] | None = None,
+    shows_errors: bool = False,
+) -> Outcome:
+    """Run one process to its end, however it ends.
+
+    memory_bytes: the worker is ended when it and its children hold more; no limit by default. environment: that of this
+    process by default. shows_errors: its stderr is the stderr of this process, and no part of the outcome.
+    """
+    process = subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=None if shows_errors else subprocess.PIPE,
+        text=True,
+        errors="replace",
+        env=environment,
+    )
+    with process:
+        try:
+            return _outcome(process, timeout_s, memory_bytes)
+        finally:
+            process.kill()
+
+
+def _outcome(process: subprocess.Popen[str], timeout_s: float, memory_bytes: int | None) -> Outcome:
+    deadline = monotonic() + timeout_s
+    while (left_s := deadline - monotonic()) > 0:
+        with suppress(subprocess.TimeoutExpired):
+            said, errors = process.communicate(timeout=left_s if memory_bytes is None else min(left_s, _LOOKS_EVERY_S))
+            # An answer is the last thing that a worker does: how the process went down after it does not matter.
+            return _answered(said) or _without_answer(process.returncode, errors or "")
+        if memory_bytes is not None and held_bytes(process.pid) > memory_bytes:
+            return Outcome(Ending.NO_MEMORY, f"took more than {memory_bytes / 1e9:.1f} GB of memory")
+    return _no_time(timeout_s)
 
 
 class Server:

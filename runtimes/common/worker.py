@@ -31,6 +31,7 @@ def answer_once(perform: Callable[[list[str], TextIO], Answer]) -> NoReturn:
     perform: gets the arguments and the stream for answers, so that it may ``finish`` where it is.
     """
     end_with_parent()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group, and the parent ends its workers
     answers = quiet_stdout()
     try:
         answer = perform(sys.argv[1:], answers)

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,10 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
+from vggt_edge.devices.errors import AccuracyGateError
 from vggt_edge.exporter.bundle import read_manifest
 from vggt_edge.exporter.cli import main
+from vggt_edge.exporter.rerun import validate
 from vggt_edge.runtimes.executorch import BACKEND
 from vggt_edge.runtimes.executorch.arm.build import NATIVE, SWITCHED_ON, ArmBuild
 from vggt_edge.runtimes.executorch.arm.session import ArmSession
@@ -181,13 +184,11 @@ def test_golden_tensors_are_replayed_by_the_kernels_of_a_phone(exported: Callabl
 
 
 @pytest.mark.skipif(not ARM.ok, reason=f"{ARM.reason}: {ARM.remedy}")
-def test_a_bundle_is_validated_on_the_processors_of_its_device(vggt_edge: Run, bundle: Path) -> None:
+def test_a_bundle_is_validated_on_the_processors_of_its_device(bundle: Path) -> None:
     """Only where that is asked for, and only on those whose features the profile lists."""
-    validated = vggt_edge("validate", bundle, "--execute", "arm", "--json")
-    assert validated.code in (0, 4), validated.err
-    if validated.code == 0:
-        subjects = {row["subject"] for row in validated.document["result"]["rows"]}
-        assert {"executorch", "executorch-arm-dotprod", "executorch-arm-i8mm"} <= subjects
+    with suppress(AccuracyGateError):
+        subjects = validate(bundle, execute="arm").subjects
+        assert {"executorch", "executorch-arm-dotprod", "executorch-arm-i8mm"} <= set(subjects)
         assert "executorch-arm-sme" not in subjects
     assert not any("arm" in one.subject for one in read_manifest(bundle).judged_with)
 
@@ -231,8 +232,8 @@ def test_the_report_names_the_executor_and_the_kit(bundle: Path) -> None:
 def test_the_bundle_verifies_and_is_validated_again(vggt_edge: Run, bundle: Path) -> None:
     """With the runtime that is here."""
     assert vggt_edge("verify", bundle).code == 0
-    again = vggt_edge("validate", bundle, "--json")
-    assert again.code in (0, 4), again.err
+    with suppress(AccuracyGateError):
+        validate(bundle)
 
 
 def test_the_comparison_of_the_kit_judges_the_runtime_here(bundle: Path, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,10 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
+from vggt_edge.devices.errors import AccuracyGateError
 from vggt_edge.devices.profile import PROFILE_FOLDER
 from vggt_edge.exporter.bundle import read_manifest
+from vggt_edge.exporter.rerun import validate
 from vggt_edge.runtimes.common.packages import installed
 from vggt_edge.runtimes.coreai import BACKEND as COREAI
 from vggt_edge.runtimes.coreml.program import load_program
@@ -80,8 +83,8 @@ def test_two_exports_hold_the_same_package(vggt_edge: Run, tmp_path: Path, alone
         assert finished.code in (0, 4), finished.err
     assert f"{PACKAGE}/Manifest.json" in packages(tmp_path / "one")
     assert packages(tmp_path / "one") == packages(tmp_path / "two")
-    again = vggt_edge("validate", tmp_path / "one", "--json")
-    assert again.code in (0, 4), again.err
+    with suppress(AccuracyGateError):
+        validate(tmp_path / "one")
     shown = vggt_edge("inspect", tmp_path / "one" / PACKAGE)
     assert shown.code == 0
     assert "palette of 6 bits" in shown.out

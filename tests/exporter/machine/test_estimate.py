@@ -18,7 +18,6 @@ from vggt_edge.exporter.machine.estimate import (
     PROBE_FORWARDS,
     Estimate,
     Sizes,
-    available_memory_bytes,
     check,
     estimate,
     format_gigabytes,
@@ -28,6 +27,7 @@ from vggt_edge.exporter.machine.estimate import (
 from vggt_edge.exporter.models.config import OUTPUTS, InputShape, VGGTConfig
 from vggt_edge.exporter.models.vggt import VGGT
 from vggt_edge.runtimes.base import Rates
+from vggt_edge.runtimes.common.memory import available_memory_bytes
 from vggt_edge.runtimes.registry import backend, backends
 
 Run = Callable[..., Any]
@@ -184,25 +184,6 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
     assert "1000000.0 GB of memory" in raised.value.what
     assert "-o" in raised.value.remedy
     assert "--frames" in raised.value.remedy
-
-
-def control_group(folder: Path, limit: str, used: int, cached: int) -> Path:
-    (folder / "memory.max").write_text(f"{limit}\n")
-    (folder / "memory.current").write_text(f"{used}\n")
-    (folder / "memory.stat").write_text(f"anon 5\nactive_file {cached - 100}\ninactive_file 100\n")
-    return folder
-
-
-def test_the_limit_of_a_control_group_counts_and_cached_files_do_not(tmp_path: Path) -> None:
-    group = control_group(tmp_path, "1000000", 900_000, 700_000)
-    assert available_memory_bytes(group) == 1_000_000 - 900_000 + 700_000
-
-
-@pytest.mark.parametrize("limit", ["max", "", str(1 << 62)])
-def test_no_limit_leaves_what_the_machine_has(tmp_path: Path, limit: str) -> None:
-    group = control_group(tmp_path, limit, 0, 200)
-    assert available_memory_bytes(group) > 10e6
-    assert available_memory_bytes(tmp_path / "none") > 10e6
 
 
 def test_what_an_earlier_run_left_is_not_needed_again(tmp_path: Path) -> None:

@@ -34,6 +34,20 @@ def test_however_the_worker_ends_we_go_on(code: str, ending: Ending, message: st
     assert outcome.answer is None
 
 
+def test_a_worker_that_takes_more_memory_than_it_may_is_ended() -> None:
+    code = "held = bytearray(300_000_000); import time; time.sleep(60)"
+    outcome = process.run_worker([sys.executable, "-c", code], 60, memory_bytes=200_000_000)
+    assert outcome.ending is Ending.NO_MEMORY
+    assert outcome.detail == "took more than 0.2 GB of memory"
+
+
+def test_a_long_answer_arrives_whole_below_a_limit_of_memory() -> None:
+    """More than a pipe holds, in two parts."""
+    code = "import time; print('{\"a\": \"' + 'x' * 200_000, flush=True, end=''); time.sleep(0.3); print('\"}')"
+    outcome = process.run_worker([sys.executable, "-c", code], 60, memory_bytes=10**9)
+    assert outcome.answer == {"a": "x" * 200_000}
+
+
 @pytest.mark.parametrize(
     ("raised", "ending"),
     [
