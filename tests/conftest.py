@@ -5,7 +5,9 @@ from __future__ import annotations
 import copy
 import json
 import os
-from collections.abc import Callable
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -29,6 +31,22 @@ settings.register_profile("vggt-edge", deadline=None, derandomize=True, max_exam
 settings.load_profile("vggt-edge")
 
 FRAMES, SIDE = 2, 28  # of the scenes of noise
+
+
+@pytest.fixture(scope="session", autouse=True)
+def temporary_files(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Temporary files of all tests lie in pytest's own folder, and go with the last of them.
+
+    coremltools leaves its packages until the process ends, and the workers of pytest-xdist end without a clean-up.
+    """
+    folder, before = tmp_path_factory.mktemp("temporary"), os.environ.get("TMPDIR")
+    os.environ["TMPDIR"] = tempfile.tempdir = str(folder)
+    yield
+    tempfile.tempdir = None
+    os.environ.pop("TMPDIR")
+    if before is not None:
+        os.environ["TMPDIR"] = before
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")

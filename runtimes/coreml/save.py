@@ -11,6 +11,7 @@ import shutil
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from vggt_edge.devices.errors import LoweringError
@@ -37,20 +38,22 @@ def save_package(
     metadata: the free key-value part. descriptions: what each input and output is, by name. about: the model, in a
     line. ``LoweringError`` where coremltools refuses the program.
     """
-    model = _convert(program, ios, images)
-    specification = model.get_spec()
-    _describe(specification, metadata, descriptions, about)
     folder = target / "Data" / _AUTHOR
     folder.mkdir(parents=True)
-    if model.weights_dir is not None:
-        # Moved, not copied: a gigabyte for the full-size model.
-        shutil.move(model.weights_dir, folder / _WEIGHTS)
+    # Beside the target: by default coremltools leaves its package among the temporary files until the process ends.
+    with TemporaryDirectory(prefix=".coremltools-", dir=target.parent) as scratch:
+        model = _convert(program, ios, images, Path(scratch) / "converted.mlpackage")
+        specification = model.get_spec()
+        if model.weights_dir is not None:
+            # Moved, not copied: a gigabyte for the full-size model.
+            shutil.move(model.weights_dir, folder / _WEIGHTS)
+    _describe(specification, metadata, descriptions, about)
     (folder / _MODEL).write_bytes(specification.SerializeToString(deterministic=True))
     (target / "Manifest.json").write_text(json.dumps(_manifest(), indent=4, sort_keys=True) + "\n")
 
 
-def _convert(program: Any, ios: int, images: ImageInput | None) -> Any:
-    """Without passes: every operator and every type is what the translation chose."""
+def _convert(program: Any, ios: int, images: ImageInput | None, package: Path) -> Any:
+    """Into ``package``, without passes: every operator and every type is what the translation chose."""
     ct = load_coremltools()
     given = {}
     if images is not None:
@@ -65,6 +68,7 @@ def _convert(program: Any, ios: int, images: ImageInput | None) -> Any:
                 compute_precision=ct.precision.FLOAT32,
                 skip_model_load=True,
                 pass_pipeline=ct.PassPipeline.EMPTY,
+                package_dir=str(package),
                 **given,
             )
     except (ValueError, TypeError, RuntimeError, AssertionError, NotImplementedError) as error:
