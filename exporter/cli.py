@@ -31,6 +31,7 @@ from vggt_edge.exporter.commands.output import print_document, print_error
 from vggt_edge.exporter.machine.process import (
     BROKEN_PIPE,
     Terminated,
+    asked_to_end,
     flush_stdout,
     ignore_signals,
     is_broken_pipe,
@@ -105,20 +106,23 @@ def _run(arguments: list[str]) -> int:
         if code == INTERRUPTED:  # typer turns a KeyboardInterrupt into this code
             raise KeyboardInterrupt
         return int(code or 0) if arguments else UsageError.exit_code
-    except KeyboardInterrupt:
-        return _ended("interrupted", as_json=as_json, exit_code=INTERRUPTED)
-    except Terminated as end:
-        return _ended(f"ended by {end.signal.name}", as_json=as_json, exit_code=end.exit_code)
+    except (KeyboardInterrupt, Terminated) as signalled:
+        return _ended(signalled, as_json=as_json)
     except (BrokenPipeError, SystemExit):  # typer leaves this way when nobody reads what it prints
         return BROKEN_PIPE
     except Exception as error:  # the last line of defence: everything becomes one readable error
+        if (end := asked_to_end()) is not None:
+            return _ended(end, as_json=as_json)
         if log_level == "debug":
             traceback.print_exc()
         readable = explain(error)
         return _fail(readable, as_json=as_json, exit_code=readable.exit_code)
 
 
-def _ended(what: str, *, as_json: bool, exit_code: int) -> int:
+def _ended(end: KeyboardInterrupt | Terminated, *, as_json: bool) -> int:
+    what, exit_code = "interrupted", INTERRUPTED
+    if isinstance(end, Terminated):
+        what, exit_code = f"ended by {end.signal.name}", end.exit_code
     error = VggtEdgeError(what, remedy="repeat the command with --resume to go on where it stopped")
     return _fail(error, as_json=as_json, exit_code=exit_code)
 

@@ -35,25 +35,50 @@ class Terminated(BaseException):
 def signals_raise() -> Iterator[None]:
     """SIGTERM and SIGHUP raise ``Terminated`` in the main thread, so that children end and nothing half-written stays.
 
-    Later signals of that kind are ignored: the clean-up is not to be interrupted by an impatient supervisor.
+    Later signals of that kind are ignored: the clean-up is not to be interrupted by an impatient supervisor. SIGINT
+    raises ``KeyboardInterrupt``, as always. ``asked_to_end`` knows of both.
     """
-
-    def end(number: int, _frame: FrameType | None) -> None:
-        for ending in _ENDING:
-            signal.signal(ending, signal.SIG_IGN)
-        raise Terminated(number)
-
     if threading.current_thread() is not threading.main_thread():
         yield  # only the main thread may ask for signals
         return
-    # A parent that ignores SIGHUP (nohup) wants the job to go on.
-    handled = [one for one in _ENDING if signal.getsignal(one) is not signal.SIG_IGN]
-    previous = {one: signal.signal(one, end) for one in handled}
+    _asked.clear()
+    # A parent that ignores SIGHUP (nohup) wants the job to go on; so does a shell that ignores SIGINT.
+    handled = [one for one in (signal.SIGINT, *_ENDING) if signal.getsignal(one) is not signal.SIG_IGN]
+    previous = {one: signal.signal(one, _end) for one in handled}
     try:
         yield
     finally:
+        _asked.clear()
         for one, handler in previous.items():
             signal.signal(one, handler)
+
+
+_asked: list[KeyboardInterrupt | Terminated] = []
+
+
+def _end(number: int, _frame: FrameType | None) -> None:
+    if number == signal.SIGINT:
+        _asked.append(KeyboardInterrupt())
+    else:
+        _asked.append(Terminated(number))
+        for ending in _ENDING:
+            signal.signal(ending, signal.SIG_IGN)
+    raise _asked[-1]
+
+
+def asked_to_end() -> KeyboardInterrupt | Terminated | None:
+    """What the first signal to this command raised; None while there was none.
+
+    It was raised wherever the process was. A library may have swallowed it or made another error of it, as one does
+    whose import is interrupted.
+    """
+    return _asked[0] if _asked else None
+
+
+def end_if_asked() -> None:
+    """Raise what a signal raised once more, should a library have swallowed it."""
+    if (end := asked_to_end()) is not None:
+        raise end
 
 
 def ignore_signals() -> None:

@@ -13,6 +13,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Protocol, TextIO
 
 from vggt_edge.calibration.scenes.names import printable
+from vggt_edge.exporter.machine.process import end_if_asked
 from vggt_edge.exporter.machine.usage import peak_memory_bytes
 
 if TYPE_CHECKING:
@@ -96,11 +97,15 @@ SILENT = SilentProgress()
 
 
 class _Count:
-    """Counts units and hands itself to ``changed`` after each change. initial: units of an earlier run."""
+    """Counts units and hands itself to ``changed`` after each change. initial: units of an earlier run.
+
+    A job that was asked to end does so here, should a library have swallowed the signal.
+    """
 
     def __init__(
         self, total: int | None, changed: Callable[[_Count], None], clock: Callable[[], float] = perf_counter
     ) -> None:
+        end_if_asked()
         self.done = self.initial = 0
         self.total = total
         self._changed = changed
@@ -109,11 +114,13 @@ class _Count:
         self._is_new = True
 
     def advance(self, count: int = 1) -> None:
+        end_if_asked()
         self.done += count
         self._is_new = False
         self._changed(self)
 
     def update(self, done: int, total: int) -> None:
+        end_if_asked()
         if self._is_new and done > 1:
             self.initial, self._began = done, self._clock()
         self.done, self.total, self._is_new = done, total, False

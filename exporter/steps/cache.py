@@ -13,6 +13,7 @@ from pathlib import Path
 
 from vggt_edge.devices.errors import UsageError, VggtEdgeError
 from vggt_edge.exporter.machine.files import file_sha256, follow_umask, sync_file, sync_folder, sync_tree
+from vggt_edge.exporter.machine.process import end_if_asked
 
 _MARKER = "vggt-edge-work"
 _SHOWN_DIGITS = 16
@@ -147,6 +148,7 @@ class StepCache:
         try:
             self._make_once(folder, make)
         except Exception as error:
+            end_if_asked()
             if not went_on or not _may_be_damage(error):
                 raise
             self._note(f"{folder.name}: what an earlier run left of it cannot be read; starting over")
@@ -156,6 +158,7 @@ class StepCache:
     def _make_once(self, folder: Path, make: Callable[[Path], None]) -> None:
         scratch = folder.with_name(f".{folder.name}.partial")
         _filled(scratch, make)
+        end_if_asked()  # what a library made of a signal is no result
         digests = json.dumps(_digests(scratch), indent=1, sort_keys=True)
         scratch.rename(folder)
         sync_folder(self.root)

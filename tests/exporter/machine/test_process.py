@@ -8,9 +8,16 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
+
+from vggt_edge.exporter import cli
+from vggt_edge.exporter.machine.process import Terminated, asked_to_end, signals_raise
+from vggt_edge.exporter.machine.progress import SILENT
+from vggt_edge.exporter.steps.cache import StepCache
 
 COMMAND = (sys.executable, "-P", "-m", "vggt_edge.exporter.cli")
 TARGETS = (*COMMAND, "targets", "--json")
@@ -85,6 +92,45 @@ sys.exit(main())
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert json.loads(done.stdout)["exit_code"] == 0
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_that_a_library_makes_another_error_of_is_told_as_the_signal(
+    number: signal.Signals, code: int, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """An import that is interrupted ends in any error: "maximum recursion depth exceeded" was one."""
+
+    def interrupted(*_: object, **__: object) -> int:
+        try:
+            signal.raise_signal(number)
+        except BaseException:
+            raise RecursionError("in a library") from None
+        return 0
+
+    monkeypatch.setattr(cli, "app", interrupted)
+    assert cli.main(["targets", "--json"]) == code
+    assert json.loads(capfd.readouterr().out)["exit_code"] == code
+
+
+@pytest.mark.parametrize(
+    "go_on",
+    [
+        lambda folder: SILENT.step("next").__enter__(),
+        lambda folder: StepCache(folder / "out", resume=False).run("a", {}, lambda folder: None),
+    ],
+)
+def test_a_signal_that_a_library_swallows_ends_the_job_all_the_same(
+    go_on: Callable[[Path], object], tmp_path: Path
+) -> None:
+    """In a callback of native code nothing can be raised. At the next step it is, and no result counts."""
+    with signals_raise():
+        with suppress(BaseException):
+            signal.raise_signal(signal.SIGTERM)
+        with pytest.raises(Terminated):
+            go_on(tmp_path)
+    assert not list(tmp_path.glob("out.work/a-*"))
+    assert asked_to_end() is None
+    go_on(tmp_path)
 
 
 PARENT = """
