@@ -299,6 +299,20 @@ def test_known_errors_are_told_as_they_are() -> None:
     assert explain(error) is error
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        RuntimeError("Non-zero status code returned while running Expand node: std::bad_alloc"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 4 bytes"),
+        OSError(errno.EDQUOT, "Disk quota exceeded"),
+        RuntimeError("I/O error: No space left on device (os error 28)"),
+    ],
+)
+def test_want_of_memory_and_disk_is_told_as_such_whoever_says_it(error: Exception) -> None:
+    assert explain(error).exit_code == 7
+
+
 def test_the_installed_command_exits_with_the_code(tmp_path: Path) -> None:
     """Through the real entry point, and away from the repository."""
     command = Path(sys.executable).parent / "vggt-edge"
