@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -19,6 +20,7 @@ _MARKER = "vggt-edge-work"
 _SHOWN_DIGITS = 16
 _OUTPUT = ".output.partial"
 _TEMPORARY = ".temporary.partial"
+_FULL_BYTES = 64 << 10  # less than this is left of a disk on which a write has failed
 
 
 def digest_of(inputs: Mapping[str, object]) -> str:
@@ -218,7 +220,10 @@ def is_work_folder(folder: Path) -> bool:
 
 
 def _filled(scratch: Path, fill: Callable[[Path], None]) -> None:
-    """A new folder with what ``fill`` puts into it, on disk; a failure leaves nothing."""
+    """A new folder with what ``fill`` puts into it, on disk; a failure leaves nothing.
+
+    ``OSError`` where the disk is full, whatever a library made of that: torch calls it an unexpected position.
+    """
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir(parents=True)
     try:
@@ -227,8 +232,11 @@ def _filled(scratch: Path, fill: Callable[[Path], None]) -> None:
             if path.is_file() and not path.is_symlink():
                 follow_umask(path)
         sync_tree(scratch)
-    except BaseException:
+    except BaseException as error:
+        is_full = shutil.disk_usage(scratch.parent).free < _FULL_BYTES
         shutil.rmtree(scratch, ignore_errors=True)
+        if is_full and isinstance(error, Exception):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(scratch)) from error
         raise
 
 

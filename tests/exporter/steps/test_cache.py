@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
+from safetensors.numpy import save_file
 
 from vggt_edge.devices.errors import UsageError
+from vggt_edge.exporter.cli import explain
+from vggt_edge.exporter.models.registry import MINI_WEIGHTS
 from vggt_edge.exporter.steps.cache import StepCache, digest_of
 
 
@@ -218,3 +224,40 @@ def test_files_get_the_rights_of_the_umask(tmp_path: Path) -> None:
     finally:
         os.umask(previous)
     assert [(folder / name).stat().st_mode & 0o777 for name in ("native", "script")] == [0o640, 0o740]
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 1 MB."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    mount = ("mount", "-t", "tmpfs", "-o", "size=1M", "tmpfs", str(place))
+    if shutil.which("mount") is None or subprocess.run(mount, capture_output=True).returncode != 0:
+        pytest.skip("this user may not mount")
+    yield place
+    subprocess.run(["umount", "-l", place], check=True)
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda folder: (folder / "a").write_bytes(bytes(2 << 20)),
+        lambda folder: save_file({"a": np.zeros(1 << 19, np.float32)}, folder / "a"),
+        lambda folder: torch.save(torch.zeros(1 << 19), folder / "a"),  # says nothing of a disk
+        lambda folder: shutil.copy(MINI_WEIGHTS, folder / "a"),
+    ],
+    ids=["python", "safetensors", "torch", "copy"],
+)
+def test_a_disk_that_fills_ends_with_7_and_leaves_nothing_half_written(
+    small_disk: Path, write: Callable[[Path], object]
+) -> None:
+    """``tests/benchmarks/full_disk.py`` fills it during whole exports."""
+    cache = StepCache(small_disk / "out", resume=False)
+    with pytest.raises(Exception) as raised:  # noqa: PT011  each library raises another class
+        cache.run("step", {}, write)
+    assert explain(raised.value).exit_code == 7
+    with pytest.raises(Exception) as raised:  # noqa: PT011
+        cache.publish(write)
+    assert explain(raised.value).exit_code == 7
+    assert [path.name for path in cache.root.iterdir()] == ["vggt-edge-work"]
+    assert [path.name for path in small_disk.iterdir()] == ["out.work"]
