@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vggt_edge.calibration.plan import PrecisionPlan
+from vggt_edge.calibration.quantization.form import LayerShape
 from vggt_edge.devices.errors import InputError
 from vggt_edge.devices.profile import DeviceProfile
 
@@ -302,6 +303,20 @@ class Backend(ABC):
     def schemes(self, profile: DeviceProfile) -> tuple[str, ...]:
         """What both the profile lists and the backend supports, in the profile's order, those on request last."""
         return tuple(name for name in profile.runnable if name in self.supported)
+
+    def keeps(self, shape: LayerShape) -> bool:
+        """Whether the runtime multiplies such a layer in floating point whatever its scheme.
+
+        An export stores it so, because narrower numbers would cost accuracy and gain no time.
+        """
+        return False
+
+    def widens(self, shape: LayerShape, calls: int) -> bool:
+        """Whether the runtime writes packed weights of such a layer to memory in 16 bits before it multiplies.
+
+        Of inputs that are not quantized. calls: how often one forward runs the layer.
+        """
+        return False
 
     @abstractmethod
     def lower(

@@ -9,9 +9,9 @@ at the device's int8 rate, and beside them ``w4a8d`` unpacks weights and scales 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import torch
@@ -44,7 +44,8 @@ class LayerCost:
     """One linear or convolution. Counts are elements; macs and activations are those of one whole model forward.
 
     in_channels: inputs of one output channel's row for a linear; calls: how often a forward runs the layer.
-    pinned: the scheme it keeps whatever its block gets; None for a layer that follows its block.
+    pinned: the scheme it keeps whatever its block gets; None for a layer that follows its block. is_transposed: of a
+    convolution. is_widened: the runtime writes packed weights to memory in 16 bits first, if inputs are not quantized.
     """
 
     name: str
@@ -57,10 +58,14 @@ class LayerCost:
     output_count: int
     calls: int = 1
     pinned: str | None = None
+    is_transposed: bool = False
+    is_widened: bool = False
 
     @property
     def shape(self) -> LayerShape:
-        kind = Kind.CONVOLUTION if self.is_conv else Kind.LINEAR
+        kind = Kind.LINEAR
+        if self.is_conv:
+            kind = Kind.TRANSPOSED if self.is_transposed else Kind.CONVOLUTION
         return LayerShape(kind, self.in_channels, self.out_channels, self.weight_count)
 
     def form(self, name: str, group_size: int | None = None) -> Form:
@@ -130,14 +135,20 @@ def _layer_seconds(layer: LayerCost, name: str, profile: DeviceProfile, group_si
     dtype = profile.compute_dtype(_DTYPE_OF_BITS[form.input.bits])
     # An integer product leaves as the next wider dtype, because residuals, norms and GELU are not quantized.
     leaving = profile.compute_dtype("fp16") if dtype == "int8" else dtype
-    traffic = layer.calls * form.stored_bytes(layer.shape)
+    launches = layer.calls
+    if layer.is_widened and form.is_quantized and form.activation is Activation.NONE:
+        # Read packed and written wide by one kernel, then read wide by every call.
+        traffic = form.stored_bytes(layer.shape) + (1 + layer.calls) * layer.weight_count * _BYTES_OF_DTYPE[dtype]
+        launches += 1
+    else:
+        traffic = layer.calls * form.stored_bytes(layer.shape)
     traffic += layer.input_count * _BYTES_OF_DTYPE[dtype] + layer.output_count * _BYTES_OF_DTYPE[leaving]
     compute_s = 2 * layer.macs / profile.ops_per_s(dtype)
     before_s = 0.0
     if form.activation is Activation.DYNAMIC_TOKEN:
         before_s = _quantizing_seconds(layer, profile)
         compute_s += _grouped_ops(layer, form.group_size) / profile.ops_per_s("fp32")
-    overhead_s = layer.calls * profile.layer_overhead_us * 1e-6
+    overhead_s = launches * profile.layer_overhead_us * 1e-6
     return before_s + max(compute_s, traffic / profile.bandwidth_bytes_per_s) + overhead_s
 
 
@@ -184,6 +195,14 @@ def peak_activation_bytes(blocks: Sequence[BlockCost], bytes_per_element: int = 
 def _live_count(block: BlockCost) -> int:
     widest = max((layer.input_count + layer.output_count) // max(layer.calls, 1) for layer in block.layers)
     return block.input_count + block.output_count + widest
+
+
+def widened(blocks: Iterable[BlockCost], widens: Callable[[LayerShape, int], bool]) -> tuple[BlockCost, ...]:
+    """The blocks with every layer marked whose packed weights, by shape and number of calls, are widened in memory."""
+    return tuple(
+        replace(block, layers=tuple(replace(one, is_widened=widens(one.shape, one.calls)) for one in block.layers))
+        for block in blocks
+    )
 
 
 class BlockModel(Protocol):
@@ -344,4 +363,5 @@ def _layer(name: str, module: nn.Linear | nn.Conv2d | nn.ConvTranspose2d, tally:
         input_count=tally.inputs,
         output_count=tally.outputs,
         calls=tally.calls,
+        is_transposed=isinstance(module, nn.ConvTranspose2d),
     )

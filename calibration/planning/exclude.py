@@ -5,13 +5,15 @@ On a device without FP16 they are kept in FP32.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
+from types import MappingProxyType
 
 from vggt_edge.calibration.plan import Assignment, PrecisionPlan
 from vggt_edge.calibration.planning.cost import BlockCost
 from vggt_edge.calibration.planning.patterns import fitting
+from vggt_edge.calibration.quantization.form import LayerShape
 from vggt_edge.calibration.scheme import scheme
 from vggt_edge.devices.errors import UsageError
 from vggt_edge.devices.profile import DeviceProfile
@@ -69,12 +71,39 @@ def is_whole(block: BlockCost, excluded: Mapping[str, tuple[str, ...]]) -> bool:
     return len(excluded.get(block.name, ())) == len(block.layers)
 
 
-def record(plan: PrecisionPlan, blocks: Iterable[BlockCost], excluded: Mapping[str, tuple[str, ...]]) -> PrecisionPlan:
-    """The plan with the exclusions in its assignments and their reasons."""
+def record(
+    plan: PrecisionPlan,
+    blocks: Iterable[BlockCost],
+    excluded: Mapping[str, tuple[str, ...]],
+    by_runtime: Mapping[str, tuple[str, ...]] = MappingProxyType({}),
+) -> PrecisionPlan:
+    """The plan with the exclusions in its assignments and their reasons.
+
+    by_runtime: layers that the runtime computes in floating point whatever their scheme. They are named only in blocks
+    that are narrower than that.
+    """
     whole = {block.name for block in blocks if is_whole(block, excluded)}
     bits = scheme(plan.kept_scheme).weight_bits
-    assignments = (_recorded(one, excluded.get(one.block, ()), one.block in whole, bits) for one in plan.assignments)
-    return replace(plan, assignments=tuple(assignments))
+    assignments = [_recorded(one, excluded.get(one.block, ()), one.block in whole, bits) for one in plan.assignments]
+    computed = (_computed_wide(one, by_runtime.get(one.block, ()), bits) for one in assignments)
+    return replace(plan, assignments=tuple(computed))
+
+
+def kept_by(blocks: Iterable[BlockCost], keeps: Callable[[LayerShape], bool]) -> dict[str, tuple[str, ...]]:
+    """By block, the layers that ``keeps`` names."""
+    found = {
+        block.name: tuple(_relative(block.name, one.name) for one in block.layers if keeps(one.shape))
+        for block in blocks
+    }
+    return {block: layers for block, layers in found.items() if layers}
+
+
+def _computed_wide(assignment: Assignment, layers: tuple[str, ...], bits: int) -> Assignment:
+    more = tuple(layer for layer in layers if layer not in assignment.excluded)
+    if not more or scheme(assignment.scheme).weight_bits >= bits:
+        return assignment
+    reason = f"{assignment.reason}; the runtime computes {', '.join(more)} in {bits} bits, so they stay so"
+    return replace(assignment, reason=reason, excluded=(*assignment.excluded, *more))
 
 
 def _recorded(assignment: Assignment, layers: tuple[str, ...], whole: bool, bits: int) -> Assignment:

@@ -218,7 +218,7 @@ def _cell(assignment: Assignment, label: str, departed: Realised | None) -> Cell
         f"predicted latency {number(assignment.predicted_latency_ms)} ms",
     ]
     if assignment.excluded:
-        tip.append(f"kept by --exclude: {', '.join(assignment.excluded)}")
+        tip.append(f"kept wider than the block: {', '.join(assignment.excluded)}")
     if departed:
         tip.append(f"realised as {departed.realised} ({departed.how})")
     color = SCHEME_COLORS.get(assignment.scheme, "#888888")

@@ -17,8 +17,8 @@ from vggt_edge.calibration.plan import PrecisionPlan
 from vggt_edge.calibration.planning.assign import (
     candidate_schemes,
 )
-from vggt_edge.calibration.planning.cost import BlockCost, block_scheme, describe_blocks
-from vggt_edge.calibration.planning.exclude import excluded_layers, is_whole, kept_scheme, pin
+from vggt_edge.calibration.planning.cost import BlockCost, block_scheme, describe_blocks, widened
+from vggt_edge.calibration.planning.exclude import excluded_layers, is_whole, kept_by, kept_scheme, pin
 from vggt_edge.calibration.stages.walk import StageTime
 from vggt_edge.calibration.tuning.tune import EFFORTS
 from vggt_edge.devices.profile import DeviceProfile
@@ -125,8 +125,16 @@ class Job:
         return excluded_layers(self.all_blocks, self.request.exclude)
 
     @cached_property
+    def kept_by_runtime(self) -> Mapping[str, tuple[str, ...]]:
+        """Layers that the target's runtime computes in floating point whatever their scheme."""
+        return kept_by(self.all_blocks, self.backend.keeps)
+
+    @cached_property
     def blocks(self) -> tuple[BlockCost, ...]:
-        return pin(self.all_blocks, self.excluded, kept_scheme(self.profile))
+        """The cost of the blocks as this export gets them."""
+        costs = pin(self.all_blocks, self.kept_by_runtime, kept_scheme(self.profile))
+        costs = pin(costs, self.excluded, kept_scheme(self.profile))
+        return widened(costs, self.backend.widens)
 
     @property
     def backends(self) -> tuple[Backend, ...]:

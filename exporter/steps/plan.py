@@ -49,6 +49,6 @@ def make_plan(job: Job, stats: CalibrationStats, sensitivities: tuple[Sensitivit
         plan = plan_uniform(job.blocks, request.precision, job.profile, context, errors)
         check_budget(plan, budget)
         plan = fitted(plan, job.blocks, job.profile)
-    plan = record(plan, job.blocks, job.excluded)
+    plan = record(plan, job.blocks, job.excluded, job.kept_by_runtime)
     plan.check_total(job.model.blocks())
     return plan

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from vggt_edge.calibration.plan import PrecisionPlan
+from vggt_edge.calibration.quantization.form import Kind, LayerShape
 from vggt_edge.devices.errors import InputError, LoweringError
 from vggt_edge.devices.profile import DeviceProfile
 from vggt_edge.runtimes.base import (
@@ -64,6 +65,17 @@ class TensorRT(Backend):
         return Availability(
             True, "; ".join(state.reason for state in missing), "; ".join(state.remedy for state in missing)
         )
+
+    def keeps(self, shape: LayerShape) -> bool:
+        """Transposed convolutions: the plan audit shows FP16 operands for int8 ones, and a kernel that widens them."""
+        return shape.kind is Kind.TRANSPOSED
+
+    def widens(self, shape: LayerShape, calls: int) -> bool:
+        """Convolutions, and linears that run several times: the plan audit shows a kernel of its own for the weights.
+
+        A linear that runs once dequantizes its weights inside its product.
+        """
+        return shape.kind is not Kind.LINEAR or calls > 1
 
     def lower(
         self,

@@ -21,6 +21,9 @@ PACKAGES = ("tensorrt_rtx_bindings", "onnxruntime_ep_nv_tensorrt_rtx")
 # What the compiler offers; an Orin is 8.7.
 CAPABILITIES = ((7, 5), (8, 0), (8, 6), (8, 9), (12, 0), (12, 1))
 DEFAULT_CAPABILITY = "SM86"
+# The first capability of Turing, Ampere, Ada, Hopper and Blackwell: each has kernels and number formats of its own.
+# Thor is 11.0, a Blackwell.
+GENERATIONS = ((7, 5), (8, 0), (8, 9), (9, 0), (10, 0))
 # 1.2 GB of FP16 weights took 25 to 50 s on two shared cores: some twenty times that is a hang, or a machine too slow.
 TIMEOUT_S, TIMEOUT_S_PER_GB = 600.0, 900.0
 _MEASURED = ("plan_bytes", "seconds", "total_seconds", "peak_memory_bytes")
@@ -37,12 +40,22 @@ def availability() -> Availability:
 
 
 def offered_capability(wanted: str | None) -> str:
-    """The newest capability on offer that is not newer than ``wanted`` ("8.7" to "SM86")."""
+    """The nearest capability on offer ("8.7" to "SM86"): the newest of the same generation that is not newer.
+
+    Where the generation has only newer ones, the oldest of them; where it has none, the newest that is not newer.
+    """
     if wanted is None:
         return DEFAULT_CAPABILITY
-    version = tuple(int(part) for part in wanted.split("."))
-    major, minor = max((offered for offered in CAPABILITIES if offered <= version), default=CAPABILITIES[0])
-    return f"SM{major}{minor}"
+    major, minor = (int(part) for part in wanted.split("."))
+    version = (major, minor)
+    own = [offered for offered in CAPABILITIES if _generation(offered) == _generation(version)]
+    older = [offered for offered in own or CAPABILITIES if offered <= version]
+    nearest = max(older) if older else min(own, default=CAPABILITIES[0])
+    return f"SM{nearest[0]}{nearest[1]}"
+
+
+def _generation(version: tuple[int, int]) -> tuple[int, int]:
+    return max((first for first in GENERATIONS if first <= version), default=GENERATIONS[0])
 
 
 def time_limit_s(model: Path) -> float:

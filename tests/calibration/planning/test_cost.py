@@ -17,8 +17,9 @@ from vggt_edge.calibration.planning.cost import (
     peak_activation_bytes,
     rest_bytes,
     weight_bytes,
+    widened,
 )
-from vggt_edge.calibration.quantization.form import GROUP_SIZES, Form, LayerShape
+from vggt_edge.calibration.quantization.form import GROUP_SIZES, Form, Kind, LayerShape
 from vggt_edge.calibration.quantization.linear import QuantLayer
 from vggt_edge.calibration.quantization.quantize import pack_int4
 from vggt_edge.calibration.scheme import SCHEMES
@@ -211,6 +212,36 @@ def test_each_call_of_a_layer_costs_its_overhead() -> None:
     once, four = block_of(linear(64, 64, 4)), block_of(linear(64, 64, 4, calls=4))
     extra_ms = latency_ms(four, "fp16", profile) - latency_ms(once, "fp16", profile)
     assert extra_ms > 3 * profile.layer_overhead_us / 1e3
+
+
+def test_weights_that_are_widened_in_memory_are_charged_what_moves() -> None:
+    """Read packed and written wide once, then read wide by each of four calls, with one launch more."""
+    orin = resolve("jetson-agx-orin-64gb")
+    layer = linear(4096, 4096, tokens=1, calls=4)
+    packed, wide = (
+        latency_ms(BlockCost("b", (replace(layer, is_widened=is_widened),), 0, 0, 0, 1, 1), "w4a16", orin, 64)
+        for is_widened in (False, True)
+    )
+    stored = layer.form("w4a16", 64).stored_bytes(layer.shape)
+    more = stored + 5 * 2 * 4096 * 4096 - 4 * stored
+    assert wide - packed == pytest.approx(1e3 * (more / orin.bandwidth_bytes_per_s + orin.layer_overhead_us * 1e-6))
+    for scheme in ("fp16", "w8a8"):
+        costs = {
+            latency_ms(BlockCost("b", (replace(layer, is_widened=is_widened),), 0, 0, 0, 1, 1), scheme, orin)
+            for is_widened in (False, True)
+        }
+        assert len(costs) == 1, scheme
+
+
+def test_layers_are_marked_by_their_shape_and_calls(blocks: dict[str, BlockCost]) -> None:
+    marked = {block.name: block for block in widened(blocks.values(), lambda shape, calls: calls > 1)}
+    assert {one.is_widened for one in marked["camera_head.trunk.0"].layers} == {True}
+    assert {one.is_widened for one in marked["frame_blocks.0"].layers} == {False}
+
+
+def test_transposed_convolutions_are_told_apart(blocks: dict[str, BlockCost]) -> None:
+    names = {one.name for one in blocks["depth_head"].layers if one.shape.kind is Kind.TRANSPOSED}
+    assert names == {"resize_layers.0", "resize_layers.1"}
 
 
 def test_attention_is_part_of_the_latency(blocks: dict[str, BlockCost]) -> None:

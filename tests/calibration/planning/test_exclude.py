@@ -6,7 +6,7 @@ import pytest
 
 from vggt_edge.calibration.plan import Assignment, PrecisionPlan
 from vggt_edge.calibration.planning.cost import BlockCost, LayerCost, block_scheme, weight_bytes
-from vggt_edge.calibration.planning.exclude import excluded_layers, is_whole, kept_scheme, pin, record
+from vggt_edge.calibration.planning.exclude import excluded_layers, is_whole, kept_by, kept_scheme, pin, record
 from vggt_edge.devices.errors import UsageError
 from vggt_edge.devices.profile import resolve
 
@@ -47,6 +47,18 @@ def test_the_plan_says_what_is_kept(kept: str, bits: int) -> None:
     assert (partly.excluded, partly.reason) == (("fc1",), f"asked; --exclude keeps fc1 at {bits} bits")
     shape = BLOCKS[1].layers[0].shape
     assert [made.form_of("b", path, shape).scheme for path in ("fc1", "fc2")] == [kept, "w8a8d"]
+
+
+def test_what_a_runtime_computes_wide_is_kept_in_narrower_blocks() -> None:
+    """Once, whoever else excludes it, and with the reason; a block of 16 bits has nothing to keep."""
+    by_runtime = kept_by(BLOCKS, lambda shape: True)
+    assert by_runtime == {"a": ("fc1", "fc2"), "b": ("fc1", "fc2")}
+    made = record(plan("w8a8", "fp16", "fp16"), BLOCKS, {"a": ("fc2",)}, {"a": ("fc1", "fc2")})
+    assert made.assignments[0].excluded == ("fc2", "fc1")
+    assert made.assignments[0].reason == (
+        "asked; --exclude keeps fc2 at 16 bits; the runtime computes fc1 in 16 bits, so they stay so"
+    )
+    assert record(plan("fp16", "fp16", "fp16"), BLOCKS, {}, by_runtime).assignments[0].excluded == ()
 
 
 def test_the_reason_of_a_block_that_the_solver_left_at_16_bits_stays() -> None:

@@ -189,7 +189,18 @@ def test_a_full_disk_is_no_refusal(builder: Any, tmp_path: Path, save: Any) -> N
 
 
 @pytest.mark.parametrize(
-    ("wanted", "offered"), [("8.7", "SM86"), ("8.6", "SM86"), ("11.0", "SM89"), ("12.1", "SM121"), (None, "SM86")]
+    ("wanted", "offered"),
+    [
+        ("8.7", "SM86"),
+        ("8.6", "SM86"),
+        ("8.9", "SM89"),
+        ("9.0", "SM89"),  # no Hopper is on offer
+        ("10.0", "SM120"),
+        ("11.0", "SM120"),  # Thor is a Blackwell and no Ada
+        ("12.1", "SM121"),
+        ("7.2", "SM75"),
+        (None, "SM86"),
+    ],
 )
-def test_the_capability_is_the_newest_on_offer_that_is_not_newer(wanted: str | None, offered: str) -> None:
+def test_the_capability_is_the_nearest_of_the_same_generation(wanted: str | None, offered: str) -> None:
     assert rtx.offered_capability(wanted) == offered
