@@ -13,9 +13,8 @@ from vggt_edge.calibration.observation.stats import CalibrationStats
 from vggt_edge.calibration.plan import PrecisionPlan
 from vggt_edge.calibration.quantization.form import Form, LayerShape
 from vggt_edge.calibration.quantization.linear import stored_layer
-from vggt_edge.calibration.quantization.quantize import activation_scale
 from vggt_edge.calibration.quantization.tuned import tuned_of
-from vggt_edge.calibration.scheme import Activation, NumberType, Scheme, scheme
+from vggt_edge.calibration.scheme import SCHEMES, Numbers, NumberType, Scheme, scheme
 from vggt_edge.calibration.stages.walk import Stage, StagedModel
 from vggt_edge.devices.errors import InputError
 
@@ -23,11 +22,13 @@ ACTIVATION_PERCENTILE = 99.99
 IMPORTANCE_FLOOR = 1e-3  # of the mean: a channel that calibration never saw counts for something
 
 
-def input_scale(stats: CalibrationStats, layer: str) -> float:
-    """Static per-tensor scale of a layer's input: the 99.99th percentile of each token group, the larger of the two.
+def input_peak(stats: CalibrationStats, layer: str, numbers: Numbers) -> float:
+    """The magnitude that the numbers of a layer's input reach to.
 
-    Taken per group, the few special tokens cannot be clipped away by the many patch tokens. Mean output error
-    (``sensitivity``) with all blocks of a half-trained vggt-mini in w8a8, 8 calibration and 32 other scenes, 84 px::
+    Floats: the largest that was seen, since the small ones lose nothing by it. Integers: the 99.99th percentile of each
+    token group, the larger of the two. Taken per group, the few special tokens cannot be clipped away by the many patch
+    tokens. Mean output error (``sensitivity``) with all blocks of a half-trained vggt-mini in w8a8, 8 calibration and
+    32 other scenes, 84 px::
 
         rule                              pose     depth    points
         absolute maximum                  1.9e-5   7.8e-8   1.9e-6
@@ -36,7 +37,10 @@ def input_scale(stats: CalibrationStats, layer: str) -> float:
         99.99 patch, 99.9 special         1.5e-3   7.0e-8   1.9e-6
         99.9 per group                    1.5e-3   7.9e-8   2.0e-6
     """
-    return activation_scale(max(tensor.percentile(ACTIVATION_PERCENTILE) for tensor in stats.of_layer(layer)))
+    seen = stats.of_layer(layer)
+    if numbers.type is NumberType.FLOAT:
+        return max(tensor.absmax for tensor in seen)
+    return max(tensor.percentile(ACTIVATION_PERCENTILE) for tensor in seen)
 
 
 def importance(stats: CalibrationStats, layer: str) -> Tensor:
@@ -86,8 +90,8 @@ def replacement(layer: nn.Module, name: str, form: Form, stats: CalibrationStats
     found = tuned_of(layer, form.scheme)
     try:
         scale = found.input_scale if found else None
-        if scale is None and form.activation is Activation.STATIC_TENSOR:
-            scale = input_scale(stats, name)
+        if scale is None and form.activation.is_calibrated:
+            scale = form.input_scale(input_peak(stats, name, form.input))
         palette = form.weight.type is NumberType.PALETTE and isinstance(layer, nn.Linear)
         return quantized(layer, form, scale, importance(stats, name) if palette else None)
     except KeyError:
@@ -177,11 +181,11 @@ def apply_plan(model: StagedModel, plan: PrecisionPlan, stats: CalibrationStats)
 def _rest_scheme(plan: PrecisionPlan) -> Scheme:
     """Calibration watches the inputs of the blocks' layers only, so the others can have no static scale."""
     rest = scheme(plan.rest_scheme)
-    if rest.activation is Activation.STATIC_TENSOR:
+    if rest.activation.is_calibrated:
         raise InputError(
             f"rest_scheme {rest.name} quantizes activations with scales of calibration",
             where="plan",
-            expected="fp32, fp16, w8a16, w4a16, w8a8d or w4a8d",
+            expected=f"one of: {', '.join(name for name, one in SCHEMES.items() if not one.activation.is_calibrated)}",
         )
     return rest
 

@@ -33,8 +33,9 @@ _OPTIONAL = (
     "throughput_ops_per_s",
 )
 _OPTIONAL_MEMORY = ("usable_share", "usable_reason")
-# From narrow to wide: a device that does not list a dtype computes in the next wider one that it lists.
-DTYPES = ("int8", "fp16", "fp32")
+# The dtype that a device computes in which does not list the one that is asked for.
+WIDER: Mapping[str, str] = MappingProxyType({"fp4": "fp8", "fp8": "fp16", "int8": "fp16", "fp16": "fp32"})
+DTYPES = (*WIDER, "fp32")
 COMPUTE_UNITS = ("neural_engine", "gpu", "cpu")
 
 
@@ -132,8 +133,9 @@ class DeviceProfile:
 
     def compute_dtype(self, dtype: str) -> str:
         """The dtype that ``dtype`` is really computed in: itself, or the next wider one that the device lists."""
-        wider = DTYPES[DTYPES.index(dtype) :]
-        return next(candidate for candidate in wider if candidate in self.throughput_ops_per_s)
+        while dtype not in self.throughput_ops_per_s:
+            dtype = WIDER[dtype]
+        return dtype
 
     def ops_per_s(self, dtype: str) -> float:
         return self.throughput_ops_per_s[self.compute_dtype(dtype)]

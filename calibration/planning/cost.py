@@ -20,12 +20,14 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.overrides import TorchFunctionMode
 
 from vggt_edge.calibration.quantization.form import Form, Kind, LayerShape
-from vggt_edge.calibration.scheme import Activation, Scheme, scheme
+from vggt_edge.calibration.quantization.ranges import BLOCK
+from vggt_edge.calibration.scheme import FP4, FP8, FP16, FP32, INT4, INT8, Activation, Scheme, scheme
 from vggt_edge.devices.errors import InputError
 from vggt_edge.devices.profile import DeviceProfile
 
-_DTYPE_OF_BITS = {32: "fp32", 16: "fp16", 8: "int8", 4: "int8"}  # no processor here multiplies 4 bits
-_BYTES_OF_DTYPE = {"fp32": 4, "fp16": 2, "int8": 1}
+_DTYPE_OF = {FP32: "fp32", FP16: "fp16", FP8: "fp8", FP4: "fp4", INT8: "int8"}
+_DTYPE_OF[INT4] = "int8"  # no processor here multiplies integers of 4 bits
+_BYTES_OF_DTYPE = {"fp32": 4, "fp16": 2, "int8": 1, "fp8": 1, "fp4": 0.5}
 # Biases, norms and LayerScale stay FP32 in the graph; a backend that halves them only gets smaller than promised.
 _OTHER_BYTES = 4
 _NANOSECOND_DIGITS = 6
@@ -132,32 +134,32 @@ def latency_ms(block: BlockCost, name: str, profile: DeviceProfile, group_size: 
 
 def _layer_seconds(layer: LayerCost, name: str, profile: DeviceProfile, group_size: int | None) -> float:
     form = layer.form(name, group_size)
-    dtype = profile.compute_dtype(_DTYPE_OF_BITS[form.input.bits])
-    # An integer product leaves as the next wider dtype, because residuals, norms and GELU are not quantized.
-    leaving = profile.compute_dtype("fp16") if dtype == "int8" else dtype
+    dtype = profile.compute_dtype(_DTYPE_OF[form.input])
+    # A narrow product leaves as the next wider dtype, because residuals, norms and GELU are not quantized.
+    leaving = profile.compute_dtype("fp16") if _BYTES_OF_DTYPE[dtype] < 2 else dtype
     launches = layer.calls
+    traffic: float = layer.calls * form.stored_bytes(layer.shape)
     if layer.is_widened and form.is_quantized and form.activation is Activation.NONE:
         # Read packed and written wide by one kernel, then read wide by every call.
         traffic = form.stored_bytes(layer.shape) + (1 + layer.calls) * layer.weight_count * _BYTES_OF_DTYPE[dtype]
         launches += 1
-    else:
-        traffic = layer.calls * form.stored_bytes(layer.shape)
     traffic += layer.input_count * _BYTES_OF_DTYPE[dtype] + layer.output_count * _BYTES_OF_DTYPE[leaving]
     compute_s = 2 * layer.macs / profile.ops_per_s(dtype)
     before_s = 0.0
+    if form.activation is Activation.DYNAMIC_BLOCK:
+        # FP16 once: a block of 16 stays in registers. E2M1 numbers and their scales go back.
+        before_s = _quantizing_seconds(layer, profile, _BYTES_OF_DTYPE["fp16"] + _BYTES_OF_DTYPE["fp4"] + 1 / BLOCK)
     if form.activation is Activation.DYNAMIC_TOKEN:
-        before_s = _quantizing_seconds(layer, profile)
+        # FP32 twice, for the range and for the values; int8 goes back.
+        before_s = _quantizing_seconds(layer, profile, 2 * _BYTES_OF_DTYPE["fp32"] + _BYTES_OF_DTYPE["int8"])
         compute_s += _grouped_ops(layer, form.group_size) / profile.ops_per_s("fp32")
     overhead_s = launches * profile.layer_overhead_us * 1e-6
     return before_s + max(compute_s, traffic / profile.bandwidth_bytes_per_s) + overhead_s
 
 
-def _quantizing_seconds(layer: LayerCost, profile: DeviceProfile) -> float:
-    """Of the operator that quantizes a layer's input at run time.
-
-    It reads FP32 twice, for the range and for the values, and writes int8.
-    """
-    traffic = layer.input_count * (2 * _BYTES_OF_DTYPE["fp32"] + _BYTES_OF_DTYPE["int8"])
+def _quantizing_seconds(layer: LayerCost, profile: DeviceProfile, bytes_per_value: float) -> float:
+    """Of the operator that quantizes a layer's input at run time. bytes_per_value: that it reads and writes."""
+    traffic = layer.input_count * bytes_per_value
     compute_s = _QUANTIZE_OPS * layer.input_count / profile.ops_per_s("fp32")
     return max(compute_s, traffic / profile.bandwidth_bytes_per_s) + layer.calls * profile.layer_overhead_us * 1e-6
 

@@ -12,8 +12,15 @@ from enum import StrEnum
 from math import prod
 from typing import TYPE_CHECKING
 
-from vggt_edge.calibration.quantization.ranges import INPUT_RANGES, WEIGHT_RANGES, Range, ScaleNumbers
-from vggt_edge.calibration.scheme import INT8, SCHEMES, Activation, Numbers, NumberType, Scheme
+from vggt_edge.calibration.quantization.ranges import (
+    BLOCK,
+    INPUT_RANGES,
+    WEIGHT_RANGES,
+    Range,
+    ScaleNumbers,
+    e4m3_unit,
+)
+from vggt_edge.calibration.scheme import FP4, SCHEMES, Activation, Numbers, NumberType, Scheme
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -24,7 +31,8 @@ TABLE_ROWS = 16  # output channels that share a table of a palette
 # lose is lost for good: with 8 bits for them (6 kB), vggt-mini in p4a16 keeps points to 22.9 dB, not 12.7, and has a
 # cross-head distance of 0.10, not 0.26 (tests/benchmarks/palettes.py).
 PALETTE_FROM_WEIGHTS = 4097
-_CHANNEL_SCALE_BYTES, _GROUP_SCALE_BYTES, _INPUT_SCALE_BYTES, _TABLE_VALUE_BYTES = 4, 2, 4, 2
+_CHANNEL_SCALE_BYTES, _INPUT_SCALE_BYTES, _UNIT_BYTES, _TABLE_VALUE_BYTES = 4, 4, 4, 2
+_GROUP_SCALE_BYTES = {ScaleNumbers.FP16: 2, ScaleNumbers.BFLOAT16: 2, ScaleNumbers.E4M3: 1}
 
 
 class Kind(StrEnum):
@@ -86,20 +94,19 @@ class Form:
         group_size: asked for; the scheme's own by default. kept: what the layer stays at, whatever its block gets.
         """
         asked = kept or scheme
-        if asked.weight.type is NumberType.PALETTE and shape.weights < PALETTE_FROM_WEIGHTS:
-            asked = _in_8_bits(asked)
-        group = None if asked.group_size is None else _usable_group(shape, group_size or asked.group_size)
-        if asked.group_size is not None and group is None:
-            asked = _in_8_bits(asked)
-        # XNNPACK multiplies groups with dynamic inputs, and stores their scales so.
-        narrow = group is not None and asked.activation is Activation.DYNAMIC_TOKEN
-        scale = ScaleNumbers.BFLOAT16 if narrow else ScaleNumbers.FP16
+        if asked.convolutions is not None and shape.kind is not Kind.LINEAR:
+            asked = SCHEMES[asked.convolutions]
+        group = _usable_group(asked, shape, group_size)
+        is_too_small = asked.weight.type is NumberType.PALETTE and shape.weights < PALETTE_FROM_WEIGHTS
+        if is_too_small or (asked.group_size is not None and group is None):
+            assert asked.otherwise is not None
+            asked = SCHEMES[asked.otherwise]
         return cls(
             scheme=asked.name,
             kind=shape.kind,
             weight=asked.weight,
             group_size=group,
-            scale=scale if asked.weight in WEIGHT_RANGES else None,
+            scale=_scale_numbers(asked, group) if asked.weight in WEIGHT_RANGES else None,
             activation=asked.activation,
             input=asked.input,
         )
@@ -111,7 +118,7 @@ class Form:
 
     @property
     def range(self) -> Range:
-        """Of the weight's integers."""
+        """Of the weight's numbers."""
         return WEIGHT_RANGES[self.weight]
 
     @property
@@ -134,15 +141,16 @@ class Form:
         return (weight, activation) == (self.weight, self.activation)
 
     def stored_bytes(self, shape: LayerShape) -> int:
-        """Of the weight and its scales, and of a static input's scale."""
+        """Of the weight and its scales, and of an input scale that calibration found."""
         scales = 0
         if self.weight.type is NumberType.PALETTE:
             scales = _TABLE_VALUE_BYTES * table_count(shape.out_channels) << self.weight.bits
         elif self.group_size is not None:
-            scales = _GROUP_SCALE_BYTES * shape.weights // self.group_size
+            scales = _GROUP_SCALE_BYTES[self._scale] * shape.weights // self.group_size
+            scales += _UNIT_BYTES if self._scale is ScaleNumbers.E4M3 else 0
         elif self.is_quantized:
             scales = _CHANNEL_SCALE_BYTES * shape.out_channels
-        if self.activation is Activation.STATIC_TENSOR:
+        if self.activation.is_calibrated:
             scales += _INPUT_SCALE_BYTES
         return (shape.weights * self.weight.bits + 7) // 8 + scales
 
@@ -154,6 +162,8 @@ class Form:
         from vggt_edge.calibration.quantization import quantize as q
 
         peaks = q.peaks(weight.detach().float(), self.group_size, self.axis)
+        if self._scale is ScaleNumbers.E4M3:
+            return q.block_scale_of(weight, peaks * clip)
         return q.scale_of(peaks * clip, self.range.levels, q.ROUNDED[self._scale])
 
     def stored_scale(self, scale: Tensor) -> Tensor:
@@ -180,15 +190,18 @@ class Form:
         return self.range.nearest(weight / spread) * spread
 
     def input_scale(self, peak: float) -> float:
-        """Static scale of an input that reaches ``peak``."""
+        """The scale that calibration gives an input that reaches ``peak``."""
         from vggt_edge.calibration.quantization import quantize as q
 
+        if self.activation is Activation.DYNAMIC_BLOCK:
+            return e4m3_unit(peak / self.input_range.high)
         return q.activation_scale(peak, self.input_range)
 
     def fake_quantize_input(self, x: Tensor, scale: float | None) -> Tensor:
         """x (..., in), or (N, C, H, W) of a convolution, through what it is quantized to and back.
 
-        scale: of a static input; None leaves that one as it is. A dynamic input has one for each token, or each image.
+        scale: what calibration found; None leaves an input that needs one as it is. A dynamic input has one for each
+        token, each block of it, or each image.
         """
         from vggt_edge.calibration.quantization import operators
 
@@ -196,6 +209,9 @@ class Form:
             return operators.fake_quantize_dynamic(x, self._input_block(x), self.input_range)
         if self.activation is Activation.NONE or scale is None:
             return x
+        if self.activation is Activation.DYNAMIC_BLOCK:
+            rounded: Tensor = operators.float4_input(x, scale)
+            return rounded
         return operators.fake_quantize_static(x, scale, self.input_range)
 
     def _input_block(self, x: Tensor) -> list[int]:
@@ -222,11 +238,20 @@ def scheme_with(weight: Numbers | None, activation: Activation) -> str:
 
 
 def weight_numbers(low: int, high: int) -> Numbers:
-    """The numbers of weights that reach from ``low`` to ``high``."""
-    return next(numbers for numbers, limits in WEIGHT_RANGES.items() if limits == Range(low, high))
+    """The numbers of weights that are stored as integers from ``low`` to ``high``."""
+    wanted = (low, high)
+    stored = {
+        numbers: (limits.low / limits.unit, limits.high / limits.unit) for numbers, limits in WEIGHT_RANGES.items()
+    }
+    return next(numbers for numbers, limits in stored.items() if limits == wanted)
 
 
-_INPUT_NAMES = {Activation.NONE: "", Activation.STATIC_TENSOR: "a8", Activation.DYNAMIC_TOKEN: "a8d"}
+_INPUT_NAMES = {
+    Activation.NONE: "",
+    Activation.STATIC_TENSOR: "a8",
+    Activation.DYNAMIC_TOKEN: "a8d",
+    Activation.DYNAMIC_BLOCK: "a4",
+}
 
 
 def table_count(channels: int) -> int:
@@ -234,14 +259,23 @@ def table_count(channels: int) -> int:
     return channels // TABLE_ROWS if channels % TABLE_ROWS == 0 else 1
 
 
-def _in_8_bits(scheme: Scheme) -> Scheme:
-    """Integers of 8 bits per channel with inputs as ``scheme`` has them: what a layer gets that has no such form."""
-    return next(one for one in SCHEMES.values() if (one.weight, one.activation) == (INT8, scheme.activation))
+def _scale_numbers(scheme: Scheme, group: int | None) -> ScaleNumbers:
+    if group is not None and scheme.weight == FP4:
+        return ScaleNumbers.E4M3
+    # XNNPACK multiplies groups with dynamic inputs, and stores their scales so.
+    narrow = group is not None and scheme.activation is Activation.DYNAMIC_TOKEN
+    return ScaleNumbers.BFLOAT16 if narrow else ScaleNumbers.FP16
 
 
-def _usable_group(shape: LayerShape, group_size: int) -> int | None:
-    """The group that a layer gets: the asked one, else the largest smaller one that divides a linear's inputs."""
-    if shape.kind is not Kind.LINEAR:
+def _usable_group(scheme: Scheme, shape: LayerShape, group_size: int | None) -> int | None:
+    """The group that a layer gets: the asked one, else the largest smaller one that divides a linear's inputs.
+
+    A block of FP4 has one size. None for a scheme without groups, and where no size fits.
+    """
+    if scheme.group_size is None or shape.kind is not Kind.LINEAR:
         return None
-    candidates = [size for size in sorted(GROUP_SIZES, reverse=True) if size <= group_size]
+    largest = group_size or scheme.group_size
+    candidates = [size for size in sorted(GROUP_SIZES, reverse=True) if size <= largest]
+    if scheme.weight == FP4:
+        candidates = [BLOCK]
     return next((size for size in candidates if shape.in_channels % size == 0), None)

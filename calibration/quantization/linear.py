@@ -77,7 +77,7 @@ class StoredLayer(nn.Module):
 class QuantLayer(StoredLayer):
     """Numbers with scales: (n,) per output channel, or (out, groups) of a linear in groups.
 
-    scale: what tuning found; else it follows from the largest magnitudes.
+    scale: what tuning found; else it follows from the largest magnitudes. weight_scale: of a stored 1.
     """
 
     weight_q: Tensor
@@ -90,7 +90,7 @@ class QuantLayer(StoredLayer):
         weight = source.weight.detach().to(torch.float32)
         scale = form.scale_of(weight) if scale is None else scale
         self.register_buffer("weight_q", form.quantize(weight, scale))
-        self.register_buffer("weight_scale", scale)
+        self.register_buffer("weight_scale", scale * form.range.unit)
 
     def dequantized(self) -> Tensor:
         stored, scale, form = self.weight_q, self.weight_scale, self.form

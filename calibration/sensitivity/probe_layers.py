@@ -88,7 +88,7 @@ def quantized_forms(
     by_storage: dict[Form, nn.Module] = {}
     found: dict[str, Candidate] = {}
     # Those with a static scale first: theirs is the layer that also knows it.
-    for wanted, form in sorted(forms.items(), key=lambda item: item[1].activation is not Activation.STATIC_TENSOR):
+    for wanted, form in sorted(forms.items(), key=lambda item: not item[1].activation.is_calibrated):
         if form.storage not in by_storage:
             by_storage[form.storage] = replacement(layer, name, form, stats)
         stored = by_storage[form.storage]
@@ -128,8 +128,8 @@ def _run_of(x: Tensor) -> int:
 
 def _input_deviation(x: Tensor, form: Form, scale: float | None) -> Tensor:
     """A static one as ``Form.fake_quantize_input`` has it but for the last bit."""
-    if form.activation is Activation.DYNAMIC_TOKEN:
-        return form.fake_quantize_input(x, None).sub_(x)
+    if form.activation.is_dynamic:
+        return form.fake_quantize_input(x, scale).sub_(x)
     assert scale is not None
     return form.input_range.nearest(x.div(scale)).mul_(scale).sub_(x)
 

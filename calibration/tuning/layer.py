@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from vggt_edge.calibration.quantization.form import Form
 from vggt_edge.calibration.quantization.tuned import Tuned, set_tuned
-from vggt_edge.calibration.scheme import Activation, NumberType
+from vggt_edge.calibration.scheme import NumberType
 from vggt_edge.calibration.tuning.gptq import compensated
 from vggt_edge.calibration.tuning.grids import Palette, Uniform, palette_grid, uniform_grids
 from vggt_edge.calibration.tuning.input_scale import Sample, best_input_scale
@@ -57,7 +57,7 @@ def tune_layer(
     if not form.is_quantized:
         return
     tuned = Tuned(form.scheme)
-    if form.activation is Activation.STATIC_TENSOR and evidence.absmax > 0:
+    if form.activation.is_calibrated and evidence.absmax > 0:
         tuned = replace(tuned, input_scale=best_input_scale(evidence.sample, evidence.absmax, form))
     if isinstance(layer, nn.Linear) and evidence.hessian is not None and compensation:
         before = layer.weight.detach().float()

@@ -45,6 +45,7 @@ class LearnedLayer(nn.Module):
         self.weight = nn.Parameter(weight.clone())
         self.log_scale = nn.Parameter(scale.log())
         self.bias = None if source.bias is None else nn.Parameter(source.bias.detach().clone())
+        self.input_scale = input_scale
         static = form.activation is Activation.STATIC_TENSOR and input_scale
         self.log_input = nn.Parameter(torch.tensor(float(input_scale or 1.0)).log()) if static else None
 
@@ -63,9 +64,9 @@ class LearnedLayer(nn.Module):
         return rounded_steps(self.weight / scale, self.form.range) * scale
 
     def _input(self, x: Tensor) -> Tensor:
-        if self.form.activation is Activation.DYNAMIC_TOKEN:
+        if self.form.activation.is_dynamic:
             with torch.no_grad():
-                rounded = self.form.fake_quantize_input(x, None)
+                rounded = self.form.fake_quantize_input(x, self.input_scale)
             return straight_through(x, rounded)
         if self.log_input is None:
             return x
@@ -84,5 +85,5 @@ class LearnedLayer(nn.Module):
         layer.weight = nn.Parameter(self.stored_weight(), requires_grad=False)
         if self.bias is not None:
             layer.bias = nn.Parameter(self.bias.detach().clone(), requires_grad=False)
-        scale = None if self.log_input is None else float(q.fp16_ceil(self.log_input.detach().exp()))
+        scale = self.input_scale if self.log_input is None else float(q.fp16_ceil(self.log_input.detach().exp()))
         set_tuned(layer, Tuned(self.form.scheme, weight_scale=self.stored_scale(), input_scale=scale))

@@ -192,5 +192,5 @@ def _input_error(evidence: Evidence, form: Form) -> float:
 
 def _deviation(evidence: Evidence, form: Form) -> Tensor:
     x = evidence.sample.x
-    static = form.activation is Activation.STATIC_TENSOR
-    return form.fake_quantize_input(x, form.input_scale(evidence.absmax) if static else None) - x
+    scale = form.input_scale(evidence.absmax) if form.activation.is_calibrated else None
+    return form.fake_quantize_input(x, scale) - x

@@ -128,7 +128,7 @@ class TokenScales:
 
 
 def token_scales(stats: CalibrationStats, layer: str) -> TokenScales:
-    """Each group's scale by the rule of ``apply.input_scale``, which takes the larger of both for all tokens."""
+    """Each group's scale by the rule of ``apply.input_peak``, which takes the larger of both for all tokens."""
     found = {
         tensor.group: activation_scale(tensor.percentile(ACTIVATION_PERCENTILE)) for tensor in stats.of_layer(layer)
     }

@@ -11,9 +11,11 @@ from torch import Tensor
 from vggt_edge.devices.errors import LoweringError
 from vggt_edge.exporter.graph.builder import onnx_type
 from vggt_edge.exporter.graph.data_file import DataFile
+from vggt_edge.exporter.graph.functions import FUNCTIONS
 from vggt_edge.exporter.graph.names import Namer, Place
 from vggt_edge.exporter.graph.stage_program import StageProgram
 from vggt_edge.exporter.graph.template import Template, TemplateNode, Value
+from vggt_edge.runtimes.common.standins import DOMAIN
 
 OPSET = 23  # the first with Attention as one node
 IR_VERSION = 11
@@ -94,7 +96,9 @@ class GraphAssembler:
             value.name: labels.get(value.name, f"{name}:{index}" if several else name)
             for index, value in enumerate(node.outputs)
         }
-        self.nodes.append(helper.make_node(node.op, sources, list(named.values()), name=name, **node.attributes))
+        domain = DOMAIN if node.op in FUNCTIONS else ""
+        made = helper.make_node(node.op, sources, list(named.values()), name=name, domain=domain, **node.attributes)
+        self.nodes.append(made)
         inner = [value for value in node.outputs if value.name not in labels]
         self._inner += [Value(named[value.name], value.shape, value.dtype) for value in inner]
         return named
@@ -112,7 +116,10 @@ class GraphAssembler:
             initializer=self.data.protos,
             value_info=[_value_info(value) for value in self._inner],
         )
-        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
+        functions = [FUNCTIONS[name](OPSET) for name in sorted({node.op_type for node in self.nodes} & set(FUNCTIONS))]
+        domains = [("", OPSET)] + ([(DOMAIN, 1)] if functions else [])
+        opsets = [helper.make_opsetid(*domain) for domain in domains]
+        model = helper.make_model(graph, functions=functions, opset_imports=opsets, ir_version=IR_VERSION)
         model.producer_name = PRODUCER
         helper.set_model_props(model, dict(sorted(metadata.items())))
         return model

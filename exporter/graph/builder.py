@@ -118,7 +118,9 @@ class TemplateBuilder:
         if weight.group_size is None:
             axis = len(shape) - 1 - weight.axis if transposed else weight.axis
             return self.emit("DequantizeLinear", [stored, weight.scale], shape, axis=axis)
-        scale, axis = self._group_scale(weight.scale, transposed), 0 if transposed else 1
+        scale: Value | str = self._store(Stored(weight.scale.source, transposed)) if weight.bits == 8 else ""
+        scale = scale or self._group_scale(weight.scale, transposed)
+        axis = 0 if transposed else 1
         return self.emit("DequantizeLinear", [stored, scale], shape, axis=axis, block_size=weight.group_size)
 
     def _group_scale(self, scale: Constant, transposed: bool) -> Value:

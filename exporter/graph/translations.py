@@ -17,9 +17,10 @@ from torch.fx import Node
 import vggt_edge.calibration.quantization.operators  # noqa: F401  registers the operators below
 from vggt_edge.calibration.quantization.form import weight_numbers
 from vggt_edge.calibration.quantization.ranges import INPUT_RANGES, Range
-from vggt_edge.calibration.scheme import INT8
+from vggt_edge.calibration.scheme import FP4, INT8
 from vggt_edge.exporter.graph.builder import Constant, Operand, TemplateBuilder, Weight, onnx_type
 from vggt_edge.exporter.graph.template import Value
+from vggt_edge.runtimes.common.standins import QUANTIZE_FP4
 
 aten = torch.ops.aten
 decomposed, torchao = torch.ops.quantized_decomposed, torch.ops.torchao
@@ -337,6 +338,26 @@ def dequantize_per_channel(call: Call) -> Operand:
     return Weight(call["input"], bits=numbers.bits, scale=call["scales"], axis=call["axis"])
 
 
+@translates(torch.ops.vggt_edge.float8_input.default)
+def float8_input(call: Call) -> Operand:
+    """An activation through FP8 to QuantizeLinear and DequantizeLinear."""
+    scale, zero = call.builder.input_scale(call["scale"]), call.builder.scalar(0, torch.float8_e4m3fn)
+    stored = call.builder.emit("QuantizeLinear", [call["x"], scale, zero], call.shape, torch.float8_e4m3fn)
+    return call.emit("DequantizeLinear", [stored, scale, zero])
+
+
+@translates(torch.ops.vggt_edge.float4_input.default)
+def float4_input(call: Call) -> Operand:
+    """An activation through blocks of FP4 to the function that says so in plain operators (graph/functions.py)."""
+    return call.emit(QUANTIZE_FP4, [call["x"], call.builder.input_scale(call["scale"])])
+
+
+@translates(torch.ops.vggt_edge.dequantize_float8.default)
+def dequantize_float8(call: Call) -> Operand:
+    """An FP8 weight with one scale per output channel."""
+    return Weight(call["stored"], bits=8, scale=call["scale"], axis=call["axis"])
+
+
 @translates(torchao.choose_qparams_affine.default)
 def choose_qparams_affine(call: Call) -> Operand:
     """Scale and zero point of each row, both (rows,): torch's own arithmetic, step by step."""
@@ -399,7 +420,8 @@ def dequantize_affine(call: Call) -> Operand:
     if leading != 1:
         raise NotImplementedError("blocks over several rows")
     numbers = weight_numbers(call["quant_min"], call["quant_max"])
-    return Weight(call["input"], bits=numbers.bits, scale=call["scale"], group_size=group_size)
+    bits = 8 if numbers == FP4 else numbers.bits  # ONNX Runtime has no FP4 (runtimes/common/standins.py)
+    return Weight(call["input"], bits=bits, scale=call["scale"], group_size=group_size)
 
 
 @translates(torch.ops.vggt_edge.dequantize_palette.default)
@@ -414,6 +436,7 @@ def dequantize_palette(call: Call) -> Operand:
 KEPT = frozenset(
     {
         decomposed.dequantize_per_channel.default,
+        torch.ops.vggt_edge.dequantize_float8.default,
         torchao.dequantize_affine.default,
         torch.ops.vggt_edge.dequantize_palette.default,
         aten.to.dtype,

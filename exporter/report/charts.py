@@ -23,10 +23,13 @@ SCHEME_COLORS = {
     "w8a16": "#0ea5a4",
     "w8a8": "#16a34a",
     "w8a8d": "#65a30d",
+    "fp8": "#0f766e",
     "p6a16": "#a855f7",
     "w4a16": "#d97706",
     "p4a16": "#ec4899",
     "w4a8d": "#dc2626",
+    "nvfp4": "#b45309",
+    "nvfp4a16": "#ca8a04",
     "w4a4d": "#7f1d1d",
 }
 FP32_COLOR, QUANTIZED_COLOR = "#3b82f6", "#f97316"

@@ -10,9 +10,10 @@ import onnx_ir as ir
 
 from vggt_edge.calibration.plan import Assignment, PrecisionPlan
 from vggt_edge.calibration.quantization.form import Form, Kind, LayerShape, scheme_with
-from vggt_edge.calibration.scheme import Activation, Numbers, NumberType
+from vggt_edge.calibration.scheme import FP4, Activation, Numbers, NumberType
 from vggt_edge.devices.errors import InputError, LoweringError
 from vggt_edge.runtimes.base import Realised
+from vggt_edge.runtimes.common.standins import is_fp4_input, is_fp4_weight
 
 LINEAR_OPS = frozenset({"MatMul", "Gemm", "Conv", "ConvTranspose"})
 # What may stand between a stored weight and the operator that multiplies with it.
@@ -158,6 +159,8 @@ def _stored_index(value: ir.Value | None) -> ir.TensorProtocol | None:
 def activation_of(value: ir.Value | None) -> Activation:
     """How a value came out of a QuantizeLinear/DequantizeLinear pair: with a stored scale, or one that is computed."""
     while value is not None and (node := value.producer()) is not None:
+        if is_fp4_input(node) or node.op_type == "TRT_FP4DynamicQuantize":
+            return Activation.DYNAMIC_BLOCK
         if node.op_type == "QuantizeLinear":
             static = stored_weight(node.inputs[1]) is not None
             return Activation.STATIC_TENSOR if static else Activation.DYNAMIC_TOKEN
@@ -198,6 +201,8 @@ def linears(model: ir.Model, block: str) -> Iterator[LinearPrecision]:
             weight, data = found
             path = name[len(prefix) :].rpartition("/")[0].replace("/", ".")
             numbers = weight.numbers if isinstance(weight, Palette) else numbers_of(weight.dtype)
+            if is_fp4_weight(None if node.inputs[1] is None else node.inputs[1].producer()):
+                numbers = FP4
             yield LinearPrecision(name, path, _shape_of(node, weight, data), numbers, activation_of(data))
 
 

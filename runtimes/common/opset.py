@@ -6,7 +6,7 @@ in both, which a test reads off ONNX's own schemas; the few attributes that are 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -20,8 +20,8 @@ OPSET, NEWEST = 21, 23
 _IR_VERSION = 10  # the one of opset 21
 _NEURAL = {"Conv", "ConvTranspose", "Gelu", "Gemm", "LayerNormalization", "MatMul", "Resize", "Softmax"}
 _QDQ = {"DequantizeLinear", "QuantizeLinear"}
-_POINTWISE = {"Abs", "Add", "Clip", "Cos", "Div", "Equal", "Erf", "Exp", "Log", "Max", "Min", "Mul", "Neg", "Pow"}
-_POINTWISE |= {"Relu", "Round", "Sigmoid", "Sign", "Sin", "Softplus", "Sqrt", "Sub", "Tanh", "Where"}
+_POINTWISE = {"Abs", "Add", "Clip", "Cos", "Div", "Equal", "Erf", "Exp", "Less", "Log", "Max", "Min", "Mul", "Neg"}
+_POINTWISE |= {"Pow", "Relu", "Round", "Sigmoid", "Sign", "Sin", "Softplus", "Sqrt", "Sub", "Tanh", "Where"}
 _MOVES = {"Cast", "CastLike", "Concat", "Constant", "ConstantOfShape", "Expand", "Flatten", "Gather", "Identity"}
 _MOVES |= {"ReduceMax", "ReduceMean", "ReduceMin", "ReduceSum", "Reshape", "Shape", "Slice", "Split", "Squeeze"}
 _MOVES |= {"Transpose", "Unsqueeze"}
@@ -37,8 +37,11 @@ def write_lowered(source: Path, target: Path) -> None:
     ir.save(model, target)
 
 
-def lower_opset(model: ir.Model) -> None:
-    """Make ``model`` one of opset 21, in place. ``LoweringError`` names a node that opset 21 cannot say."""
+def lower_opset(model: ir.Model, known: Collection[str] = ()) -> None:
+    """Make ``model`` one of opset 21, in place. ``LoweringError`` names a node that opset 21 cannot say.
+
+    known: operators of a runtime's own that may stand in the graph.
+    """
     found = model.opset_imports.get("", 0)
     if not OPSET <= found <= NEWEST:
         raise LoweringError(f"the graph is of opset {found}", expected=f"opset {OPSET} to {NEWEST}")
@@ -47,11 +50,17 @@ def lower_opset(model: ir.Model) -> None:
     if not all(value is not None and value.shape for node in _attention(model.graph) for value in node.inputs):
         passes.ShapeInferencePass()(model)
     write_out_attention(model.graph)
+    ours = {function.name for function in model.functions.values()}
     for node in model.graph:
-        _check(node)
+        if node.op_type not in {*known, *ours}:
+            _check(node)
         if node.op_type == "DequantizeLinear":
             # Opset 21 gives the type of the scale; typing the graph gives both the type that is wanted.
             node.attributes.pop("output_dtype", None)
+    for function in model.functions.values():
+        for node in function:
+            _check(node)
+        function.opset_imports[""] = OPSET
     model.opset_imports[""] = OPSET
     model.ir_version = min(model.ir_version, _IR_VERSION)
 

@@ -8,7 +8,7 @@ the dense heads, the pose accumulator). Graph inputs and outputs stay FP32.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 import numpy as np
 import onnx_ir as ir
@@ -27,7 +27,8 @@ _POINTWISE |= {"Sigmoid", "Sign", "Softplus", "Sqrt", "Sub", "Tanh", "Where"}
 _MOVES = {"Concat", "Expand", "Gather", "Reshape", "Slice", "Split", "Squeeze", "Transpose", "Unsqueeze"}
 TAIL_OPS = frozenset(_POINTWISE | _MOVES)
 # Float inputs that are FP32 by definition, whatever the data is.
-_FP32_INPUTS = frozenset({("Resize", 1), ("Resize", 2)})
+_FP32_INPUTS = frozenset({("Resize", 1), ("Resize", 2), ("TRT_FP4DynamicQuantize", 1)})
+_FP4_OUTPUTS = (ir.DataType.FLOAT4E2M1, ir.DataType.FLOAT8E4M3FN)
 _INT64_OUTPUT = frozenset({"ArgMax", "ArgMin", "NonZero", "Shape", "Size"})
 _COMPARISONS = {"Equal", "Greater", "GreaterOrEqual", "IsInf", "IsNaN", "Less", "LessOrEqual"}
 _BOOL_OUTPUT = frozenset(_COMPARISONS | {"And", "Not", "Or", "Xor"})
@@ -42,9 +43,12 @@ def fp32_names(scanned: Iterable[str], plan: PrecisionPlan) -> tuple[str, ...]:
     return tuple(sorted({*scanned, *planned}))
 
 
-def type_graph(model: ir.Model, fp32: tuple[str, ...] = (), *, one_way: bool = False) -> tuple[str, ...]:
+def type_graph(
+    model: ir.Model, fp32: tuple[str, ...] = (), restoring: Collection[ir.Node] = (), *, one_way: bool = False
+) -> tuple[str, ...]:
     """Type ``model`` in place; the names of the nodes that stay FP32, sorted.
 
+    restoring: nodes that restore values in FP32, which are cast for what reads them; they are no part of the result.
     one_way: nothing goes back from the FP32 tails to FP16. What is read there as well, such as the pose that the next
     refinement starts from, is computed in both types: a processor that has FP16 only then hands over once, at the end.
     """
@@ -57,7 +61,7 @@ def type_graph(model: ir.Model, fp32: tuple[str, ...] = (), *, one_way: bool = F
     if one_way:
         _split(model.graph, ends)
     islands = _named(model.graph, fp32) | ends
-    _Typing(model.graph, islands).run()
+    _Typing(model.graph, islands | set(restoring)).run()
     passes.RemoveUnusedNodesPass()(model)
     passes.ClearMetadataAndDocStringPass()(model)
     model.producer_name, model.producer_version = "vggt-edge", None
@@ -192,6 +196,8 @@ class _Typing:
         operator = node.op_type
         if operator in _BOOL_OUTPUT:
             return ir.DataType.BOOL
+        if operator == "TRT_FP4DynamicQuantize":
+            return _FP4_OUTPUTS[index]
         if operator in _INT64_OUTPUT or (operator == "TopK" and index == 1):
             return ir.DataType.INT64
         if operator == "Cast":

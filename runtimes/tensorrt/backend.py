@@ -53,7 +53,7 @@ class TensorRT(Backend):
     name = "tensorrt"
     title = "TensorRT"
     distributions = ("tensorrt-rtx-cu13-bindings", "onnxruntime-ep-nv-tensorrt-rtx-cu13", "tensorrt")
-    supported = ("fp32", "fp16", "w8a16", "w4a16", "w8a8")
+    supported = ("fp32", "fp16", "w8a16", "w4a16", "w8a8", "fp8", "nvfp4", "nvfp4a16")
     options = frozenset({"strict"})
     subjects = MappingProxyType({name: title, "tensorrt-fp16": "TensorRT graph, FP16 (interpreted)"})
     # The compiler of TensorRT for RTX is a process of its own; its plan is the one copy of the weights.

@@ -11,6 +11,8 @@ import onnx_ir as ir
 from vggt_edge.runtimes.common.audit import load_onnx
 from vggt_edge.runtimes.common.opset import lower_opset
 from vggt_edge.runtimes.common.typed import FLOATS, type_graph
+from vggt_edge.runtimes.tensorrt.nvfp4 import DYNAMIC_QUANTIZE, put_fp4
+from vggt_edge.runtimes.tensorrt.rules import STORED
 
 _ALIGNMENT = 4096
 _EXTERNAL_FROM_BYTES = 256
@@ -43,8 +45,9 @@ def prepare(source: Path, target: Path, fp32: Iterable[str] = ()) -> Prepared:
     fp32 name that no node has.
     """
     model = load_onnx(source)
-    lower_opset(model)
-    islands = type_graph(model, tuple(sorted(fp32)))
+    restoring = put_fp4(model)
+    lower_opset(model, known=(DYNAMIC_QUANTIZE,))
+    islands = type_graph(model, tuple(sorted(fp32)), restoring)
     target.parent.mkdir(parents=True, exist_ok=True)
     data = target.with_name(target.name + ".data")
     data.unlink(missing_ok=True)
@@ -61,6 +64,6 @@ def prepare(source: Path, target: Path, fp32: Iterable[str] = ()) -> Prepared:
 
 def weight_bytes(graph: ir.Graph) -> WeightBytes:
     tensors = [value.const_value for value in graph.initializers.values() if value.const_value is not None]
-    stored = [tensor for tensor in tensors if tensor.dtype in FLOATS | {ir.DataType.INT8, ir.DataType.INT4}]
+    stored = [tensor for tensor in tensors if tensor.dtype in FLOATS | STORED]
     elements = sum(tensor.size for tensor in stored)
     return WeightBytes(sum(tensor.nbytes for tensor in stored), 2 * elements, 4 * elements)

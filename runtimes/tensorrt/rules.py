@@ -13,11 +13,13 @@ import onnx_ir as ir
 
 from vggt_edge.devices.errors import LoweringError
 from vggt_edge.runtimes.common.audit import LINEAR_OPS, stored_weight, weight_and_data
+from vggt_edge.runtimes.tensorrt.nvfp4 import DYNAMIC_QUANTIZE, TRT_DOMAIN
 
 INT4_BLOCKS = (64, 128)
 OPSET = 21
 _FLOATS = frozenset({ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.DOUBLE})
-_STORED = frozenset({ir.DataType.INT8, ir.DataType.INT4})
+#: What weights may be stored as beside floats.
+STORED = frozenset({ir.DataType.INT8, ir.DataType.INT4, ir.DataType.FLOAT8E4M3FN, ir.DataType.FLOAT4E2M1})
 _MOVES = frozenset({"Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Identity", "Cast"})
 
 
@@ -78,9 +80,9 @@ def _array(value: ir.Value | None) -> np.ndarray | None:
 
 def _opset(model: ir.Model) -> Iterator[tuple[str, str]]:
     for domain, version in sorted(model.opset_imports.items()):
-        if domain != "":
+        if domain not in ("", TRT_DOMAIN):
             yield "graph", f"uses operators of domain {domain!r}"
-        elif version != OPSET:
+        elif domain == "" and version != OPSET:
             yield "graph", f"is of opset {version}"
 
 
@@ -100,19 +102,26 @@ def _zero_points(model: ir.Model) -> Iterator[tuple[str, str]]:
             kind = node.attributes.get("output_dtype")
             if node.op_type == "QuantizeLinear" and (kind is None or kind.as_int() != ir.DataType.INT8):
                 yield name, "quantizes to UINT8, the default without a zero point"
-        elif zero.dtype not in _STORED:
+        elif zero.dtype not in STORED:
             yield name, f"has a zero point of type {zero.dtype}, which TensorRT takes for INT8 without a word"
-        elif (values := _array(zero)) is None or bool(np.any(values.astype(np.int8) != 0)):
+        elif (values := _array(zero)) is None or bool(np.any(values.astype(np.float32) != 0)):
             yield name, "has a zero point other than 0"
 
 
 def _scales(model: ir.Model) -> Iterator[tuple[str, str]]:
     for node, name in _nodes(model, "QuantizeLinear", "DequantizeLinear"):
         scale = _array(node.inputs[1])
-        if scale is None:
+        if scale is None and not _is_of_blocks(node.inputs[1]):
             yield name, "has a computed scale"
-        elif not bool(np.all(np.isfinite(scale)) and np.all(scale > 0)):
+        elif scale is not None and not bool(np.all(np.isfinite(scale)) and np.all(scale > 0)):
             yield name, "has a scale that is not a positive number"
+
+
+def _is_of_blocks(scale: ir.Value | None) -> bool:
+    """Whether a computed scale is restored from the FP8 scales of FP4 blocks."""
+    restored = None if scale is None else scale.producer()
+    stored = None if restored is None or restored.op_type != "DequantizeLinear" else restored.inputs[0]
+    return stored is not None and stored.dtype == ir.DataType.FLOAT8E4M3FN
 
 
 def _activation_granularity(model: ir.Model) -> Iterator[tuple[str, str]]:
@@ -125,7 +134,7 @@ def _activation_granularity(model: ir.Model) -> Iterator[tuple[str, str]]:
 def _weight_axis(model: ir.Model) -> Iterator[tuple[str, str]]:
     """Per output channel: with the weight's transposes undone, the scale runs along the operator's output axis."""
     for node in model.graph:
-        if node.op_type not in LINEAR_OPS or (found := weight_and_data(node)) is None or found[0].dtype not in _STORED:
+        if node.op_type not in LINEAR_OPS or (found := weight_and_data(node)) is None or found[0].dtype not in STORED:
             continue
         dequantize, axes = _weight_path(node)
         scale = None if dequantize is None else _array(dequantize.inputs[1])
@@ -208,7 +217,7 @@ def _decomposed(model: ir.Model) -> Iterator[tuple[str, str]]:
 def _quantized_consumers(model: ir.Model) -> Iterator[tuple[str, str]]:
     for node, name in _nodes(model, "DequantizeLinear"):
         for consumer in _consumers(node):
-            if consumer.op_type not in LINEAR_OPS:
+            if consumer.op_type not in {*LINEAR_OPS, "DequantizeLinear"}:
                 yield name, f"feeds {consumer.op_type} {consumer.name}"
 
 
@@ -222,7 +231,7 @@ def _consumers(node: ir.Node) -> Iterator[ir.Node]:
 
 def _one_type(model: ir.Model) -> Iterator[tuple[str, str]]:
     for node in model.graph:
-        if node.op_type in ("Resize", "Cast"):
+        if node.op_type in ("Resize", "Cast", DYNAMIC_QUANTIZE):
             continue
         types = {value.dtype for value in node.inputs if value is not None and value.dtype in _FLOATS}
         if len(types) > 1:
@@ -244,7 +253,7 @@ def _attention_scale(model: ir.Model) -> Iterator[tuple[str, str]]:
 RULES: tuple[Rule, ...] = (
     Rule("opset", f"export plain ONNX of opset {OPSET}", _opset),
     Rule("borders", "use fixed shapes, and FP32 at inputs and outputs", _static),
-    Rule("zero point", "quantize symmetrically to INT8", _zero_points),
+    Rule("zero point", "quantize symmetrically, and name the type by a zero point of 0", _zero_points),
     Rule("scale", "calibrate again, or keep the layer unquantized", _scales),
     Rule("activation granularity", "use one scale per activation tensor", _activation_granularity),
     Rule("weight granularity", "use one scale per output channel", _weight_axis),

@@ -14,10 +14,11 @@ from unittest.mock import patch
 import torch
 from torch import Tensor
 
+from vggt_edge.calibration import apply
 from vggt_edge.calibration.observation.collect import calibrate
 from vggt_edge.calibration.observation.stats import CalibrationStats
 from vggt_edge.calibration.plan import Assignment, PrecisionPlan
-from vggt_edge.calibration.quantization import apply, form
+from vggt_edge.calibration.quantization import form
 from vggt_edge.exporter.models.checkpoint import build_model
 from vggt_edge.exporter.models.config import OUTPUTS, InputShape
 from vggt_edge.exporter.models.registry import open_model

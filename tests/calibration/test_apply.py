@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from vggt_edge.calibration.apply import apply_plan, input_scale, quantized_stage
+from vggt_edge.calibration.apply import apply_plan, input_peak, quantized_stage
 from vggt_edge.calibration.observation.collect import images_of, layers_of
 from vggt_edge.calibration.observation.stats import CalibrationStats
 from vggt_edge.calibration.plan import PrecisionPlan
@@ -56,7 +56,8 @@ def test_every_layer_gets_its_form(model: VGGT, stats: CalibrationStats, uniform
     assert not layers_of(model)
     block = model.aggregator.frame_blocks[0]
     assert isinstance(block.attn.qkv, QuantLayer)
-    assert block.attn.qkv.input_scale == input_scale(stats, "frame_blocks.0.attn.qkv")
+    peak = input_peak(stats, "frame_blocks.0.attn.qkv", INT8)
+    assert block.attn.qkv.input_scale == block.attn.qkv.form.input_scale(peak)
     assert isinstance(model.depth_head.projects[0], QuantLayer)
     assert isinstance(model.aggregator.patch_embed.patch_embed.proj, HalfLayer)
     assert isinstance(model.camera_head.pose_branch.fc1, HalfLayer)

@@ -15,6 +15,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from vggt_edge.calibration.quantization.operators import fp4_blocks
+from vggt_edge.calibration.quantization.ranges import BLOCK, E4M3
+from vggt_edge.runtimes.tensorrt.nvfp4 import DYNAMIC_QUANTIZE
+
 Result = Tensor | Sequence[Tensor]
 Kernel = Callable[["Call"], Result]
 KERNELS: dict[str, Kernel] = {}
@@ -272,11 +276,23 @@ def cast(call: Call) -> Tensor:
 
 @kernel("QuantizeLinear")
 def quantize(call: Call) -> Tensor:
-    """Integers of 8 bits: x over the scale, rounded to the nearest even, with the zero point added."""
+    """Numbers of 8 bits: x over the scale, rounded to the nearest even, with an integer's zero point added."""
     zero_point = call.optional(2)
+    kind = call.node.inputs[2] if zero_point is not None else None
+    if kind is not None and kind.dtype == ir.DataType.FLOAT8E4M3FN:
+        return E4M3().nearest(call.operand(0) / _along(call, call.operand(1)))
     scale = _along(call, call.operand(1))
     shifted = torch.round(call.operand(0) / scale) + (0 if zero_point is None else _along(call, zero_point))
     return shifted.clamp(-128, 127)
+
+
+@kernel(DYNAMIC_QUANTIZE)
+def quantize_fp4(call: Call) -> Sequence[Tensor]:
+    """(E2M1 numbers, E4M3 scales of their blocks) of x (..., in); the second operand is the unit of the scales."""
+    form = (call.get("axis", 0), call.get("block_size", 0), call.get("scale_type", 0))
+    if form != (-1, BLOCK, ir.DataType.FLOAT8E4M3FN):
+        raise NotImplementedError(f"FP4 by {form}")
+    return fp4_blocks(call.operand(0), call.operand(1))
 
 
 @kernel("DequantizeLinear")

@@ -30,6 +30,8 @@ _TYPES = {
     ir.DataType.INT8: torch.int8,
     ir.DataType.UINT8: torch.uint8,
     ir.DataType.INT4: torch.int8,
+    ir.DataType.FLOAT8E4M3FN: torch.float8_e4m3fn,
+    ir.DataType.FLOAT4E2M1: torch.float32,  # torch has no such type
     ir.DataType.BOOL: torch.bool,
 }
 _INT8 = {ir.DataType.INT8: torch.int8, ir.DataType.UINT8: torch.uint8}
@@ -91,10 +93,7 @@ class GraphSession(Session):
         if value.const_value is None:
             raise InputError(f"{value.name} is read before it is computed", where=str(self._path), expected="a graph")
         try:
-            array = value.const_value.numpy()
-            if value.dtype == ir.DataType.INT4:
-                array = array.astype(np.int8)
-            return torch.from_numpy(np.array(array))  # a copy: the file may be mapped
+            return _tensor(value.const_value)
         except (OSError, ValueError, TypeError) as error:  # types that numpy or torch lack, data that are cut short
             raise InputError(
                 f"the weight {value.name} cannot be read: {error}",
@@ -139,8 +138,19 @@ def _shape(value: ir.Value) -> tuple[int, ...]:
     return tuple(value.shape.numpy())
 
 
+def _tensor(stored: ir.TensorProtocol) -> Tensor:
+    """A copy, since the file may be mapped. numpy and torch do not know each other's narrow types."""
+    array = stored.numpy()
+    if stored.dtype in (ir.DataType.INT4, ir.DataType.FLOAT4E2M1):
+        array = array.astype(np.int8 if stored.dtype == ir.DataType.INT4 else np.float32)
+    if stored.dtype == ir.DataType.FLOAT8E4M3FN:
+        return torch.from_numpy(np.array(array.view(np.uint8))).view(torch.float8_e4m3fn)
+    return torch.from_numpy(np.array(array))
+
+
 def _widened(operand: Tensor | None) -> Tensor | None:
-    return operand.float() if operand is not None and operand.dtype is torch.float16 else operand
+    narrow = operand is not None and operand.dtype in (torch.float16, torch.float8_e4m3fn)
+    return operand.float() if operand is not None and narrow else operand
 
 
 def _result_type(node: ir.Node, operands: Sequence[Tensor | None], result: Tensor) -> torch.dtype:

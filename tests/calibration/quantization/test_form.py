@@ -19,7 +19,6 @@ from vggt_edge.calibration.quantization.form import (
     weight_numbers,
 )
 from vggt_edge.calibration.quantization.linear import PaletteLayer, QuantLayer, stored_layer
-from vggt_edge.calibration.quantization.quantize import pack_int4
 from vggt_edge.calibration.quantization.ranges import ScaleNumbers
 from vggt_edge.calibration.scheme import FP16, FP32, INT4, INT8, SCHEMES, Activation
 
@@ -42,8 +41,9 @@ def test_what_a_layer_gets_it_gets_again(name: str, shape: LayerShape, group: in
     form = Form.of(SCHEMES[name], shape, group)
     assert Form.of(SCHEMES[form.scheme], shape, group) == form
     assert form.matches(SCHEMES[form.scheme].weight, SCHEMES[form.scheme].activation)
-    assert form.activation is SCHEMES[name].activation
     assert form.weight.bits >= SCHEMES[name].weight.bits
+    if SCHEMES[name].convolutions is None:
+        assert form.activation.is_calibrated == SCHEMES[name].activation.is_calibrated
 
 
 @given(st.sampled_from(NAMES), shapes, st.sampled_from(["fp16", "fp32"]))
@@ -99,17 +99,22 @@ def test_group_scales_beside_dynamic_inputs_are_bfloat16() -> None:
 )
 @pytest.mark.parametrize("name", NAMES)
 def test_bytes_are_those_of_what_is_stored(layer: nn.Module, name: str) -> None:
-    """Scales in FP32 per channel and FP16 per group, tables in FP16, 4 bytes for the scale of a static input."""
+    """Scales in FP32 per channel and FP16 per group, tables in FP16, 4 bytes for the scale of a static input.
+
+    Blocks of FP4: scales of one byte, 4 bytes for their unit.
+    """
     shape = LayerShape.of(layer)
     form = Form.of(SCHEMES[name], shape)
     stored = stored_layer(layer, form, input_scale=0.1)
     expected = shape.weights * form.weight.bits // 8
     if isinstance(stored, QuantLayer):
-        numbers = pack_int4(stored.weight_q).numel() if form.weight == INT4 else stored.weight_q.numel()
+        numbers = stored.weight_q.numel() * form.weight.bits // 8
         expected = numbers + stored.weight_scale.numel() * (2 if form.group_size else 4)
+        if form.scale is ScaleNumbers.E4M3:
+            expected = numbers + stored.weight_scale.numel() + 4
     if isinstance(stored, PaletteLayer):
         expected += 2 * stored.weight_table.numel()
-    expected += 4 if form.activation is Activation.STATIC_TENSOR else 0
+    expected += 4 if form.activation.is_calibrated else 0
     assert form.stored_bytes(shape) == expected
 
 

@@ -14,12 +14,13 @@ from torch import Tensor
 
 from vggt_edge.calibration.quantization import quantize as q
 from vggt_edge.calibration.quantization.ranges import WEIGHT_RANGES
+from vggt_edge.calibration.scheme import INT4, INT8
 
 finite = st.floats(-1e4, 1e4, width=32)
 matrices = hnp.arrays(np.float32, st.tuples(st.integers(1, 6), st.just(64)), elements=finite).map(torch.from_numpy)
 
 
-RANGES = {numbers.bits: limits for numbers, limits in WEIGHT_RANGES.items()}
+RANGES = {numbers.bits: WEIGHT_RANGES[numbers] for numbers in (INT8, INT4)}
 
 
 def unpacked(packed: Tensor, count: int) -> Tensor:

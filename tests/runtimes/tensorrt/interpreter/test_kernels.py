@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import onnx
 import pytest
@@ -14,6 +15,7 @@ from onnx.reference import ReferenceEvaluator
 from vggt_edge.devices.errors import InputError
 from vggt_edge.runtimes.tensorrt.interpreter.kernels import KERNELS
 from vggt_edge.runtimes.tensorrt.interpreter.session import GraphSession
+from vggt_edge.runtimes.tensorrt.nvfp4 import DYNAMIC_QUANTIZE
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(2, 4, 6)).astype(np.float32)
@@ -59,6 +61,7 @@ CASES: dict[str, tuple[str, list[Any], dict[str, Any]]] = {
     "DequantizeLinear of channels": ("DequantizeLinear", [INT8, POSITIVE[0, :, 0].copy()], {"axis": 0}),
     "DequantizeLinear of blocks": ("DequantizeLinear", [INT8, POSITIVE[0, :, :3].copy()], {"axis": 1, "block_size": 2}),
     "QuantizeLinear": ("QuantizeLinear", [X * 50, np.float32(0.3), np.int8(0)], {}),
+    "DequantizeLinear of FP8": ("DequantizeLinear", [X.astype(ml_dtypes.float8_e4m3fn), np.float32(0.3)], {}),
     "Where": ("Where", [X > 0, X, POSITIVE], {}),
     "Equal": ("Equal", [INT8, np.abs(INT8)], {}),
     "Cast": ("Cast", [X], {"to": TensorProto.FLOAT16}),
@@ -116,7 +119,8 @@ def test_resize_with_aligned_corners_keeps_the_corners(tmp_path: Path) -> None:
 
 
 def test_every_kernel_has_a_case() -> None:
-    assert {operator for operator, _, _ in CASES.values()} | {"Split", "Resize"} == set(KERNELS)
+    """Blocks of FP4 are TensorRT's own: tests/exporter/graph/test_narrow_floats.py compares them."""
+    assert {operator for operator, _, _ in CASES.values()} | {"Split", "Resize", DYNAMIC_QUANTIZE} == set(KERNELS)
 
 
 def test_an_unknown_operator_is_refused_by_name(tmp_path: Path) -> None:
