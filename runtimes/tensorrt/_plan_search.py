@@ -17,6 +17,8 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from vggt_edge.runtimes.tensorrt.rules import STORED
+
 # Below this a constant may occur in the plan by chance, or be folded away.
 SOUGHT_FROM_BYTES = 4096
 EXHAUSTIVE_BYTES = 16 << 30
@@ -39,13 +41,19 @@ class Form:
 
 
 def quantized_constants(model: Path) -> Iterator[tuple[str, ir.TensorProtocol]]:
-    """The int8 and int4 constants that are worth looking for."""
+    """The constants of 8 and 4 bits that are worth looking for."""
     for value in ir.load(model).graph.initializers.values():
         tensor = value.const_value
-        if tensor is None or tensor.dtype not in (ir.DataType.INT8, ir.DataType.INT4):
+        if tensor is None or tensor.dtype not in STORED or _are_scales(value):
             continue
         if tensor.nbytes >= SOUGHT_FROM_BYTES:
             yield str(value.name), tensor
+
+
+def _are_scales(value: ir.Value) -> bool:
+    """Whether a constant is restored to scale others: the compiler lays such out anew for its kernels."""
+    restored = [output for user, _ in value.uses() for output in user.outputs]
+    return any(user.op_type == "DequantizeLinear" and index == 1 for one in restored for user, index in one.uses())
 
 
 def stored_bytes(tensor: ir.TensorProtocol, order: tuple[int, ...] | None) -> bytes:

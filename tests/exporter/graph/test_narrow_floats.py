@@ -28,6 +28,8 @@ from vggt_edge.runtimes.tensorrt.rules import violations
 SCALES = {"fp8": 0.01, "nvfp4": 2.0**-9, "nvfp4a16": None}
 NUMBERS = {"fp8": ir.DataType.FLOAT8E4M3FN, "nvfp4": ir.DataType.FLOAT4E2M1, "nvfp4a16": ir.DataType.FLOAT4E2M1}
 
+COMPUTED = {"fp8": "fp8", "nvfp4": "fp4", "nvfp4a16": "fp16"}
+
 
 def layer_of(scheme: str, inputs: int = 64, outputs: int = 32) -> QuantLayer:
     torch.manual_seed(0)
@@ -137,6 +139,9 @@ def test_the_function_of_an_input_means_what_the_layer_computes() -> None:
 def test_it_compiles_for_blackwell(scheme: str, chain: Any, tmp_path: Path) -> None:
     source = write_onnx(chain(torch.zeros(1, 32, 256), layer_of(scheme, 256, 256)), tmp_path / "model.onnx").path
     path = prepare(source, tmp_path / "trt" / "model.onnx").path
-    check = rtx.compile_check(path, capability=rtx.offered_capability("11.0"), timeout_s=300)
-    assert check.status == "passed", check.detail
-    assert check.figures["capability"] == "SM120"
+    compiled = rtx.compile_graph(path, capability=rtx.offered_capability("11.0"), timeout_s=300)
+    assert compiled.check.status == "passed", compiled.check.detail
+    assert compiled.check.figures["capability"] == "SM120"
+    assert compiled.reading is not None
+    (product,) = compiled.reading.products
+    assert product.computed == COMPUTED[scheme]
