@@ -30,11 +30,11 @@ def kit_module() -> ModuleType:
     return kit_script(KIT / SCRIPT)
 
 
-def availability() -> Availability:
-    """Whether TensorRT can be imported and a GPU be reached."""
+def availability(runtime: str = "tensorrt") -> Availability:
+    """Whether TensorRT can be imported and a GPU be reached. runtime: name of the Python module."""
     kit = kit_module()
     try:
-        kit.import_tensorrt()
+        kit.import_tensorrt(runtime)
         kit.Cuda()
     except kit.KitError as error:
         what, _, remedy = str(error).partition("\n  next: ")
@@ -44,7 +44,7 @@ def availability() -> Availability:
 
 def build_check(folder: Path, *, build_only: bool = True, timeout_s: float = BUILD_TIMEOUT_S) -> Check:
     """Run the kit of ``folder`` in a process of its own; ``not_run`` where this machine cannot."""
-    ready = availability()
+    ready = availability(kit_module().wanted_runtime(folder))
     if not ready.ok:
         return Check(NAME, "not_run", f"{ready.reason}; {ready.remedy}", {})
     output = folder / "result.json"
@@ -88,7 +88,8 @@ class EngineSession(Session):
 
     def _load(self, folder: Path) -> Any:
         kit = self._kit
-        trt, description, cuda = kit.import_tensorrt(), kit.load_kit(folder), kit.Cuda()
+        trt = kit.import_tensorrt(kit.wanted_runtime(folder))
+        description, cuda = kit.load_kit(folder), kit.Cuda()
         logger = kit.make_logger(trt)
         return kit.Runner(trt, cuda, logger, kit.build_engine(trt, logger, folder / description["model"]))
 

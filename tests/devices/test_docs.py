@@ -47,7 +47,9 @@ def test_the_example_of_cores_goes_where_the_throughputs_were(tmp_path: Path) ->
 
 def test_the_table_of_targets_is_that_of_the_profiles() -> None:
     listed = {}
-    targets = [row for row in rows(r"`(?:jetson|iphone|ipad|vision|pixel|galaxy|dimensity|host).*`") if len(row) == 5]
+    targets = [
+        row for row in rows(r"`(?:jetson|rtx|iphone|ipad|vision|pixel|galaxy|dimensity|host).*`") if len(row) == 5
+    ]
     for names, runtime, memory, schemes, on_request in targets:
         name, *aliases = re.findall(r"`([^`]+)`", names)
         runtime, _, unit = runtime.partition(", ")

@@ -341,6 +341,8 @@ def test_every_promised_board_has_a_profile() -> None:
         "jetson-thor-t5000",
         "pixel-10",
         "pixel-9",
+        "rtx-4060-laptop",
+        "rtx-5060-laptop",
         "vision-pro",
         "vision-pro-m5",
     }
@@ -357,7 +359,7 @@ def test_built_in_profiles_keep_their_promises(profile: DeviceProfile) -> None:
         assert profile.toolchain.opset == 21
         assert profile.group_sizes == (64, 128)
         assert profile.tolerances.auc30_drop_points_max == 3.0
-        assert {release.tools["tensorrt"] for release in profile.toolchain.releases}
+        assert all({"tensorrt", "tensorrt_rtx"} & set(release.tools) for release in profile.toolchain.releases)
     record = json.loads(json.dumps(profile.to_dict(), sort_keys=True))
     assert record == profile.to_dict()
     assert record["schemes"] == list(profile.schemes)

@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Build the TensorRT engine on this device, check it against the golden tensors, and say what it really computes in.
 
-Needs Python 3.8 or later, numpy and TensorRT 10.3 or later; nothing else. An engine belongs to one GPU and one version
+Needs Python 3.8 or later, numpy and TensorRT 10.3 or later, or TensorRT for RTX 1.4 or later where ``kit.json`` asks
+for that; nothing else. An engine belongs to one GPU and one version
 of TensorRT, so it is built here and not shipped. Exit codes: 0 good, 2 wrong arguments or damaged files, 3 no TensorRT
 or no CUDA, 4 accuracy, 6 the build failed or a block lost its precision, 7 not enough memory or disk.
 """
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import ctypes
+import importlib
 import json
 import re
 import sys
@@ -56,7 +58,15 @@ from kit_common import (  # noqa: E402  it lies beside this file
 SCHEMA_VERSION = 1
 # How TensorRT, CUDA and C++ say it in their messages, in small letters.
 OUT_OF_MEMORY = ("outofmemory", "out of memory", "insufficient memory", "bad_alloc", "memoryallocation")
-LOWEST_TENSORRT = (10, 3)
+# By name of the Python module: the lowest version, where it is from, and what to do where it is missing.
+RUNTIMES = {
+    "tensorrt": (
+        (10, 3),
+        "JetPack 6.1",
+        "on a Jetson: sudo apt-get install python3-libnvinfer; in a virtual environment use --system-site-packages",
+    ),
+    "tensorrt_rtx": ((1, 4), "pip install tensorrt-rtx", "pip install tensorrt-rtx"),
+}
 GOLDEN = "golden.npz"
 MOST_RUNS, MOST_MIB = 1_000_000, 1 << 24
 
@@ -361,21 +371,27 @@ def load_cudart():
 # --- the engine ----------------------------------------------------------------------------------------------------
 
 
-def import_tensorrt():
+def wanted_runtime(folder):
+    """The module that kit.json asks for. What is wrong with the file is said when all of it is read."""
     try:
-        import tensorrt
+        requires = read_json(folder / "kit.json")["requires"]
+        return next(name for name in RUNTIMES if name in requires)
+    except (KitError, KeyError, TypeError, StopIteration):
+        return "tensorrt"
+
+
+def import_tensorrt(name="tensorrt"):
+    lowest, origin, remedy = RUNTIMES[name]
+    try:
+        module = importlib.import_module(name)
     except ImportError as error:
-        raise KitError(
-            EXIT_TOOLCHAIN,
-            "TensorRT for Python cannot be imported: %s" % error,
-            "on a Jetson: sudo apt-get install python3-libnvinfer; in a virtual environment use --system-site-packages",
-        ) from error
+        raise KitError(EXIT_TOOLCHAIN, "TensorRT for Python cannot be imported: %s" % error, remedy) from error
     # Any folder called "tensorrt" can be imported; a version is what only the real one has.
-    version = getattr(tensorrt, "__version__", "")
-    if version_tuple(version) < LOWEST_TENSORRT:
-        wanted = ".".join(map(str, LOWEST_TENSORRT))
-        raise KitError(EXIT_TOOLCHAIN, "TensorRT %s is too old" % version, "use %s or later (JetPack 6.1)" % wanted)
-    return tensorrt
+    version = getattr(module, "__version__", "")
+    if version_tuple(version) < lowest:
+        wanted = ".".join(map(str, lowest))
+        raise KitError(EXIT_TOOLCHAIN, "%s %s is too old" % (name, version), "use %s or later (%s)" % (wanted, origin))
+    return module
 
 
 def make_logger(trt):
@@ -412,6 +428,9 @@ def make_network(trt, builder, logger, model_path):
 def make_config(trt, builder, workspace_mb, optimization_level):
     config = builder.create_builder_config()
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
+    if hasattr(trt, "ComputeCapability"):  # TensorRT for RTX also compiles for GPUs that are not here
+        config.num_compute_capabilities = 1
+        config.set_compute_capability(trt.ComputeCapability.CURRENT, 0)
     if workspace_mb is not None:
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, workspace_mb << 20)
     if optimization_level is not None:
@@ -625,7 +644,8 @@ def exit_code(result):
 
 def run(arguments):
     """The whole job; returns the exit code. The result file is written also when accuracy or precision fail."""
-    trt = import_tensorrt()
+    name = wanted_runtime(arguments.folder)
+    trt = import_tensorrt(name)
     kit = load_kit(arguments.folder)
     golden = None if arguments.build_only else golden_of(arguments.folder, kit)
     cuda = Cuda()
@@ -646,7 +666,7 @@ def run(arguments):
     result = result_of(kit, judge.outputs if judge else [])
     result.update(
         model_sha256=kit["sha256"][kit["model"]],
-        runtime={"name": "tensorrt", "version": trt.__version__},
+        runtime={"name": name, "version": trt.__version__},
         device={**board(), "compute_capability": cuda.capability()},
         thermal={"before": before, "after": thermal()},
         low_power_mode=None,

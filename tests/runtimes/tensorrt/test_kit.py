@@ -43,7 +43,8 @@ def test_it_imports_nothing_but_the_standard_library_numpy_and_tensorrt() -> Non
     tree = ast.parse(SOURCE.read_text())
     imported = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
     imported |= {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module}
-    assert imported - set(sys.stdlib_module_names) == {"numpy", "tensorrt", "kit_common"}
+    assert imported - set(sys.stdlib_module_names) == {"numpy", "kit_common"}
+    assert set(kit.RUNTIMES) == {"tensorrt", "tensorrt_rtx"}
 
 
 @pytest.mark.parametrize("interpreter", ["python3.8", "python3.10", "python3.12", sys.executable])
@@ -87,6 +88,39 @@ def test_later_ones_are_accepted(version: str, monkeypatch: pytest.MonkeyPatch) 
     module = SimpleNamespace(__version__=version)
     monkeypatch.setitem(sys.modules, "tensorrt", module)
     assert kit.import_tensorrt() is module
+
+
+@pytest.mark.parametrize(
+    ("requires", "module"),
+    [
+        ('{"tensorrt": ">=10.3", "python": ">=3.8"}', "tensorrt"),
+        ('{"tensorrt_rtx": ">=1.4"}', "tensorrt_rtx"),
+        ("{}", "tensorrt"),
+        ("7", "tensorrt"),
+    ],
+)
+def test_kit_json_says_which_tensorrt(requires: str, module: str, tmp_path: Path) -> None:
+    (tmp_path / "kit.json").write_text(f'{{"requires": {requires}}}')
+    assert kit.wanted_runtime(tmp_path) == module
+
+
+def test_tensorrt_for_rtx_has_versions_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    for version, is_known in (("1.7.1.116", True), ("1.3.0", False)):
+        monkeypatch.setitem(sys.modules, "tensorrt_rtx", SimpleNamespace(__version__=version))
+        if is_known:
+            assert kit.import_tensorrt("tensorrt_rtx").__version__ == version
+            continue
+        with pytest.raises(kit.KitError, match=r"tensorrt_rtx 1\.3\.0 is too old"):
+            kit.import_tensorrt("tensorrt_rtx")
+
+
+def test_a_laptop_without_tensorrt_for_rtx_is_told_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "tensorrt_rtx", None)
+    (tmp_path / "kit.json").write_text('{"requires": {"tensorrt_rtx": ">=1.4"}}')
+    assert kit.main(["--folder", str(tmp_path)]) == 3
+    assert "pip install tensorrt-rtx" in capsys.readouterr().err
 
 
 # --- times ---------------------------------------------------------------------------------------------------------

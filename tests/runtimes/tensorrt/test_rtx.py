@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from onnx import TensorProto
 
+from vggt_edge.devices.profile import load_profile
 from vggt_edge.runtimes.common.process import Ending, run_worker, worker
 from vggt_edge.runtimes.tensorrt import rtx
 from vggt_edge.runtimes.tensorrt.prepare import prepare
@@ -204,3 +205,8 @@ def test_a_full_disk_is_no_refusal(builder: Any, tmp_path: Path, save: Any) -> N
 )
 def test_the_capability_is_the_nearest_of_the_same_generation(wanted: str | None, offered: str) -> None:
     assert rtx.offered_capability(wanted) == offered
+
+
+@pytest.mark.parametrize(("target", "offered"), [("rtx-40-laptop", "SM89"), ("rtx-50-laptop", "SM120")])
+def test_a_laptop_s_plan_is_compiled_for_its_very_gpu(target: str, offered: str) -> None:
+    assert rtx.offered_capability(load_profile(target).compute_capability) == offered
