@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from vggt_edge.calibration.plan import PrecisionPlan
 from vggt_edge.calibration.quantization.form import LayerShape
+from vggt_edge.calibration.scheme import Numbers
 from vggt_edge.devices.errors import InputError
 from vggt_edge.devices.profile import DeviceProfile
 
@@ -311,10 +312,10 @@ class Backend(ABC):
         """
         return False
 
-    def widens(self, shape: LayerShape, calls: int) -> bool:
+    def widens(self, shape: LayerShape, calls: int, weight: Numbers) -> bool:
         """Whether the runtime writes packed weights of such a layer to memory in 16 bits before it multiplies.
 
-        Of inputs that are not quantized. calls: how often one forward runs the layer.
+        Of inputs that are not quantized. calls: how often one forward runs the layer. weight: its packed numbers.
         """
         return False
 

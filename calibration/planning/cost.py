@@ -21,12 +21,13 @@ from torch.overrides import TorchFunctionMode
 
 from vggt_edge.calibration.quantization.form import Form, Kind, LayerShape
 from vggt_edge.calibration.quantization.ranges import BLOCK
-from vggt_edge.calibration.scheme import FP4, FP8, FP16, FP32, INT4, INT8, Activation, Scheme, scheme
+from vggt_edge.calibration.scheme import FP4, FP8, FP16, FP32, INT4, INT8, Activation, Numbers, Scheme, scheme
 from vggt_edge.devices.errors import InputError
 from vggt_edge.devices.profile import DeviceProfile
 
 _DTYPE_OF = {FP32: "fp32", FP16: "fp16", FP8: "fp8", FP4: "fp4", INT8: "int8"}
 _DTYPE_OF[INT4] = "int8"  # no processor here multiplies integers of 4 bits
+_PACKED = (INT8, INT4, FP8, FP4)
 _BYTES_OF_DTYPE = {"fp32": 4, "fp16": 2, "int8": 1, "fp8": 1, "fp4": 0.5}
 # Biases, norms and LayerScale stay FP32 in the graph; a backend that halves them only gets smaller than promised.
 _OTHER_BYTES = 4
@@ -47,7 +48,7 @@ class LayerCost:
 
     in_channels: inputs of one output channel's row for a linear; calls: how often a forward runs the layer.
     pinned: the scheme it keeps whatever its block gets; None for a layer that follows its block. is_transposed: of a
-    convolution. is_widened: the runtime writes packed weights to memory in 16 bits first, if inputs are not quantized.
+    convolution. widened: packed numbers that the runtime writes to memory in 16 bits if inputs are not quantized.
     """
 
     name: str
@@ -61,7 +62,7 @@ class LayerCost:
     calls: int = 1
     pinned: str | None = None
     is_transposed: bool = False
-    is_widened: bool = False
+    widened: frozenset[Numbers] = frozenset()
 
     @property
     def shape(self) -> LayerShape:
@@ -139,7 +140,7 @@ def _layer_seconds(layer: LayerCost, name: str, profile: DeviceProfile, group_si
     leaving = profile.compute_dtype("fp16") if _BYTES_OF_DTYPE[dtype] < 2 else dtype
     launches = layer.calls
     traffic: float = layer.calls * form.stored_bytes(layer.shape)
-    if layer.is_widened and form.is_quantized and form.activation is Activation.NONE:
+    if form.weight in layer.widened and form.activation is Activation.NONE:
         # Read packed and written wide by one kernel, then read wide by every call.
         traffic = form.stored_bytes(layer.shape) + (1 + layer.calls) * layer.weight_count * _BYTES_OF_DTYPE[dtype]
         launches += 1
@@ -199,10 +200,16 @@ def _live_count(block: BlockCost) -> int:
     return block.input_count + block.output_count + widest
 
 
-def widened(blocks: Iterable[BlockCost], widens: Callable[[LayerShape, int], bool]) -> tuple[BlockCost, ...]:
-    """The blocks with every layer marked whose packed weights, by shape and number of calls, are widened in memory."""
+def widened(blocks: Iterable[BlockCost], widens: Callable[[LayerShape, int, Numbers], bool]) -> tuple[BlockCost, ...]:
+    """The blocks with the packed numbers marked that, by a layer's shape and number of calls, are widened in memory."""
     return tuple(
-        replace(block, layers=tuple(replace(one, is_widened=widens(one.shape, one.calls)) for one in block.layers))
+        replace(
+            block,
+            layers=tuple(
+                replace(one, widened=frozenset(kind for kind in _PACKED if widens(one.shape, one.calls, kind)))
+                for one in block.layers
+            ),
+        )
         for block in blocks
     )
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from vggt_edge.calibration.plan import PrecisionPlan
 from vggt_edge.calibration.quantization.form import Kind, LayerShape
+from vggt_edge.calibration.scheme import FP4, Numbers
 from vggt_edge.devices.errors import InputError, LoweringError
 from vggt_edge.devices.profile import DeviceProfile
 from vggt_edge.runtimes.base import (
@@ -70,12 +71,12 @@ class TensorRT(Backend):
         """Transposed convolutions: the plan audit shows FP16 operands for int8 ones, and a kernel that widens them."""
         return shape.kind is Kind.TRANSPOSED
 
-    def widens(self, shape: LayerShape, calls: int) -> bool:
-        """Convolutions, and linears that run several times: the plan audit shows a kernel of its own for the weights.
+    def widens(self, shape: LayerShape, calls: int, weight: Numbers) -> bool:
+        """FP4, convolutions, and linears that run several times: the plan audit shows a kernel of its own for them.
 
-        A linear that runs once dequantizes its weights inside its product.
+        A linear that runs once dequantizes weights of other numbers inside its product.
         """
-        return shape.kind is not Kind.LINEAR or calls > 1
+        return weight == FP4 or shape.kind is not Kind.LINEAR or calls > 1
 
     def lower(
         self,

@@ -22,7 +22,7 @@ from vggt_edge.calibration.planning.cost import (
 from vggt_edge.calibration.quantization.form import GROUP_SIZES, Form, Kind, LayerShape
 from vggt_edge.calibration.quantization.linear import QuantLayer
 from vggt_edge.calibration.quantization.quantize import pack_int4
-from vggt_edge.calibration.scheme import SCHEMES
+from vggt_edge.calibration.scheme import INT4, INT8, SCHEMES
 from vggt_edge.devices.cpu import FP32_MACS, int8_macs
 from vggt_edge.devices.errors import InputError, UnknownNameError
 from vggt_edge.devices.profile import list_profiles, resolve
@@ -219,24 +219,27 @@ def test_weights_that_are_widened_in_memory_are_charged_what_moves() -> None:
     orin = resolve("jetson-agx-orin-64gb")
     layer = linear(4096, 4096, tokens=1, calls=4)
     packed, wide = (
-        latency_ms(BlockCost("b", (replace(layer, is_widened=is_widened),), 0, 0, 0, 1, 1), "w4a16", orin, 64)
-        for is_widened in (False, True)
+        latency_ms(BlockCost("b", (replace(layer, widened=numbers),), 0, 0, 0, 1, 1), "w4a16", orin, 64)
+        for numbers in (frozenset({INT8}), frozenset({INT4}))
     )
     stored = layer.form("w4a16", 64).stored_bytes(layer.shape)
     more = stored + 5 * 2 * 4096 * 4096 - 4 * stored
     assert wide - packed == pytest.approx(1e3 * (more / orin.bandwidth_bytes_per_s + orin.layer_overhead_us * 1e-6))
     for scheme in ("fp16", "w8a8"):
         costs = {
-            latency_ms(BlockCost("b", (replace(layer, is_widened=is_widened),), 0, 0, 0, 1, 1), scheme, orin)
-            for is_widened in (False, True)
+            latency_ms(BlockCost("b", (replace(layer, widened=numbers),), 0, 0, 0, 1, 1), scheme, orin)
+            for numbers in (frozenset(), frozenset({INT8}))
         }
         assert len(costs) == 1, scheme
 
 
 def test_layers_are_marked_by_their_shape_and_calls(blocks: dict[str, BlockCost]) -> None:
-    marked = {block.name: block for block in widened(blocks.values(), lambda shape, calls: calls > 1)}
-    assert {one.is_widened for one in marked["camera_head.trunk.0"].layers} == {True}
-    assert {one.is_widened for one in marked["frame_blocks.0"].layers} == {False}
+    marked = {
+        block.name: block
+        for block in widened(blocks.values(), lambda shape, calls, weight: calls > 1 and weight == INT4)
+    }
+    assert {one.widened for one in marked["camera_head.trunk.0"].layers} == {frozenset({INT4})}
+    assert {one.widened for one in marked["frame_blocks.0"].layers} == {frozenset()}
 
 
 def test_transposed_convolutions_are_told_apart(blocks: dict[str, BlockCost]) -> None:
