@@ -165,6 +165,17 @@ def test_inspect_shows_what_a_compiled_plan_computes(vggt_edge: Run, bundle: Pat
     assert part["rows"][1] == ["point_head", "w8a8", "w8a8", "fp16 x 2, int8 x 30", "failed"]
 
 
+@pytest.mark.parametrize("name", ["plan", "stats", "model"])
+def test_the_digests_of_a_manifest_are_compared_with_the_files(vggt_edge: Run, bundle: Path, name: str) -> None:
+    assert vggt_edge("verify", bundle).code == 0
+    content = json.loads((bundle / "manifest.json").read_text())
+    content["digests"][name] = "0" * 64
+    (bundle / "manifest.json").write_text(json.dumps(content))
+    refused = vggt_edge("verify", bundle)
+    assert refused.code == 2
+    assert f"its digest of the {name} is not that of the bundle's files" in refused.err
+
+
 def test_inspect_refuses_a_folder_whose_manifest_is_none(vggt_edge: Run, tmp_path: Path) -> None:
     (tmp_path / "manifest.json").write_text(json.dumps({"target": "jetson-orin", "files": {}}))
     finished = vggt_edge("inspect", tmp_path)
