@@ -46,6 +46,7 @@ from kit_common import (  # noqa: E402  it lies beside this file
     shape_of,
     summary,
     text_of,
+    whole_of,
     write_result,
 )
 
@@ -94,6 +95,7 @@ def load_kit(path):
         weights = field_of(model, "weights")
         if weights is None and field_of(model, "weights_sha256") is not None:
             raise ValueError("weights_sha256 of no weights")
+        whole_of(filled(model, "memory", dict), "planned_bytes")  # for the kit of apps, and refused by that as well
         return {
             "target": text_of(raw, "target"),
             "plan_digest": text_of(raw, "plan_digest"),

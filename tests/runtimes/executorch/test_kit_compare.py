@@ -353,6 +353,8 @@ def test_foreign_kit_files(kit_folder: Callable[..., Path], kit_outputs: Callabl
         (("golden", "file"), "missing.safetensors"),
         (("golden", "sha256"), "0" * 64),
         (("model",), None),
+        (("model", "memory"), {}),
+        (("model", "memory", "planned_bytes"), -1),
     ],
     ids=str,
 )
