@@ -353,6 +353,9 @@ def backend_view(lowered: Lowered) -> BackendView:
         if departed
         else f"All {count} blocks hold the precision that the plan asks for"
     )
+    otherwise = sum(each.status != "passed" for each in lowered.computed)
+    if otherwise:
+        headline += f"; {otherwise} parts of the model are not proven to be computed as asked"
     return BackendView(
         title=backend(lowered.backend).title,
         headline=headline,

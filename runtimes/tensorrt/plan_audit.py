@@ -209,7 +209,8 @@ def _check(reading: Reading, judged: tuple[Judged, ...]) -> Check:
     detail = f"{len(judged)} products, {faults['computed type']} of them in another type than the graph says"
     if reading.expanded_bytes:
         detail += f"; {format_bytes(reading.expanded_bytes)} of weights are widened in memory at every run"
-    return Check(NAME, "failed" if faults["computed type"] else "passed", detail, figures)
+    is_failed = faults["computed type"] or faults["widened weights"]
+    return Check(NAME, "failed" if is_failed else "passed", detail, figures)
 
 
 def enforce(audit: PlanAudit, where: str) -> None:

@@ -70,7 +70,7 @@ def test_a_phone_export_is_executed_and_judged(vggt_edge: Run, tmp_path: Path, a
     report = (out / "report.html").read_text()
     assert "the saved package in our MIL interpreter on this CPU" in report
     assert "Neural Engine audit" in report
-    assert "Findings of the audit, one per operation" in report
+    assert "Findings of the audit: " in report
     assert "iOS kit compiles" in report
     golden = load_file(out / "coreml" / "golden.safetensors")
     assert {name.partition("/")[0] for name in golden} == {"input", "simulation", "fp32"}

@@ -87,7 +87,9 @@ def test_what_a_compiled_plan_computes_is_shown_beside_what_was_asked(full: Repo
         Computed("point_head", "w8a8", "w8a8", "fp16 x 2", "failed"),
         Computed("", "fp16", "fp16", "unknown x 1", "unknown"),
     )
-    table = views.backend_view(replace(full.lowered[0], computed=computed)).computed
+    view = views.backend_view(replace(full.lowered[0], computed=computed))
+    assert "2 parts of the model are not proven to be computed as asked" in view.headline
+    table = view.computed
     assert table.rows[1:] == (
         ("point_head", "w8a8", "w8a8", "fp16 x 2", "differs"),
         ("outside the blocks", "fp16", "fp16", "unknown x 1", "not proven"),
