@@ -12,7 +12,7 @@ from typing import Any
 import onnx_ir as ir
 
 from vggt_edge.runtimes.common.audit import LINEAR_OPS, weight_and_data
-from vggt_edge.runtimes.tensorrt.plan_text import Operation, PlanText, Program
+from vggt_edge.runtimes.tensorrt.plan_text import PACKED_BITS, TYPE_BITS, Operation, PlanText, Program
 
 UNKNOWN = "unknown"
 ATTENTION, ELEMENTWISE = "fused attention", "elementwise"
@@ -197,18 +197,38 @@ def _expanded_bytes(name: str, program: Program) -> int:
 
 
 def _elementwise(node: ir.Node, text: PlanText) -> Iterator[_Sighting]:
-    """A small product may be written out as multiplications and a sum, in the type of its weight."""
-    found = weight_and_data(node)
-    count = None if found is None or not isinstance(found[0], ir.TensorProtocol) else found[0].size
+    """A product of few rows may be written out as multiplications and a sum, in a generated kernel."""
     for program in text.programs:
         for operation in program.operations:
-            steps = set(_STEPS.findall(operation.name))
-            is_sum = operation.kind in _FUNCTIONS and operation.name.startswith(_GENERATED) and {"Mul", "Sum"} <= steps
-            if is_sum and node.name in operation.nodes:
-                tensors = [program.whole(one) for one in operation.inputs]
-                weights = {one.type for one in tensors if one is not None and one.is_constant and one.count == count}
-                types = tuple(weights) if len(weights) == 1 else (None,)
-                yield _Sighting(ELEMENTWISE, types, _types(operation.outputs, program))
+            is_generated = operation.kind in _FUNCTIONS and operation.name.startswith(_GENERATED)
+            if is_generated and node.name in operation.nodes and "Sum" in _STEPS.findall(operation.name):
+                yield _written_out(node, operation, program)
+
+
+def _written_out(node: ir.Node, operation: Operation, program: Program) -> _Sighting:
+    """The type is that of the weight, known by its size; of its scales where it is packed; of all inputs without one.
+
+    Such a kernel casts as it likes, so quantized inputs tell nothing, and scales that are packed themselves do not.
+    """
+    found = weight_and_data(node)
+    weight = found[0] if found is not None and isinstance(found[0], ir.TensorProtocol) else None
+    tensors = [one for name in operation.inputs if (one := program.whole(name)) is not None]
+    varying = {one.type for one in tensors if one.name not in program.fixed}
+    types = {one.type for one in tensors if weight is not None and one.count == weight.size} or varying
+    if any(map(_is_packed, types)):
+        types = {one.type for one in tensors if one.name in program.fixed and one.type not in types}
+    is_told = len(types) == 1 and not any(map(_is_packed, types | varying))
+    expanded = 0
+    if weight is not None and weight.dtype.bitwidth <= PACKED_BITS:
+        # Here it comes widened, or goes to memory widened for the next kernel.
+        passed = [program.whole(name) for name in (*operation.inputs, *operation.outputs)]
+        wide = [one for one in passed if one is not None and one.count == weight.size and not one.is_constant]
+        expanded = max((one.bytes for one in wide), default=0)
+    return _Sighting(ELEMENTWISE, tuple(types) if is_told else (None,), _types(operation.outputs, program), expanded)
+
+
+def _is_packed(type_: str) -> bool:
+    return TYPE_BITS.get(type_, 0) <= PACKED_BITS
 
 
 def launches(text: PlanText) -> dict[str, int]:

@@ -34,7 +34,7 @@ _QUOTED = re.compile(r'"([^"]*)"')
 _LAYER = re.compile(r"\[ONNX Layer: ([^\]]*)\]")
 _SECTION = re.compile(r"(\w+) \{")
 _LABEL = re.compile(r"\s*label \w+:\s*")
-_PACKED_BITS = 8
+PACKED_BITS = 8
 # A fusion's program runs on any accelerator, the outer one on those that the plan was compiled for.
 _OF_FUSION = "accelerators={*}"
 TYPE_BITS: Mapping[str, int] = MappingProxyType(
@@ -97,7 +97,7 @@ class Program:
     def fixed(self) -> Mapping[str, bool]:
         """By the name of a whole tensor that is the same at every run: whether it is made of packed numbers."""
         found = {
-            one.name: TYPE_BITS.get(one.type, 32) <= _PACKED_BITS for one in self.tensors.values() if one.is_constant
+            one.name: TYPE_BITS.get(one.type, 32) <= PACKED_BITS for one in self.tensors.values() if one.is_constant
         }
         for operation in self.operations:
             sources = [None if (tensor := self.whole(name)) is None else tensor.name for name in operation.inputs]

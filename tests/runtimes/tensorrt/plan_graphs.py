@@ -14,16 +14,16 @@ from typing import Any
 import numpy as np
 
 GOLDEN = Path(__file__).with_name("golden")
-TOKENS, WIDTH = (1, 64, 128), 128
+TOKENS, ROW, WIDTH = (1, 64, 128), (1, 1, 128), 128
 IMAGE, TRIPLED = (1, 64, 16, 16), (1, 64, 48, 48)
 # What stands between two programs of a golden text.
 BORDER = "=== program\n"
 Graph = Callable[[Any, str, str], tuple[str, tuple[int, ...]]]
 
 
-def linear(scheme: str) -> Graph:
+def linear(scheme: str, shape: tuple[int, ...] = TOKENS) -> Graph:
     def build(b: Any, block: str, x: str) -> tuple[str, tuple[int, ...]]:
-        return b.linear(f"{block}/fc", x, WIDTH, WIDTH, scheme), TOKENS
+        return b.linear(f"{block}/fc", x, WIDTH, WIDTH, scheme), shape
 
     return build
 
@@ -64,6 +64,9 @@ def attention(b: Any, block: str, x: str) -> tuple[str, tuple[int, ...]]:
 GRAPHS: dict[str, tuple[Graph, tuple[int, ...]]] = {
     "linear_w8a8": (linear("w8a8"), TOKENS),
     "linear_w4a16": (linear("w4a16"), TOKENS),
+    # The compiler writes a product of one row out as multiplications and a sum.
+    "row_fp16": (linear("fp16", ROW), ROW),
+    "row_w4a16": (linear("w4a16", ROW), ROW),
     "repeated_w4a16": (repeated("w4a16"), TOKENS),
     "conv_w8a8": (convolution("w8a8", "Conv"), IMAGE),
     "transposed_w8a8": (convolution("w8a8", "ConvTranspose"), IMAGE),

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -25,6 +27,8 @@ from vggt_edge.runtimes.tensorrt.prepare import prepare
 EXPECTED: dict[str, set[tuple[str, str, str, int]]] = {
     "linear_w8a8": {("gemm", "int8", "fp16", 0)},
     "linear_w4a16": {("gemm", "fp16", "fp16", 0)},
+    "row_fp16": {("elementwise", "fp16", "fp16", 0)},
+    "row_w4a16": {("elementwise", "fp16", "fp16", 0)},
     "repeated_w4a16": {("gemm", "fp16", "fp16", 2 * 128 * 128)},
     "conv_w8a8": {("convolution", "int8", "fp32", 0)},
     "transposed_w8a8": {("transposed convolution", "fp16", "fp16", 2 * 64 * 64 * 3 * 3)},
@@ -155,6 +159,13 @@ def test_an_operation_of_an_unknown_kind_leaves_its_product_unproven(audited: Au
     assert [(one.computed, one.status) for one in audit.computed] == [("unknown x 1", "unknown")]
     assert audit.check.status == "not_run"
     assert audit.check.figures["launches_unknown"] == 1
+
+
+def test_a_written_out_product_with_a_quantized_input_is_not_told(golden: Read) -> None:
+    """Such a kernel may cast before it multiplies."""
+    quantized = partial(re.sub, r'(name="x_row_w4a16\.1".*type=)float', r"\1int8")
+    reading, _ = golden("row_w4a16", quantized)
+    assert {one.computed for one in reading.products} == {"unknown"}
 
 
 @pytest.mark.parametrize("type_", ["fp6", "int2"])
