@@ -21,6 +21,7 @@ from vggt_edge.devices.profile import list_profiles, load_profile
 from vggt_edge.runtimes import all_backends, backend, backends
 from vggt_edge.runtimes.base import AnnotatedGraph, Backend, Options, Session
 from vggt_edge.runtimes.registry import subject_titles
+from vggt_edge.runtimes.tensorrt import plan_audit
 
 Write = Callable[..., Path]
 Annotated = Callable[..., AnnotatedGraph]
@@ -113,7 +114,9 @@ def test_lowering_realises_the_plan_block_by_block(
     ]
     assert lowered.files
     assert not any(Path(name).is_absolute() or ".." in Path(name).parts for name in lowered.files)
-    assert all(check.status in ("passed", "not_run") for check in lowered.checks)
+    # What a compiler widens of this hand-made graph is the audit's to say: tests/runtimes/tensorrt/test_plan_audit.py.
+    lowering = [check for check in lowered.checks if check.name != plan_audit.NAME]
+    assert [check for check in lowering if check.status not in ("passed", "not_run")] == []
     assert all(check.detail for check in lowered.checks)
 
 
