@@ -135,8 +135,9 @@ def check_runnable(request: ExportRequest, profile: DeviceProfile, own: Backend)
         )
     known = own.schemes(profile)
     if request.precision not in (*known, "mixed"):
+        reason = own.why_not(request.precision, profile)
         raise UsageError(
-            f"{own.name} has no form of {request.precision} for {profile.name}",
+            f"{own.name} has no form of {request.precision} for {profile.name}{reason and ': ' + reason}",
             where="--precision",
             expected=f"one of: {', '.join((*known, 'mixed'))}",
         )

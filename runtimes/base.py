@@ -319,6 +319,10 @@ class Backend(ABC):
         """
         return False
 
+    def why_not(self, scheme: str, profile: DeviceProfile) -> str:
+        """What a device lacks for a scheme that it does not run; empty where nothing special is known."""
+        return ""
+
     @abstractmethod
     def lower(
         self,

@@ -43,6 +43,8 @@ from vggt_edge.runtimes.tensorrt.rules import enforce
 FOLDER = "tensorrt"
 MODEL_FILE, KIT_FILE, GOLDEN_FILE = "model.onnx", "kit.json", "golden.npz"
 KIT_SCHEMA_VERSION = 1
+#: The first GPUs whose tensor cores multiply such numbers: Ada (FP8) and Blackwell (FP4).
+NEEDED_CAPABILITY = MappingProxyType({"fp8": "8.9", "nvfp4": "10.0", "nvfp4a16": "10.0"})
 _HOW = "tensorrt/model.onnx in our ONNX interpreter on this CPU, every result rounded to the type that the graph says"
 _DIFFERS = "the device runs TensorRT's kernels, which fuse operators and sum in another order"
 _GOLDEN_GROUPS = ("input", "expected", "fp32")
@@ -77,6 +79,13 @@ class TensorRT(Backend):
         A linear that runs once dequantizes weights of other numbers inside its product.
         """
         return weight == FP4 or shape.kind is not Kind.LINEAR or calls > 1
+
+    def why_not(self, scheme: str, profile: DeviceProfile) -> str:
+        """Narrow floats need tensor cores that older GPUs do not have."""
+        needed, has = NEEDED_CAPABILITY.get(scheme), profile.compute_capability
+        if needed is None or has is None or _version(has) >= _version(needed):
+            return ""
+        return f"it takes a GPU of compute capability {needed} or later, and this one is {has}"
 
     def lower(
         self,
@@ -126,6 +135,10 @@ class TensorRT(Backend):
 
     def write_golden(self, bundle: Path, inputs: Arrays, simulation: Arrays, fp32: Arrays) -> None:
         write_golden(bundle / FOLDER, inputs, simulation, fp32)
+
+
+def _version(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in text.split("."))
 
 
 def _check_opset(profile: DeviceProfile) -> None:

@@ -138,3 +138,11 @@ def test_golden_tensors_have_to_be_float32(lower: Lower) -> None:
     doubles: Any = {"tokens": np.zeros(3)}
     with pytest.raises(InputError, match="input/tokens is float64"):
         write_golden(out / "tensorrt", doubles, {}, {})
+
+
+def test_a_scheme_that_a_gpu_cannot_have_is_refused_with_the_reason() -> None:
+    reason = BACKEND.why_not("nvfp4", load_profile("jetson-orin"))
+    assert reason == "it takes a GPU of compute capability 10.0 or later, and this one is 8.7"
+    assert BACKEND.why_not("fp8", load_profile("jetson-orin"))
+    assert not BACKEND.why_not("w8a8d", load_profile("jetson-orin"))
+    assert not BACKEND.why_not("nvfp4", load_profile("jetson-thor"))
