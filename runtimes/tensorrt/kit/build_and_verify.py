@@ -199,10 +199,15 @@ def version_tuple(text):
 # --- precision audit -----------------------------------------------------------------------------------------------
 
 ONNX_LAYER = re.compile(r"\[ONNX Layer: ([^\]]+)\]")
+# The scales of FP4 blocks are FP8, and may stand in a kernel's name too: FP4 is looked for first.
+_FP4_TACTIC = re.compile(r"e2m1|nvf4|(?<![a-z])fp4")
+_FP8_TACTIC = re.compile(r"e4m3|(?<![a-z])fp8")
 _INT8_TACTIC = re.compile(r"(?:^|_)(?:i8|s8|int8|imma)|i8i8|s8s8")
 _INT4_TACTIC = re.compile(r"int4|(?<![a-z])[iu]4(?![0-9])")
 _HALF_TACTIC = re.compile(r"f16f16|h16816|_f16|hmma")
 _FLOAT_TACTIC = re.compile(r"f32f32|tf32|sgemm")
+_TACTICS = ((_FP8_TACTIC, "fp8"), (_INT8_TACTIC, "int8"), (_HALF_TACTIC, "fp16"), (_FLOAT_TACTIC, "fp32"))
+_TYPE_WORDS = ((("fp8",), "fp8"), (("int8",), "int8"), (("half", "fp16"), "fp16"), (("float", "fp32"), "fp32"))
 
 
 def parse_inspector(text):
@@ -223,7 +228,9 @@ def onnx_nodes(layer):
 
 
 def layer_precision(layer):
-    """'int8', 'int4', 'fp16', 'fp32' or None: what the layer multiplies in, or, for int4, reads its weights as.
+    """What the layer multiplies in, or, for int4, reads its weights as; None where nothing tells.
+
+    One of 'int8', 'int4', 'fp4', 'fp8', 'fp16', 'fp32'.
 
     The kernel's own name is the best witness, then the type of the weights, then the types of the inputs: a layer with
     int8 at its border may still compute in floating point.
@@ -237,17 +244,16 @@ def layer_precision(layer):
         for entry in (inputs if isinstance(inputs, list) else [])
         if isinstance(entry, dict)
     ]
-    if _INT4_TACTIC.search(tactic) or "int4" in weights or any("int4" in kind for kind in types):
-        return "int4"
-    for pattern, precision in ((_INT8_TACTIC, "int8"), (_HALF_TACTIC, "fp16"), (_FLOAT_TACTIC, "fp32")):
+    for pattern, word, precision in ((_INT4_TACTIC, "int4", "int4"), (_FP4_TACTIC, "fp4", "fp4")):
+        if pattern.search(tactic) or word in weights or any(word in kind for kind in types):
+            return precision
+    for pattern, precision in _TACTICS:
         if pattern.search(tactic):
             return precision
-    for words, precision in ((("int8",), "int8"), (("half", "fp16"), "fp16"), (("float", "fp32"), "fp32")):
-        if any(word in weights for word in words):
-            return precision
-    for words, precision in ((("int8",), "int8"), (("half", "fp16"), "fp16"), (("float", "fp32"), "fp32")):
-        if any(word in kind for kind in types for word in words):
-            return precision
+    for kinds in ([weights], types):
+        for words, precision in _TYPE_WORDS:
+            if any(word in kind for kind in kinds for word in words):
+                return precision
     return None
 
 
@@ -258,8 +264,11 @@ ACCEPTED = {
     "w8a8": {"int8"},
     "w4a16": {"int4"},
     "w8a16": {"int8"},
+    "fp8": {"fp8"},
+    "nvfp4": {"fp4"},
+    "nvfp4a16": {"fp4"},
 }
-INCONCLUSIVE = {"w4a16": {"fp16"}, "w8a16": {"fp16"}}
+INCONCLUSIVE = {"w4a16": {"fp16"}, "w8a16": {"fp16"}, "nvfp4a16": {"fp16"}}
 
 
 def audit(layers, blocks):

@@ -20,7 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vggt_edge.runtimes.common.kit import COMMON
-from vggt_edge.runtimes.tensorrt import rtx
+from vggt_edge.runtimes.tensorrt import BACKEND, rtx
 from vggt_edge.runtimes.tensorrt.backend import write_golden
 from vggt_edge.runtimes.tensorrt.engine import KIT, SCRIPT, kit_module
 
@@ -166,6 +166,11 @@ def layer(
         ("", ("Row major linear FP16 format",), "", "fp16"),
         ("__myl_Fc_0x1234", ("Half", "Int4"), "", "int4"),
         ("sm80_xmma_gemm_f16i4_f16f32_f16", ("Half",), "", "int4"),
+        ("sm89_xmma_gemm_e4m3e4m3_e4m3f32_f16_tn", ("Half",), "", "fp8"),
+        ("", ("FP8",), "", "fp8"),
+        ("", ("Half",), "FP8", "fp8"),
+        ("sm120_gemm_e2m1e2m1_ue4m3_f32_f16_tn", ("FP4", "FP8"), "", "fp4"),
+        ("", ("FP4", "FP8"), "", "fp4"),
         ("", (), "", None),
     ],
 )
@@ -177,6 +182,13 @@ def block(scheme: str, *nodes: str, computed: str | None = None) -> dict[str, An
     return {"block": "frame_blocks.0", "scheme": scheme, "computed": computed or scheme, "nodes": list(nodes)}
 
 
+def test_every_scheme_that_is_lowered_can_be_judged_on_the_device() -> None:
+    """A kit that does not know the scheme of its own bundle would refuse it there."""
+    assert set(BACKEND.supported) <= set(kit.ACCEPTED)
+
+
+FP8 = {"tactic": "sm89_xmma_gemm_e4m3e4m3_e4m3f32_f16_tn", "inputs": ("FP8",)}
+FP4 = {"tactic": "sm120_gemm_e2m1e2m1_ue4m3_f32_f16_tn", "inputs": ("FP4",)}
 INT8 = {"tactic": "sm80_xmma_gemm_i8i8_i8i32_f32_tn", "inputs": ("Int8",)}
 HALF = {"tactic": "sm80_xmma_gemm_f16f16_f16f32_f16_tn", "inputs": ("Half",)}
 FLOAT = {"tactic": "sm80_xmma_gemm_f32f32_tf32f32_f32_tn", "inputs": ("Float",)}
@@ -188,6 +200,11 @@ FLOAT = {"tactic": "sm80_xmma_gemm_f32f32_tf32f32_f32_tn", "inputs": ("Float",)}
         ("w8a8", (INT8, INT8), "realised"),
         ("w8a8", (INT8, HALF), "not_realised"),
         ("w8a8", (INT8, None), "unknown"),
+        ("fp8", (FP8, FP8), "realised"),
+        ("fp8", (FP8, HALF), "not_realised"),
+        ("nvfp4", (FP4, FP4), "realised"),
+        ("nvfp4", (FP4, FP8), "not_realised"),
+        ("nvfp4a16", (HALF, HALF), "unknown"),
         ("fp16", (HALF, HALF), "realised"),
         ("fp16", (HALF, FLOAT), "not_realised"),
         # A weight-only layer multiplies in FP16: nothing is proven, and nothing is lost.
