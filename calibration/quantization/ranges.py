@@ -14,6 +14,7 @@ from vggt_edge.calibration.scheme import FP4, FP8, INT4, INT8, Numbers
 if TYPE_CHECKING:
     from torch import Tensor
 
+_LEAST_EXPONENT = -126  # of a normal FP32 number
 BLOCK = 16
 """Values of FP4 that share a scale (NVFP4)."""
 
@@ -100,4 +101,5 @@ INPUT_RANGES: Mapping[Numbers, Range] = MappingProxyType(
 
 def e4m3_unit(largest: float) -> float:
     """The power of two in units of which E4M3 reaches ``largest``: a second scale that costs no rounding."""
-    return 2.0 ** math.ceil(math.log2(largest / E4M3().high)) if largest > 0 else 1.0
+    exponent = math.ceil(math.log2(largest / E4M3().high)) if largest > 0 else 0
+    return 2.0 ** max(exponent, _LEAST_EXPONENT)

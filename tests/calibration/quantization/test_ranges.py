@@ -75,6 +75,14 @@ def test_blocks_of_an_input(x: Floats, exponent: int) -> None:
     assert scales.shape == (2, 2)
 
 
+@pytest.mark.parametrize("largest", [0.0, 1e-45, 1e-38, 1.0, 448.0, 449.0, 3e38])
+def test_the_unit_is_a_normal_power_of_two_that_reaches_the_largest(largest: float) -> None:
+    unit = e4m3_unit(largest)
+    assert unit == 2.0 ** round(np.log2(unit))
+    assert np.float32(unit) >= np.finfo(np.float32).smallest_normal
+    assert E4M3().high * unit >= largest
+
+
 def test_a_width_that_sixteen_does_not_divide_gets_eight_bits() -> None:
     assert Form.of(SCHEMES["nvfp4"], LayerShape(Kind.LINEAR, 40, 8, 320)).scheme == "fp8"
     assert Form.of(SCHEMES["nvfp4a16"], LayerShape(Kind.LINEAR, 40, 8, 320)).scheme == "w8a16"
