@@ -1,4 +1,4 @@
-"""What one weight scale per convolution costs, where TensorRT would fuse it: ``conv_scales.py [--scene-count N]``.
+"""The cost of one weight scale per convolution, where TensorRT would fuse it: ``conv_scales.py [--scene-count N]``.
 
 An int8 convolution with a scale per output channel writes FP32 for a further kernel; with one scale for the tensor its
 bias and ReLU are fused, and it writes FP16 (docs/runtimes/tensorrt.md). Here the weights of the dense heads of
@@ -12,16 +12,14 @@ import argparse
 from collections.abc import Callable
 
 import torch
+from rooms import Rooms
 from torch import Tensor, nn
 
-from vggt_edge.exporter.models.checkpoint import build_model
-from vggt_edge.exporter.models.config import OUTPUTS, InputShape
-from vggt_edge.exporter.models.registry import open_model
+from vggt_edge.exporter.models.config import InputShape
 from vggt_edge.exporter.models.vggt import ARCHITECTURE, VGGT
 from vggt_edge.exporter.models.wiring import wiring_of
-from vggt_edge.exporter.steps.inputs import BENCH_SEED, Outputs, run_model, synthetic
+from vggt_edge.exporter.steps.inputs import Outputs
 from vggt_edge.exporter.validation import figures
-from vggt_edge.exporter.validation.outputs import without_batch
 
 SHAPE = InputShape(2, 84, 84)
 HEADS = ("depth_head", "point_head")
@@ -66,18 +64,14 @@ def round_to_8_bits(model: nn.Module, peak: Callable[[Tensor], Tensor]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--scene-count", type=int, default=8)
-    arguments = parser.parse_args()
-    checkpoint = open_model("vggt-mini")
-    shown = (SHAPE.frames, SHAPE.height, SHAPE.width)
-    scenes = synthetic(BENCH_SEED, arguments.scene_count, 0, *shown)
+    rooms = Rooms(SHAPE, parser.parse_args().scene_count)
 
-    def outputs(*changes: Callable[[VGGT], None]) -> list[Outputs]:
-        model = build_model(checkpoint, SHAPE, OUTPUTS)
+    def outputs(changes: tuple[Callable[[VGGT], None], ...]) -> list[Outputs]:
+        model = rooms.model()
         for change in changes:
             change(model)
-        return [without_batch(ARCHITECTURE.outputs, run_model(model, scene), shown, scene.name) for scene in scenes]  # type: ignore[arg-type]
+        return rooms.outputs(model)
 
-    fp32 = outputs()
     rows: dict[str, tuple[Callable[[VGGT], None], ...]] = {
         "FP32, equalised": (equalise,),
         "per channel": (lambda model: round_to_8_bits(model, per_channel),),
@@ -86,7 +80,7 @@ def main() -> None:
     }
     print("| weights of the dense heads | depth, dB | points, dB |\n| --- | --- | --- |")
     for name, changes in rows.items():
-        drifts = figures.drifts(ARCHITECTURE.outputs, outputs(*changes), fp32)
+        drifts = figures.drifts(ARCHITECTURE.outputs, outputs(changes), rooms.fp32)
         found = {one.output: one.value for one in drifts if one.metric == "sqnr_db"}
         print(f"| {name} | " + " | ".join(f"{found[output]:.1f}" for output in WATCHED) + " |", flush=True)
 

@@ -23,7 +23,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from kill_anywhere import FINISHED, SMALL
+from kill_anywhere import FINISHED, SMALL, export_command
 
 from vggt_edge.exporter.models.random_weights import write_random_checkpoint
 
@@ -65,13 +65,11 @@ class Bench:
 
     def export(self, room: int | None, *more: str) -> tuple[int, str, int]:
         """Exit code, stderr, and the most bytes that lay on the disk. room: None leaves the disk as it is."""
-        small = ("--frames", "2", "--resolution", "28", "--calibration-scenes", "2", "--validation-scenes", "1")
-        cheap = ("--model", str(self.model), "--effort", "fast", "--sensitivity", "probe", "--outputs", "camera,depth")
-        command = [sys.executable, "-m", "vggt_edge.exporter.cli", "export", "--target", self.target, *small, *cheap]
+        command = export_command(self.target, self.model, self.out, *more)
         log = self.place.with_suffix(".log")
         environment = {**os.environ, "TMPDIR": str(self.place)}
         with log.open("wb") as file:
-            job = subprocess.Popen([*command, "-o", str(self.out), *more], stdout=file, stderr=file, env=environment)
+            job = subprocess.Popen(command, stdout=file, stderr=file, env=environment)
             most = 0
             while job.poll() is None:
                 most = max(most, shutil.disk_usage(self.place).used)
@@ -86,7 +84,7 @@ class Bench:
                 os.posix_fallocate(file.fileno(), 0, size)
 
     def check(self, room: int) -> str:
-        """One export that is disturbed, and its resumption; one line about them."""
+        """Disturb an export, resume it, and say in a line what came of both."""
         before = len(self.faults)
         code, said, _ = self.export(room)
         what = f"{room / 1e6:.2f} MB of room"

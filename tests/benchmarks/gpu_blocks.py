@@ -1,4 +1,4 @@
-"""One block of VGGT-1B on a real GPU in FP8, INT8, FP16 and FP32: outputs against our simulation, and times.
+"""Runs a block of VGGT-1B on a real GPU in FP8, INT8, FP16 and FP32: outputs against our simulation, and times.
 
     python tests/benchmarks/gpu_blocks.py prepare FOLDER    here, on the CPU: scales, inputs and simulated outputs
     python tests/benchmarks/gpu_blocks.py run FOLDER        on the GPU's machine; needs torch and safetensors only
@@ -192,7 +192,7 @@ def compared(stored: dict[str, Tensor], kind: str) -> dict[str, float]:
 
 
 def median_ms(work: Callable[[], Any], runs: int = 30) -> float:
-    """Of one replay of a CUDA graph of ``work``, by events."""
+    """Time of a replay of a CUDA graph of ``work``, by events; the median of ``runs``."""
     for _ in range(3):
         work()
     torch.cuda.synchronize()

@@ -12,21 +12,13 @@ from dataclasses import dataclass
 from unittest.mock import patch
 
 import torch
+from rooms import HEADER, Rooms
 from torch import Tensor
 
 from vggt_edge.calibration import apply
-from vggt_edge.calibration.observation.collect import calibrate
 from vggt_edge.calibration.observation.stats import CalibrationStats
-from vggt_edge.calibration.plan import Assignment, PrecisionPlan
 from vggt_edge.calibration.quantization import form
-from vggt_edge.exporter.models.checkpoint import build_model
-from vggt_edge.exporter.models.config import OUTPUTS, InputShape
-from vggt_edge.exporter.models.registry import open_model
-from vggt_edge.exporter.models.vggt import ARCHITECTURE
-from vggt_edge.exporter.steps.inputs import BENCH_SEED, CALIBRATION_SEED, Outputs, run_model, synthetic
-from vggt_edge.exporter.validation import figures
-from vggt_edge.exporter.validation.figures import Sample
-from vggt_edge.exporter.validation.outputs import without_batch
+from vggt_edge.exporter.models.config import InputShape
 
 SHAPE = InputShape(4, 84, 84)
 SCHEMES = ("p4a16", "p6a16")
@@ -69,41 +61,17 @@ def varied(variant: Variant) -> Iterator[None]:
         yield
 
 
-def row(name: str, samples: list[Sample]) -> str:
-    truth = {(one.output, one.metric): one.value for one in figures.against_ground_truth(ARCHITECTURE.outputs, samples)}
-    (cross,) = (one.value for one in figures.cross_head(ARCHITECTURE.outputs, samples) if one.metric == "cross_head")
-    drifts = figures.drifts(ARCHITECTURE.outputs, [one.ours for one in samples], [one.reference for one in samples])
-    points = next(one.value for one in drifts if (one.output, one.metric) == ("points", "sqnr_db"))
-    cells = (truth["pose_enc", "auc30"], truth["pose_enc", "auc5"], truth["depth", "abs_rel"], cross, points)
-    return f"| {name} | " + " | ".join(f"{cell:.3g}" for cell in cells) + " |"
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--scene-count", type=int, default=64)
-    arguments = parser.parse_args()
-    checkpoint = open_model("vggt-mini")
-    reference = build_model(checkpoint, SHAPE, OUTPUTS)
-    shown = (SHAPE.frames, SHAPE.height, SHAPE.width)
-    stats = calibrate(reference, synthetic(CALIBRATION_SEED, 8, 0, *shown), digest=checkpoint.digest)
-    scenes = synthetic(BENCH_SEED, arguments.scene_count, 0, *shown)
-
-    def outputs(model: torch.nn.Module) -> list[Outputs]:
-        return [without_batch(ARCHITECTURE.outputs, run_model(model, scene), shown, scene.name) for scene in scenes]  # type: ignore[arg-type]
-
-    fp32 = outputs(reference)
-    print("| | AUC@30 | AUC@5 | AbsRel | cross-head | points against FP32, dB |\n|---|---|---|---|---|---|")
-    print(row("FP32", [Sample(scene, one, one) for scene, one in zip(scenes, fp32, strict=True)]))
+    rooms = Rooms(SHAPE, parser.parse_args().scene_count)
+    print(f"| {HEADER}")
+    print(rooms.row("FP32", rooms.fp32))
     for name in SCHEMES:
         for variant in VARIANTS:
             with varied(variant):
-                model = build_model(checkpoint, SHAPE, OUTPUTS)
-                assignments = tuple(Assignment(block, name, "benchmark", 0.0, 0, 0.0) for block in model.blocks())
-                plan = PrecisionPlan("model", stats.digest, "none", 64, assignments, rest_scheme="w8a16")
-                apply.apply_plan(model, plan, stats)
-                ours = outputs(model)
-            samples = [Sample(*each) for each in zip(scenes, ours, fp32, strict=True)]
-            print(row(f"{name}, {variant.title}", samples), flush=True)
+                ours = rooms.rounded(name)
+            print(rooms.row(f"{name}, {variant.title}", ours), flush=True)
 
 
 if __name__ == "__main__":
