@@ -280,6 +280,13 @@ final class KitTests: XCTestCase {
         }
     }
 
+    /// Processor time of this process: by the clock, a machine that is busy with other work would be slow.
+    private func processorSeconds() -> Double {
+        var time = timespec()
+        clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &time)
+        return Double(time.tv_sec) + Double(time.tv_nsec) * 1e-9
+    }
+
     /// A header that asks for memory is refused before it is read; keys that are given twice, and many sides, too.
     func testHostileHeaders() throws {
         func file(_ header: String, payload: Int = 4) -> Data {
@@ -290,9 +297,9 @@ final class KitTests: XCTestCase {
         for sides in [9_000_000, 200_000] {
             let shape = "1" + String(repeating: ",1", count: sides)
             let bomb = file("{\"t\":{\"dtype\":\"F32\",\"data_offsets\":[0,4],\"shape\":[\(shape)]}}")
-            let start = ContinuousClock.now
+            let start = processorSeconds()
             assertKitError(.damagedFile) { try SafetensorsFile(data: bomb) }
-            XCTAssertLessThan(start.duration(to: .now), .seconds(60))
+            XCTAssertLessThan(processorSeconds() - start, 3)
         }
         let entry = "{\"dtype\":\"F32\",\"data_offsets\":[0,4],\"shape\":[1]}"
         assertKitError(.damagedFile) { try SafetensorsFile(data: file("{\"t\":\(entry),\"t\":\(entry)}")) }

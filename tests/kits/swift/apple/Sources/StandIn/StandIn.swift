@@ -40,7 +40,7 @@ public final class StandIn: @unchecked Sendable {
     /// Changes some of the behaviour.
     public func change(_ body: (inout Behaviour) -> Void) { lock.withLock { body(&current) } }
 
-    /// From now on such work begins and then waits, until `letOn` or a minute has passed.
+    /// Lets such work begin from now on and then wait, until `letOn` or a minute has passed.
     public func hold(_ work: Work) { lock.withLock { passes[work] = 0 } }
 
     /// Lets one piece of work that waits, or that will begin, go on.
