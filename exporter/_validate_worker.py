@@ -1,4 +1,4 @@
-"""One validation in a process of its own (``exporter/limited.py`` starts it). Its one argument is a JSON object."""
+"""The process that runs a validation (``exporter/limited.py`` starts it). The only argument is a JSON object."""
 
 from __future__ import annotations
 

@@ -9,11 +9,11 @@ from pathlib import Path
 
 from vggt_edge.devices.errors import ResourceError, ToolchainError, UsageError, VggtEdgeError
 from vggt_edge.exporter.machine.progress import format_duration
+from vggt_edge.exporter.settings import TIME_LIMIT_S
 from vggt_edge.exporter.validation import ValidationReport
 from vggt_edge.runtimes.common.memory import available_memory_bytes
 from vggt_edge.runtimes.common.process import Ending, Outcome, run_worker, worker
 
-TIME_LIMIT_S = 12 * 3600  # VGGT-1B on two slow cores takes minutes for each scene and runtime
 _WORKER = "vggt_edge.exporter._validate_worker"
 
 

@@ -1,4 +1,4 @@
-"""``lowered-<backend>.json`` of a bundle: what a backend said of its artifact. Reading one imports no torch."""
+"""The file ``lowered-<backend>.json`` of a bundle: a backend's account of its artifact. Reading it imports no torch."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def lowered_json(lowered: Lowered) -> bytes:
 
 
 def read_lowered(path: Path) -> Lowered:
-    """What a backend said of its artifact; ``InputError`` says which field is wrong."""
+    """Read a backend's account of its artifact. ``InputError`` says which field is wrong."""
     return read_document(
         Lowered,
         path.read_bytes(),
@@ -32,12 +32,12 @@ def read_lowered(path: Path) -> Lowered:
 
 
 def lowered_file(backend: str) -> str:
-    """What a bundle says of each backend's artifact."""
+    """Name of the file with a backend's account of its artifact."""
     return f"lowered-{backend}.json"
 
 
 def warnings_of(lowered: Lowered) -> tuple[str, ...]:
-    """What the audit of a compiled program warns of, in a line for each of its rules."""
+    """Warnings of the audit of a compiled program, a line for each rule."""
     if not lowered.computed:
         return ()
     found: dict[str, list[Finding]] = {}

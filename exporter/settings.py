@@ -16,6 +16,7 @@ from vggt_edge.devices.errors import UnknownNameError, UsageError
 from vggt_edge.devices.units import parse_bytes, parse_ms
 
 Parser = Callable[[object], object]
+TIME_LIMIT_S = 12 * 3600  # of a validation: VGGT-1B on two slow cores takes minutes for each scene and runtime
 WHAT, BUDGET = "What to export", "Budgets and choices"
 
 

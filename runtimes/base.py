@@ -95,7 +95,7 @@ class Realised:
 
 @dataclass(frozen=True)
 class Computed:
-    """What the compiled program multiplies in one block.
+    """Precision in which the compiled program multiplies inside a block.
 
     block: empty for what lies outside the blocks. stored: scheme of the block in the artifact. computed: products by
     the type of their operands, ``int8 x 4, fp16 x 2``. status: ``passed``; ``failed`` where a product has another type
@@ -146,7 +146,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Lowered:
-    """What a backend made.
+    """Result of a lowering.
 
     files: relative to the output folder. realised: precision per block as the artifact stores it. checks: made on the
     way. findings: of audits. computed: precision per block as the compiled program multiplies; empty without a program.
@@ -315,12 +315,12 @@ class Backend(ABC):
     def widens(self, shape: LayerShape, calls: int, weight: Numbers) -> bool:
         """Whether the runtime writes packed weights of such a layer to memory in 16 bits before it multiplies.
 
-        Of inputs that are not quantized. calls: how often one forward runs the layer. weight: its packed numbers.
+        Inputs are not quantized. calls: how often a forward runs the layer. weight: its packed numbers.
         """
         return False
 
     def why_not(self, scheme: str, profile: DeviceProfile) -> str:
-        """What a device lacks for a scheme that it does not run; empty where nothing special is known."""
+        """The reason why a device does not run a scheme; empty where no special one is known."""
         return ""
 
     @abstractmethod

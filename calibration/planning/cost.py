@@ -25,8 +25,8 @@ from vggt_edge.calibration.scheme import FP4, FP8, FP16, FP32, INT4, INT8, Activ
 from vggt_edge.devices.errors import InputError
 from vggt_edge.devices.profile import DeviceProfile
 
-_DTYPE_OF = {FP32: "fp32", FP16: "fp16", FP8: "fp8", FP4: "fp4", INT8: "int8"}
-_DTYPE_OF[INT4] = "int8"  # no processor here multiplies integers of 4 bits
+# No processor here multiplies integers of 4 bits.
+_DTYPE_OF = {FP32: "fp32", FP16: "fp16", FP8: "fp8", FP4: "fp4", INT8: "int8", INT4: "int8"}
 _PACKED = (INT8, INT4, FP8, FP4)
 _BYTES_OF_DTYPE = {"fp32": 4, "fp16": 2, "int8": 1, "fp8": 1, "fp4": 0.5}
 # Biases, norms and LayerScale stay FP32 in the graph; a backend that halves them only gets smaller than promised.
@@ -46,30 +46,19 @@ _UNPACK_OPS, _TILE_ROWS = 0.5, 16
 class LayerCost:
     """One linear or convolution. Counts are elements; macs and activations are those of one whole model forward.
 
-    in_channels: inputs of one output channel's row for a linear; calls: how often a forward runs the layer.
-    pinned: the scheme it keeps whatever its block gets; None for a layer that follows its block. is_transposed: of a
-    convolution. widened: packed numbers that the runtime writes to memory in 16 bits if inputs are not quantized.
+    calls: how often a forward runs the layer. pinned: the scheme it keeps whatever its block gets; None for a layer
+    that follows its block. widened: packed numbers that the runtime writes to memory in 16 bits if inputs are not
+    quantized.
     """
 
     name: str
-    is_conv: bool
-    in_channels: int
-    out_channels: int
-    weight_count: int
+    shape: LayerShape
     macs: int
     input_count: int
     output_count: int
     calls: int = 1
     pinned: str | None = None
-    is_transposed: bool = False
     widened: frozenset[Numbers] = frozenset()
-
-    @property
-    def shape(self) -> LayerShape:
-        kind = Kind.LINEAR
-        if self.is_conv:
-            kind = Kind.TRANSPOSED if self.is_transposed else Kind.CONVOLUTION
-        return LayerShape(kind, self.in_channels, self.out_channels, self.weight_count)
 
     def form(self, name: str, group_size: int | None = None) -> Form:
         """What the layer gets where its block has the scheme ``name``."""
@@ -96,7 +85,7 @@ class BlockCost:
     @property
     def is_conv(self) -> bool:
         """Whether the block holds convolutions only, which have no 4-bit form."""
-        return all(layer.is_conv for layer in self.layers)
+        return all(layer.shape.kind is not Kind.LINEAR for layer in self.layers)
 
     @property
     def macs(self) -> int:
@@ -142,7 +131,7 @@ def _layer_seconds(layer: LayerCost, name: str, profile: DeviceProfile, group_si
     traffic: float = layer.calls * form.stored_bytes(layer.shape)
     if form.weight in layer.widened and form.activation is Activation.NONE:
         # Read packed and written wide by one kernel, then read wide by every call.
-        traffic = form.stored_bytes(layer.shape) + (1 + layer.calls) * layer.weight_count * _BYTES_OF_DTYPE[dtype]
+        traffic = form.stored_bytes(layer.shape) + (1 + layer.calls) * layer.shape.weights * _BYTES_OF_DTYPE[dtype]
         launches += 1
     traffic += layer.input_count * _BYTES_OF_DTYPE[dtype] + layer.output_count * _BYTES_OF_DTYPE[leaving]
     compute_s = 2 * layer.macs / profile.ops_per_s(dtype)
@@ -159,7 +148,7 @@ def _layer_seconds(layer: LayerCost, name: str, profile: DeviceProfile, group_si
 
 
 def _quantizing_seconds(layer: LayerCost, profile: DeviceProfile, bytes_per_value: float) -> float:
-    """Of the operator that quantizes a layer's input at run time. bytes_per_value: that it reads and writes."""
+    """Time of the operator that quantizes a layer's input at run time. bytes_per_value: read and written together."""
     traffic = layer.input_count * bytes_per_value
     compute_s = _QUANTIZE_OPS * layer.input_count / profile.ops_per_s("fp32")
     return max(compute_s, traffic / profile.bandwidth_bytes_per_s) + layer.calls * profile.layer_overhead_us * 1e-6
@@ -169,7 +158,7 @@ def _grouped_ops(layer: LayerCost, group: int | None) -> float:
     """What a product of int8 inputs and 4-bit groups takes beside its multiplications, in FP32 operations."""
     if group is None:
         return 0.0
-    unpacked = max(layer.macs / _TILE_ROWS, layer.calls * layer.weight_count)
+    unpacked = max(layer.macs / _TILE_ROWS, layer.calls * layer.shape.weights)
     return _RESCALE_OPS * layer.macs / group + _UNPACK_OPS * unpacked
 
 
@@ -353,7 +342,7 @@ def _describe(name: str, block: nn.Module, tallies: Mapping[nn.Module, _Tally]) 
     return BlockCost(
         name=name,
         layers=layers,
-        other_count=sum(p.numel() for p in block.parameters()) - sum(layer.weight_count for layer in layers),
+        other_count=sum(p.numel() for p in block.parameters()) - sum(layer.shape.weights for layer in layers),
         attention_macs=seen.attention_macs,
         attention_count=seen.attention,
         input_count=seen.inputs // calls,
@@ -364,13 +353,9 @@ def _describe(name: str, block: nn.Module, tallies: Mapping[nn.Module, _Tally]) 
 def _layer(name: str, module: nn.Linear | nn.Conv2d | nn.ConvTranspose2d, tally: _Tally) -> LayerCost:
     return LayerCost(
         name=name,
-        is_conv=not isinstance(module, nn.Linear),
-        in_channels=module.in_features if isinstance(module, nn.Linear) else module.in_channels,
-        out_channels=module.out_features if isinstance(module, nn.Linear) else module.out_channels,
-        weight_count=module.weight.numel(),
+        shape=LayerShape.of(module),
         macs=tally.macs,
         input_count=tally.inputs,
         output_count=tally.outputs,
         calls=tally.calls,
-        is_transposed=isinstance(module, nn.ConvTranspose2d),
     )

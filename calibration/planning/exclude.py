@@ -90,7 +90,7 @@ def record(
 
 
 def kept_by(blocks: Iterable[BlockCost], keeps: Callable[[LayerShape], bool]) -> dict[str, tuple[str, ...]]:
-    """By block, the layers that ``keeps`` names."""
+    """Layers that ``keeps`` names, by block."""
     found = {
         block.name: tuple(_relative(block.name, one.name) for one in block.layers if keeps(one.shape))
         for block in blocks

@@ -118,7 +118,7 @@ class Form:
 
     @property
     def range(self) -> Range:
-        """Of the weight's numbers."""
+        """The numbers of the weight."""
         return WEIGHT_RANGES[self.weight]
 
     @property
@@ -141,7 +141,7 @@ class Form:
         return (weight, activation) == (self.weight, self.activation)
 
     def stored_bytes(self, shape: LayerShape) -> int:
-        """Of the weight and its scales, and of an input scale that calibration found."""
+        """Size of the weight, of its scales, and of an input scale that calibration found."""
         scales = 0
         if self.weight.type is NumberType.PALETTE:
             scales = _TABLE_VALUE_BYTES * table_count(shape.out_channels) << self.weight.bits
@@ -239,11 +239,7 @@ def scheme_with(weight: Numbers | None, activation: Activation) -> str:
 
 def weight_numbers(low: int, high: int) -> Numbers:
     """The numbers of weights that are stored as integers from ``low`` to ``high``."""
-    wanted = (low, high)
-    stored = {
-        numbers: (limits.low / limits.unit, limits.high / limits.unit) for numbers, limits in WEIGHT_RANGES.items()
-    }
-    return next(numbers for numbers, limits in stored.items() if limits == wanted)
+    return next(numbers for numbers, limits in WEIGHT_RANGES.items() if limits.stored_limits == (low, high))
 
 
 _INPUT_NAMES = {

@@ -77,7 +77,7 @@ class StoredLayer(nn.Module):
 class QuantLayer(StoredLayer):
     """Numbers with scales: (n,) per output channel, or (out, groups) of a linear in groups.
 
-    scale: what tuning found; else it follows from the largest magnitudes. weight_scale: of a stored 1.
+    scale: what tuning found; else it follows from the largest magnitudes. weight_scale: the value of a stored 1.
     """
 
     weight_q: Tensor

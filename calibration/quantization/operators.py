@@ -49,11 +49,10 @@ def restore_channels(stored: Tensor, scale: Tensor, axis: int, integers: Range) 
 def restore_groups(stored: Tensor, scale: Tensor, group_size: int, integers: Range) -> Tensor:
     """The weight that ``stored`` and a scale for each group of input channels stand for.
 
-    scale: of a stored 1.
+    scale: the value of a stored 1.
     """
-    low, high = (round(limit / integers.unit) for limit in (integers.low, integers.high))
     return torch.ops.torchao.dequantize_affine(  # type: ignore[no-any-return]
-        stored, [1, group_size], scale, None, torch.int8, low, high
+        stored, [1, group_size], scale, None, torch.int8, *integers.stored_limits
     )
 
 

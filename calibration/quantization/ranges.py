@@ -14,9 +14,8 @@ from vggt_edge.calibration.scheme import FP4, FP8, INT4, INT8, Numbers
 if TYPE_CHECKING:
     from torch import Tensor
 
+BLOCK = 16  # values of FP4 that share a scale (NVFP4)
 _LEAST_EXPONENT = -126  # of a normal FP32 number
-BLOCK = 16
-"""Values of FP4 that share a scale (NVFP4)."""
 
 
 class ScaleNumbers(StrEnum):
@@ -47,6 +46,11 @@ class Range:
     @property
     def levels(self) -> int:
         return self.high
+
+    @property
+    def stored_limits(self) -> tuple[int, int]:
+        """The lowest and the highest stored number."""
+        return round(self.low / self.unit), round(self.high / self.unit)
 
     def nearest(self, steps: Tensor) -> Tensor:
         """Values that were divided by their scale, rounded to nearest (ties to even, as ONNX and torch do)."""
@@ -94,9 +98,7 @@ class E2M1(Range):
 WEIGHT_RANGES: Mapping[Numbers, Range] = MappingProxyType(
     {INT8: Range(-127, 127), INT4: Range(-8, 7), FP8: E4M3(), FP4: E2M1()}
 )
-INPUT_RANGES: Mapping[Numbers, Range] = MappingProxyType(
-    {INT8: Range(-128, 127), INT4: Range(-8, 7), FP8: E4M3(), FP4: E2M1()}
-)
+INPUT_RANGES: Mapping[Numbers, Range] = MappingProxyType({**WEIGHT_RANGES, INT8: Range(-128, 127)})
 
 
 def e4m3_unit(largest: float) -> float:

@@ -10,6 +10,7 @@ import typer
 from vggt_edge.calibration.scenes.names import printable
 from vggt_edge.exporter.commands import options
 from vggt_edge.exporter.commands.output import print_lines, print_result
+from vggt_edge.exporter.settings import TIME_LIMIT_S
 
 
 def register(app: typer.Typer) -> None:
@@ -25,7 +26,7 @@ def validate(
     target: options.BundleTarget = None,
     scenes: options.BundleScenes = None,
     execute: options.Execute = None,
-    time_limit: options.TimeLimit = None,
+    time_limit: options.TimeLimit = TIME_LIMIT_S,
     json: options.Json = False,
     log_level: options.Log = options.LogLevel.WARNING,
 ) -> None:
@@ -38,7 +39,7 @@ def validate(
 
     report = limited.validate(
         bundle,
-        time_limit_s=limited.TIME_LIMIT_S if time_limit is None else time_limit,
+        time_limit_s=time_limit,
         log_level=log_level,
         model=model,
         target=target,

@@ -30,7 +30,7 @@ _LARGEST_JSON_BYTES = 256 << 20
 class Description:
     """``facts``: single values. ``rows``: one table, ``columns`` naming its cells; neither holds arrays.
 
-    parts: what else there is to say, each with facts and a table of its own.
+    parts: further descriptions, each with facts and a table.
     """
 
     kind: str
@@ -153,7 +153,7 @@ def _stats(path: Path) -> Description:
 
 
 def _cost(measured: Measured) -> dict[str, object]:
-    """What an export took as a whole, and what the checks of its lowerings measured."""
+    """Time and memory of an export as a whole, and the figures that the checks of its lowerings measured."""
     checks = {
         f"{backend}, {check}": ", ".join(f"{name} {_figure(value)}" for name, value in sorted(figures.items()))
         for backend, by_check in sorted(measured.checks.items())
@@ -256,7 +256,7 @@ def _bundle(path: Path) -> Description:
 
 
 def _computed(bundle: Path) -> Iterator[Description]:
-    """What compiled programs multiply, per block, where a backend could read one."""
+    """Precision of every block in the compiled program of each backend that could read one."""
     for path in sorted(bundle.glob(lowered_file("*"))):
         try:
             lowered = read_lowered(path)
@@ -284,7 +284,7 @@ def _problems(bundle: Path) -> list[str]:
 
 
 def _measured(bundle: Path) -> dict[str, object]:
-    """What the export of a bundle took, step by step; nothing where that is not known, or damaged."""
+    """Time and memory of the export of a bundle, step by step; empty where they are not known, or damaged."""
     try:
         measured = read_measured(bundle)
     except InputError:

@@ -11,7 +11,7 @@ from typing import Annotated, TypeAlias
 import typer
 
 from vggt_edge.exporter.request import SETTINGS
-from vggt_edge.exporter.settings import Parser, Setting, path, patterns, switch, whole_number
+from vggt_edge.exporter.settings import TIME_LIMIT_S, Parser, Setting, path, patterns, switch, whole_number
 
 # What typer turns the words of a command line into, before the setting's parser reads them; other settings take text.
 _TYPED_AS: Mapping[Parser, object] = {
@@ -76,8 +76,12 @@ BundleScenes: TypeAlias = Annotated[
     _option("--scenes", help="Scenes to judge on. Default: the synthetic rooms, or the one scene in the bundle."),
 ]
 TimeLimit: TypeAlias = Annotated[
-    float | None,
-    _option("--time-limit", metavar="SECONDS", help="End the validation after this time. Default: 43200, 12 hours."),
+    float,
+    _option(
+        "--time-limit",
+        metavar="SECONDS",
+        help=f"End the validation after this time. Default: {TIME_LIMIT_S}, {TIME_LIMIT_S // 3600} hours.",
+    ),
 ]
 Frames: TypeAlias = Annotated[int | None, option_of("frames")]
 Execute: TypeAlias = Annotated[str | None, option_of("execute")]

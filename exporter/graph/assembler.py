@@ -15,7 +15,7 @@ from vggt_edge.exporter.graph.functions import FUNCTIONS
 from vggt_edge.exporter.graph.names import Namer, Place
 from vggt_edge.exporter.graph.stage_program import StageProgram
 from vggt_edge.exporter.graph.template import Template, TemplateNode, Value
-from vggt_edge.runtimes.common.standins import DOMAIN
+from vggt_edge.runtimes.common.fp4 import DOMAIN
 
 OPSET = 23  # the first with Attention as one node
 IR_VERSION = 11

@@ -118,18 +118,19 @@ class TemplateBuilder:
         if weight.group_size is None:
             axis = len(shape) - 1 - weight.axis if transposed else weight.axis
             return self.emit("DequantizeLinear", [stored, weight.scale], shape, axis=axis)
-        scale: Value | str = self._store(Stored(weight.scale.source, transposed)) if weight.bits == 8 else ""
-        scale = scale or self._group_scale(weight.scale, transposed)
-        axis = 0 if transposed else 1
+        scale, axis = self._group_scale(weight, weight.scale, transposed), 0 if transposed else 1
         return self.emit("DequantizeLinear", [stored, scale], shape, axis=axis, block_size=weight.group_size)
 
-    def _group_scale(self, scale: Constant, transposed: bool) -> Value:
-        """Stored as FP16, which holds every scale exactly: in FP32, groups of 64 cost half a bit per weight.
+    def _group_scale(self, weight: Weight, scale: Constant, transposed: bool) -> Value | str:
+        """Scales of 4-bit groups are stored as FP16, which holds each exactly: in FP32 they cost half a bit per weight.
 
         The scale is cast, and not the weight (``output_dtype``): ONNX Runtime 1.31 fuses the former into MatMulNBits
-        and fails on the latter, and opset 21, where TensorRT stops, has no such attribute.
+        and fails on the latter, and opset 21, where TensorRT stops, has no such attribute. Scales of FP4's stand-in,
+        which has 8 bits, may be too small for FP16 and stay FP32.
         """
-        stored = self._store(Stored(scale.source, transposed, half=True))
+        stored = self._store(Stored(scale.source, transposed, half=weight.bits == 4))
+        if weight.bits != 4:
+            return stored
         shape = tuple(scale.tensor.shape)
         return self.emit("Cast", [stored], tuple(reversed(shape)) if transposed else shape, to=TensorProto.FLOAT)
 

@@ -8,7 +8,7 @@ from types import MappingProxyType
 from onnx import FunctionProto, NodeProto, TensorProto, helper
 
 from vggt_edge.calibration.quantization.ranges import BLOCK, E2M1, E4M3
-from vggt_edge.runtimes.common.standins import DOMAIN, QUANTIZE_FP4
+from vggt_edge.runtimes.common.fp4 import DOMAIN, QUANTIZE_FP4
 
 
 def quantize_fp4(opset: int) -> FunctionProto:

@@ -20,7 +20,7 @@ from vggt_edge.calibration.quantization.ranges import INPUT_RANGES, Range
 from vggt_edge.calibration.scheme import FP4, INT8
 from vggt_edge.exporter.graph.builder import Constant, Operand, TemplateBuilder, Weight, onnx_type
 from vggt_edge.exporter.graph.template import Value
-from vggt_edge.runtimes.common.standins import QUANTIZE_FP4
+from vggt_edge.runtimes.common.fp4 import QUANTIZE_FP4
 
 aten = torch.ops.aten
 decomposed, torchao = torch.ops.quantized_decomposed, torch.ops.torchao
@@ -420,7 +420,7 @@ def dequantize_affine(call: Call) -> Operand:
     if leading != 1:
         raise NotImplementedError("blocks over several rows")
     numbers = weight_numbers(call["quant_min"], call["quant_max"])
-    bits = 8 if numbers == FP4 else numbers.bits  # ONNX Runtime has no FP4 (runtimes/common/standins.py)
+    bits = 8 if numbers == FP4 else numbers.bits  # ONNX Runtime has no FP4 (runtimes.common.fp4.py)
     return Weight(call["input"], bits=bits, scale=call["scale"], group_size=group_size)
 
 

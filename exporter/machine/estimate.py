@@ -116,7 +116,9 @@ class Sizes:
     @property
     def stage_bytes(self) -> int:
         """Of the largest block's weights in FP32."""
-        return max(4 * (block.other_count + sum(layer.weight_count for layer in block.layers)) for block in self.blocks)
+        return max(
+            4 * (block.other_count + sum(layer.shape.weights for layer in block.layers)) for block in self.blocks
+        )
 
     @property
     def calls_bytes(self) -> int:
@@ -227,7 +229,7 @@ def _preparing(sizes: Sizes) -> StepEstimate:
 def _tuning(sizes: Sizes, forward_s: float) -> StepEstimate:
     """Forward and back over the scenes, stage by stage, with Hessians of one stage; then the learning of blocks."""
     learned_s = LEARN_FORWARDS * forward_s if sizes.effort == "max" else 0.0
-    hessians = max(4 * sum(layer.in_channels**2 for layer in block.layers) for block in sizes.blocks)
+    hessians = max(4 * sum(layer.shape.in_channels**2 for layer in block.layers) for block in sizes.blocks)
     values = (len(sizes.blocks) + 2 * _LIVE_VALUES) * sizes.value_bytes + sizes.output_bytes
     return StepEstimate(
         "tune",

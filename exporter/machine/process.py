@@ -67,7 +67,7 @@ def _end(number: int, _frame: FrameType | None) -> None:
 
 
 def asked_to_end() -> KeyboardInterrupt | Terminated | None:
-    """What the first signal to this command raised; None while there was none.
+    """The exception that the first signal to this command raised; None while there was none.
 
     It was raised wherever the process was. A library may have swallowed it or made another error of it, as one does
     whose import is interrupted.
@@ -82,7 +82,7 @@ def end_if_asked() -> None:
 
 
 def ignore_signals() -> None:
-    """From now on only SIGKILL ends the process early: the work is done, and the exit code has to say so.
+    """Let only SIGKILL end the process from now on: the work is done, and the exit code has to say so.
 
     Libraries take up to a second to end, in which a signal would make a failure of it.
     """

@@ -126,7 +126,7 @@ class Table:
 
 @dataclass(frozen=True)
 class BackendView:
-    """What one backend made: a headline, checks and findings. computed: of its compiled program, if there is one."""
+    """A backend's artifact: headline, checks, findings. computed: precision in its compiled program, if it has one."""
 
     title: str
     headline: str

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import onnx_ir as ir
 
 from vggt_edge.calibration.plan import Assignment, PrecisionPlan
@@ -13,7 +16,7 @@ from vggt_edge.calibration.quantization.form import Form, Kind, LayerShape, sche
 from vggt_edge.calibration.scheme import FP4, Activation, Numbers, NumberType
 from vggt_edge.devices.errors import InputError, LoweringError
 from vggt_edge.runtimes.base import Realised
-from vggt_edge.runtimes.common.standins import is_fp4_input, is_fp4_weight
+from vggt_edge.runtimes.common.fp4 import is_fp4_input, is_fp4_weight
 
 LINEAR_OPS = frozenset({"MatMul", "Gemm", "Conv", "ConvTranspose"})
 # What may stand between a stored weight and the operator that multiplies with it.
@@ -126,6 +129,14 @@ def _is_inside(location: str) -> bool:
     return bool(parts) and not location.startswith("/") and ".." not in parts and not set("\\\0") & set(location)
 
 
+def array_of(tensor: ir.TensorProtocol) -> npt.NDArray[Any]:
+    """A copy, so that the weight file is not held open for each tensor."""
+    values: npt.NDArray[Any] = np.array(tensor.numpy())
+    if isinstance(tensor, ir.ExternalTensor):
+        tensor.release()
+    return values
+
+
 def stored_weight(value: ir.Value | None) -> ir.TensorProtocol | None:
     """The tensor that a value is made of by casts, transposes and dequantization alone; None for an activation."""
     while value is not None:
@@ -159,7 +170,7 @@ def _stored_index(value: ir.Value | None) -> ir.TensorProtocol | None:
 def activation_of(value: ir.Value | None) -> Activation:
     """How a value came out of a QuantizeLinear/DequantizeLinear pair: with a stored scale, or one that is computed."""
     while value is not None and (node := value.producer()) is not None:
-        if is_fp4_input(node) or node.op_type == "TRT_FP4DynamicQuantize":
+        if is_fp4_input(node):
             return Activation.DYNAMIC_BLOCK
         if node.op_type == "QuantizeLinear":
             static = stored_weight(node.inputs[1]) is not None

@@ -22,7 +22,7 @@ def give_back_memory() -> None:
 
 
 def held_bytes(process: int) -> int:
-    """What a process and its children hold, without pages of mapped files, which the system can drop.
+    """Memory that a process and its children hold, without pages of mapped files, which the system can drop.
 
     process: its number. 0 once it is gone.
     """
@@ -36,7 +36,7 @@ def held_bytes(process: int) -> int:
 
 
 def available_memory_bytes(group: Path = _CONTROL_GROUP) -> int:
-    """What a process can still take: of the machine, or of its control group (v2) where that is less."""
+    """Memory that a process can still take: on the machine, or in its control group (v2) where that is less."""
     available = int(psutil.virtual_memory().available)
     left = _left_in_group(group)
     return available if left is None else min(available, left)

@@ -16,6 +16,7 @@ import onnx_ir.passes.common as passes
 
 from vggt_edge.calibration.plan import PrecisionPlan
 from vggt_edge.devices.errors import LoweringError
+from vggt_edge.runtimes.common.fp4 import DYNAMIC_OUTPUTS, DYNAMIC_QUANTIZE
 from vggt_edge.runtimes.common.halves import scale_to_half, to_half
 
 FLOATS = frozenset({ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.DOUBLE})
@@ -27,8 +28,7 @@ _POINTWISE |= {"Sigmoid", "Sign", "Softplus", "Sqrt", "Sub", "Tanh", "Where"}
 _MOVES = {"Concat", "Expand", "Gather", "Reshape", "Slice", "Split", "Squeeze", "Transpose", "Unsqueeze"}
 TAIL_OPS = frozenset(_POINTWISE | _MOVES)
 # Float inputs that are FP32 by definition, whatever the data is.
-_FP32_INPUTS = frozenset({("Resize", 1), ("Resize", 2), ("TRT_FP4DynamicQuantize", 1)})
-_FP4_OUTPUTS = (ir.DataType.FLOAT4E2M1, ir.DataType.FLOAT8E4M3FN)
+_FP32_INPUTS = frozenset({("Resize", 1), ("Resize", 2), (DYNAMIC_QUANTIZE, 1)})
 _INT64_OUTPUT = frozenset({"ArgMax", "ArgMin", "NonZero", "Shape", "Size"})
 _COMPARISONS = {"Equal", "Greater", "GreaterOrEqual", "IsInf", "IsNaN", "Less", "LessOrEqual"}
 _BOOL_OUTPUT = frozenset(_COMPARISONS | {"And", "Not", "Or", "Xor"})
@@ -196,8 +196,8 @@ class _Typing:
         operator = node.op_type
         if operator in _BOOL_OUTPUT:
             return ir.DataType.BOOL
-        if operator == "TRT_FP4DynamicQuantize":
-            return _FP4_OUTPUTS[index]
+        if operator == DYNAMIC_QUANTIZE:
+            return DYNAMIC_OUTPUTS[index]
         if operator in _INT64_OUTPUT or (operator == "TopK" and index == 1):
             return ir.DataType.INT64
         if operator == "Cast":

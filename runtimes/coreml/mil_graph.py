@@ -15,7 +15,8 @@ import numpy as np
 import onnx_ir as ir
 
 from vggt_edge.devices.errors import LoweringError
-from vggt_edge.runtimes.coreml.weights import Array, array_of, emit_weight, read_weight
+from vggt_edge.runtimes.common.audit import array_of
+from vggt_edge.runtimes.coreml.weights import Array, emit_weight, read_weight
 
 
 def mil_name(name: str) -> str:

@@ -53,7 +53,7 @@ def save_package(
 
 
 def _convert(program: Any, ios: int, images: ImageInput | None, package: Path) -> Any:
-    """Into ``package``, without passes: every operator and every type is what the translation chose."""
+    """Convert into ``package``, without passes: every operator and every type is what the translation chose."""
     ct = load_coremltools()
     given = {}
     if images is not None:

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from vggt_edge.devices.errors import LoweringError
-from vggt_edge.runtimes.common.audit import stored_palette, stored_weight
+from vggt_edge.runtimes.common.audit import array_of, stored_palette, stored_weight
 
 Array = npt.NDArray[Any]
 
@@ -70,14 +70,6 @@ def read_weight(value: ir.Value, *, transposed: bool) -> Weight | None:
         where=node.name or node.op_type,
         expected="a weight that is stored, cast, dequantized or looked up",
     )
-
-
-def array_of(tensor: ir.TensorProtocol) -> Array:
-    """A copy, so that the weight file is not held open for each tensor."""
-    values: Array = np.array(tensor.numpy())
-    if isinstance(tensor, ir.ExternalTensor):
-        tensor.release()
-    return values
 
 
 def _float(value: ir.Value) -> npt.DTypeLike:

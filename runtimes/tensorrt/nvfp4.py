@@ -16,21 +16,21 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from vggt_edge.calibration.quantization.ranges import BLOCK, E2M1, e4m3_unit
-from vggt_edge.runtimes.common.standins import DOMAIN, is_fp4_input, is_fp4_weight
+from vggt_edge.runtimes.common.audit import array_of
+from vggt_edge.runtimes.common.fp4 import DOMAIN, DYNAMIC_QUANTIZE, TRT_DOMAIN, is_fp4_stand_in, is_fp4_weight
 
-TRT_DOMAIN, DYNAMIC_QUANTIZE = "trt", "TRT_FP4DynamicQuantize"
 _FP8 = int(ir.DataType.FLOAT8E4M3FN)
 
 Array = npt.NDArray[Any]
 
 
 def put_fp4(model: ir.Model) -> frozenset[ir.Node]:
-    """Replace the stand-ins in place; the new nodes that restore values, which they do in FP32."""
+    """Replace the stand-ins in place. Gives back the new nodes that restore values, which they do in FP32."""
     made: set[ir.Node] = set()
     for node in tuple(model.graph):
         if is_fp4_weight(node):
             made |= _put(model.graph, node, _weight(model.graph, node))
-        elif is_fp4_input(node):
+        elif is_fp4_stand_in(node):
             made |= _put(model.graph, node, _input(node))
     model.functions.clear()
     if model.opset_imports.pop(DOMAIN, None) is not None:
@@ -39,7 +39,7 @@ def put_fp4(model: ir.Model) -> frozenset[ir.Node]:
 
 
 def _put(graph: ir.Graph, old: ir.Node, new: list[ir.Node]) -> set[ir.Node]:
-    """The last of ``new`` takes the place of ``old`` and its output's name."""
+    """Put ``new`` in the place of ``old``. The last of them takes over the name of its output."""
     graph.insert_before(old, new)
     (before,), (after,) = old.outputs, new[-1].outputs
     after.name, after.shape, after.type = before.name, before.shape, before.type
@@ -50,7 +50,7 @@ def _put(graph: ir.Graph, old: ir.Node, new: list[ir.Node]) -> set[ir.Node]:
 
 def _weight(graph: ir.Graph, node: ir.Node) -> list[ir.Node]:
     stored, scale = _constant(node, 0), _constant(node, 1)
-    blocks = 2 * _numpy(scale)
+    blocks = 2 * array_of(scale)
     unit = e4m3_unit(float(blocks.max()))
     name = str(node.inputs[0].name) if node.inputs[0] is not None else node.name
     values = _initializer(graph, f"{name}.e2m1", ir.DataType.FLOAT4E2M1, stored, lambda: _e2m1(stored))
@@ -64,11 +64,10 @@ def _weight(graph: ir.Graph, node: ir.Node) -> list[ir.Node]:
 def _input(node: ir.Node) -> list[ir.Node]:
     x, unit = node.inputs
     options = {"axis": -1, "block_size": BLOCK, "scale_type": _FP8}
-    outputs = [ir.Value(name=f"{node.name}:values"), ir.Value(name=f"{node.name}:scales")]
-    quantize = ir.node(
-        DYNAMIC_QUANTIZE, [x, unit], options, domain=TRT_DOMAIN, outputs=outputs, name=f"{node.name}_{DYNAMIC_QUANTIZE}"
-    )
-    return [quantize, *_restored(node, (quantize.outputs[0], quantize.outputs[1]), unit, axis=-1)]
+    values, scales = ir.Value(name=f"{node.name}:values"), ir.Value(name=f"{node.name}:scales")
+    name = f"{node.name}_{DYNAMIC_QUANTIZE}"
+    quantize = ir.node(DYNAMIC_QUANTIZE, [x, unit], options, domain=TRT_DOMAIN, outputs=[values, scales], name=name)
+    return [quantize, *_restored(node, (values, scales), unit, axis=-1)]
 
 
 def _restored(node: ir.Node, stored: tuple[ir.Value, ir.Value], unit: ir.Value | None, axis: int) -> list[ir.Node]:
@@ -92,20 +91,13 @@ def _initializer(
 
 
 def _e2m1(stored: ir.TensorProtocol) -> Array:
-    return (_numpy(stored).astype(np.float32) * np.float32(E2M1().unit)).astype(ml_dtypes.float4_e2m1fn)
+    return (array_of(stored).astype(np.float32) * np.float32(E2M1().unit)).astype(ml_dtypes.float4_e2m1fn)
 
 
 def _e4m3(scale: ir.TensorProtocol, unit: float) -> Array:
-    """Exact: tuning and export round scales to such numbers."""
-    units = _numpy(scale).astype(np.float32) / np.float32(E2M1().unit * unit)
+    """Block scales in units; exact, since tuning and export round scales to such numbers."""
+    units = array_of(scale).astype(np.float32) / np.float32(E2M1().unit * unit)
     return units.astype(ml_dtypes.float8_e4m3fn)
-
-
-def _numpy(tensor: ir.TensorProtocol) -> Array:
-    array = np.array(tensor.numpy())
-    if isinstance(tensor, ir.ExternalTensor):
-        tensor.release()
-    return array
 
 
 def _constant(node: ir.Node, index: int) -> ir.TensorProtocol:

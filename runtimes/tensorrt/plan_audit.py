@@ -44,9 +44,9 @@ REMEDIES = {
 
 @dataclass(frozen=True)
 class Judged:
-    """One product beside what the graph says of it.
+    """A product of the plan beside the graph's account of it.
 
-    block, path: of the layer; block is empty outside the blocks. wanted: type that the graph multiplies in. role:
+    block, path: the layer's names; block is empty outside the blocks. wanted: type that the graph multiplies in. role:
     ``layer``, ``attention`` (no stored operand) or ``table`` (of constants that several blocks share).
     """
 
@@ -84,7 +84,7 @@ def audit_plan(
 ) -> PlanAudit:
     """reading: what the compiler made of ``model``; None where nothing was compiled.
 
-    realised: what the file stores per block, for the table.
+    realised: precision per block as the file stores it.
     """
     if reading is None:
         return PlanAudit(Check(NAME, "not_run", "no compiled plan to read", {}))
@@ -140,7 +140,7 @@ def _words(one: Judged) -> str:
 
 
 def _findings(judged: tuple[Judged, ...]) -> Iterator[Finding]:
-    """One for each rule, block and kind of kernel."""
+    """A finding for each rule, block and kind of kernel."""
     groups: dict[tuple[str, str, str], list[Judged]] = {}
     for one in judged:
         if one.fault:
@@ -202,10 +202,10 @@ def _check(reading: Reading, judged: tuple[Judged, ...]) -> Check:
         "widened_weight_bytes": reading.expanded_bytes,
     }
     if reading.unknown or faults["unproven"]:
-        forms = (
-            f"; forms of the plan that are not known: {'; '.join(reading.unknown[:_NAMED])}" if reading.unknown else ""
-        )
-        return Check(NAME, "not_run", f"not proven: {faults['unproven']} of {len(judged)} products{forms}", figures)
+        detail = f"not proven: {faults['unproven']} of {len(judged)} products"
+        if reading.unknown:
+            detail += f"; forms of the plan that are not known: {'; '.join(reading.unknown[:_NAMED])}"
+        return Check(NAME, "not_run", detail, figures)
     detail = f"{len(judged)} products, {faults['computed type']} of them in another type than the graph says"
     if reading.expanded_bytes:
         detail += f"; {format_bytes(reading.expanded_bytes)} of weights are widened in memory at every run"

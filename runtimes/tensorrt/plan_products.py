@@ -1,4 +1,4 @@
-"""What a compiled plan makes of each product of the graph: the kernel, the type of its operands, and its weights."""
+"""Products of the graph in a compiled plan: the kernel of each, the type of its operands, and its weights."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _QUANTIZING = frozenset({"Cast", "Mul", "Div", "Min", "Max", "Roun"})
 
 @dataclass(frozen=True)
 class Product:
-    """One product of the graph as the plan computes it.
+    """A product of the graph as the plan computes it.
 
     node: name of the ONNX node. kernel: kind of the kernel. computed: type of the operands, ``int8``; several names
     where the node became kernels of different types; ``unknown`` where the plan does not say. written: type of the
@@ -73,13 +73,13 @@ class Reading:
 
     @classmethod
     def from_dict(cls, answer: Mapping[str, Any]) -> Reading:
-        """What ``dataclasses.asdict`` made of one, after a trip through JSON."""
+        """The reading that ``dataclasses.asdict`` turned into ``answer``, after a trip through JSON."""
         made = tuple(Product(**one) for one in answer["products"])
         return cls(made, answer["launches"], answer["expanded_bytes"], tuple(answer["unknown"]))
 
 
 def read(text: PlanText, model: ir.Model) -> Reading:
-    """What the plan makes of ``model``."""
+    """Read the plan's programs against ``model``."""
     return Reading(products(text, model), launches(text), expanded_bytes(text), text.unknown)
 
 
@@ -108,7 +108,7 @@ def _product(node: str, sightings: list[_Sighting]) -> Product:
 
 
 def _named(types: Iterable[str | None]) -> str:
-    """Each type once; ``unknown`` if one of them is."""
+    """Names of the types, each once; ``unknown`` if one of them is."""
     names = {TYPE_NAMES.get(one or "", UNKNOWN) for one in types}
     return UNKNOWN if UNKNOWN in names else ", ".join(sorted(names))
 

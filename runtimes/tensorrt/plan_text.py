@@ -44,7 +44,7 @@ TYPE_BITS: Mapping[str, int] = MappingProxyType(
 
 @dataclass(frozen=True)
 class Tensor:
-    """One value.
+    """A value in a program.
 
     type: as the plan spells it. count: elements. is_constant: whether the plan holds its content. base: the tensor that
     this one is a part of; empty for a whole one.
@@ -64,7 +64,7 @@ class Tensor:
 
 @dataclass(frozen=True)
 class Operation:
-    """One launch of the outer program, or one step of a fusion. nodes: names of the ONNX nodes that it came from."""
+    """A launch of the outer program, or a step of a fusion. nodes: names of the ONNX nodes that it came from."""
 
     kind: str
     name: str
@@ -75,7 +75,7 @@ class Operation:
 
 @dataclass(frozen=True)
 class Program:
-    """One program. inputs: names of the tensors that enter it, for a fusion in the order of the fusion's inputs."""
+    """A program of the plan. inputs: names of the tensors that enter it; for a fusion, in the order of its inputs."""
 
     inputs: tuple[str, ...]
     tensors: Mapping[str, Tensor]
@@ -95,7 +95,7 @@ class Program:
 
     @cached_property
     def fixed(self) -> Mapping[str, bool]:
-        """By the name of a whole tensor that is the same at every run: whether it is made of packed numbers."""
+        """Whether a tensor is made of packed numbers, by name, for the whole tensors that are the same at every run."""
         found = {
             one.name: TYPE_BITS.get(one.type, 32) <= PACKED_BITS for one in self.tensors.values() if one.is_constant
         }
@@ -108,7 +108,7 @@ class Program:
 
 @dataclass(frozen=True)
 class PlanText:
-    """What was read of a plan. unknown: what could not be, in words; empty for a plan that was read whole."""
+    """The programs of a plan. unknown: parts that could not be read, in words; empty for a plan that was read whole."""
 
     programs: tuple[Program, ...]
     fusions: tuple[Program, ...]
@@ -154,7 +154,7 @@ def texts(content: Content, unknown: list[str]) -> Iterator[str]:
 
 
 def _positions(content: Content) -> Iterator[int]:
-    """Where the magic word lies; the pages that were looked at are given back."""
+    """Positions of the magic word. The pages that were looked at are given back."""
     for start in range(0, len(content), _CHUNK_BYTES):
         end = start + _CHUNK_BYTES + len(MAGIC) - 1
         position = content.find(MAGIC, start, end)
@@ -166,7 +166,7 @@ def _positions(content: Content) -> Iterator[int]:
 
 
 def parse_program(text: str, unknown: list[str]) -> Program:
-    """One program; lines of a form that is not known are added to ``unknown``."""
+    """Parse the text of a program. Lines of a form that is not known are added to ``unknown``."""
     inputs: tuple[str, ...] = ()
     tensors: dict[str, Tensor] = {}
     operations: list[Operation] = []

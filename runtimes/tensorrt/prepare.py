@@ -9,9 +9,10 @@ from pathlib import Path
 import onnx_ir as ir
 
 from vggt_edge.runtimes.common.audit import load_onnx
+from vggt_edge.runtimes.common.fp4 import DYNAMIC_QUANTIZE
 from vggt_edge.runtimes.common.opset import lower_opset
 from vggt_edge.runtimes.common.typed import FLOATS, type_graph
-from vggt_edge.runtimes.tensorrt.nvfp4 import DYNAMIC_QUANTIZE, put_fp4
+from vggt_edge.runtimes.tensorrt.nvfp4 import put_fp4
 from vggt_edge.runtimes.tensorrt.rules import STORED
 
 _ALIGNMENT = 4096

@@ -12,8 +12,8 @@ import numpy as np
 import onnx_ir as ir
 
 from vggt_edge.devices.errors import LoweringError
-from vggt_edge.runtimes.common.audit import LINEAR_OPS, stored_weight, weight_and_data
-from vggt_edge.runtimes.tensorrt.nvfp4 import DYNAMIC_QUANTIZE, TRT_DOMAIN
+from vggt_edge.runtimes.common.audit import LINEAR_OPS, array_of, stored_weight, weight_and_data
+from vggt_edge.runtimes.common.fp4 import DYNAMIC_QUANTIZE, TRT_DOMAIN
 
 INT4_BLOCKS = (64, 128)
 OPSET = 21
@@ -69,13 +69,8 @@ def _nodes(model: ir.Model, *operators: str) -> Iterator[tuple[ir.Node, str]]:
 
 
 def _array(value: ir.Value | None) -> np.ndarray | None:
-    """A small constant; of a stored one a copy, so that not every scale holds its file open."""
-    tensor = None if value is None else value.const_value
-    if not isinstance(tensor, ir.ExternalTensor):
-        return None if tensor is None else tensor.numpy()
-    array = tensor.numpy().copy()
-    tensor.release()
-    return array
+    """A small constant; None for a value that is computed."""
+    return None if value is None or value.const_value is None else array_of(value.const_value)
 
 
 def _opset(model: ir.Model) -> Iterator[tuple[str, str]]:

@@ -77,7 +77,7 @@ class Notes(SilentProgress):
 
 
 def notes_of(bundle: Path, **options: Any) -> str:
-    """What a validation says, whatever it finds."""
+    """The words of a validation, whatever it finds."""
     notes = Notes()
     with suppress(AccuracyGateError):
         validate(bundle, notes, **options)

@@ -21,6 +21,7 @@ from vggt_edge.calibration.observation.stats import BlockRange, CalibrationStats
 from vggt_edge.calibration.plan import Assignment, PrecisionPlan
 from vggt_edge.calibration.planning.cost import BlockCost, LayerCost
 from vggt_edge.calibration.planning.exclude import excluded_layers
+from vggt_edge.calibration.quantization.form import Kind, LayerShape
 from vggt_edge.devices.errors import VggtEdgeError
 from vggt_edge.devices.profile import load_profile
 from vggt_edge.exporter.bundle import Manifest, device_results, verify_bundle
@@ -99,7 +100,8 @@ _PATTERN_PIECES = (
     "\\1", "frame_blocks", "\\.", "\\d+", "^", "$", "(?i)", "{99999}", "[[:", "(?e)(?:foo){e<=9}", "\\X", "(?R)", "(?|",
 )  # fmt: skip
 _LAYERS = tuple(
-    LayerCost(f"frame_blocks.0.{name}", False, 64, 64, 4096, 1, 1, 1) for name in ("mlp.fc1", "a" * 60 + ".fc2")
+    LayerCost(f"frame_blocks.0.{name}", LayerShape(Kind.LINEAR, 64, 64, 4096), 1, 1, 1)
+    for name in ("mlp.fc1", "a" * 60 + ".fc2")
 )
 BLOCKS = (BlockCost("frame_blocks.0", _LAYERS, 0, 0, 0, 1, 1),)
 

@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from vggt_edge.calibration.quantization.operators import fp4_blocks
 from vggt_edge.calibration.quantization.ranges import BLOCK, E4M3
-from vggt_edge.runtimes.tensorrt.nvfp4 import DYNAMIC_QUANTIZE
+from vggt_edge.runtimes.common.fp4 import DYNAMIC_QUANTIZE
 
 Result = Tensor | Sequence[Tensor]
 Kernel = Callable[["Call"], Result]

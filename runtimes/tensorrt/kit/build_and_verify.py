@@ -2,9 +2,9 @@
 """Build the TensorRT engine on this device, check it against the golden tensors, and say what it really computes in.
 
 Needs Python 3.8 or later, numpy and TensorRT 10.3 or later, or TensorRT for RTX 1.4 or later where ``kit.json`` asks
-for that; nothing else. An engine belongs to one GPU and one version
-of TensorRT, so it is built here and not shipped. Exit codes: 0 good, 2 wrong arguments or damaged files, 3 no TensorRT
-or no CUDA, 4 accuracy, 6 the build failed or a block lost its precision, 7 not enough memory or disk.
+for that; nothing else. An engine belongs to one GPU and one version of TensorRT, so it is built here and not shipped.
+Exit codes: 0 good, 2 wrong arguments or damaged files, 3 no TensorRT or no CUDA, 4 accuracy, 6 the build failed or a
+block lost its precision, 7 not enough memory or disk.
 """
 
 from __future__ import annotations
@@ -228,9 +228,9 @@ def onnx_nodes(layer):
 
 
 def layer_precision(layer):
-    """What the layer multiplies in, or, for int4, reads its weights as; None where nothing tells.
+    """The type that a layer multiplies in: 'int8', 'int4', 'fp4', 'fp8', 'fp16' or 'fp32'; None where nothing tells.
 
-    One of 'int8', 'int4', 'fp4', 'fp8', 'fp16', 'fp32'.
+    'int4': a layer reads such weights, whatever it multiplies in.
 
     The kernel's own name is the best witness, then the type of the weights, then the types of the inputs: a layer with
     int8 at its border may still compute in floating point.

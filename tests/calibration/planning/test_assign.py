@@ -21,6 +21,7 @@ from vggt_edge.calibration.planning.assign import (
 )
 from vggt_edge.calibration.planning.cost import BlockCost, LayerCost
 from vggt_edge.calibration.planning.program import Budget
+from vggt_edge.calibration.quantization.form import Kind, LayerShape
 from vggt_edge.devices.errors import BudgetError, InputError, UnknownNameError, UsageError
 from vggt_edge.devices.profile import resolve
 
@@ -32,13 +33,14 @@ CONTEXT = PlanContext("model", "stats", ORIN.name, group_size=64, rest_bytes=50_
 def transformer(name: str, dim: int = 128, tokens: int = 276) -> BlockCost:
     shapes = (("attn.qkv", dim, 3 * dim), ("attn.proj", dim, dim), ("mlp.fc1", dim, 4 * dim), ("mlp.fc2", 4 * dim, dim))
     layers = tuple(
-        LayerCost(layer, False, i, o, i * o, tokens * i * o, tokens * i, tokens * o) for layer, i, o in shapes
+        LayerCost(layer, LayerShape(Kind.LINEAR, i, o, i * o), tokens * i * o, tokens * i, tokens * o)
+        for layer, i, o in shapes
     )
     return BlockCost(name, layers, 15 * dim, 2 * tokens**2 * dim, 4 * tokens * dim, tokens * dim, tokens * dim)
 
 
 def convolutions(name: str) -> BlockCost:
-    conv = LayerCost("scratch.conv", True, 64, 64, 36_864, 36_864 * 784, 64 * 784, 64 * 784)
+    conv = LayerCost("scratch.conv", LayerShape(Kind.CONVOLUTION, 64, 64, 36_864), 36_864 * 784, 64 * 784, 64 * 784)
     return BlockCost(name, (conv,), 64, 0, 0, 64 * 784, 64 * 784)
 
 

@@ -59,7 +59,9 @@ def blocks(model: VGGT) -> dict[str, BlockCost]:
 
 def linear(rows: int, columns: int, tokens: int, calls: int = 1) -> LayerCost:
     size = rows * columns
-    return LayerCost("fc", False, columns, rows, size, tokens * size, tokens * columns, tokens * rows, calls)
+    return LayerCost(
+        "fc", LayerShape(Kind.LINEAR, columns, rows, size), tokens * size, tokens * columns, tokens * rows, calls
+    )
 
 
 def block_of(*layers: LayerCost, other_count: int = 0) -> BlockCost:
@@ -153,7 +155,7 @@ def test_four_bit_bytes_are_those_of_the_real_quantizer(group: int, rows: int, c
 def test_eight_bit_bytes_are_those_of_the_real_quantizer() -> None:
     source = nn.Conv2d(6, 5, 3, bias=False)
     real = QuantLayer(source, Form.of(SCHEMES["w8a8"], LayerShape.of(source)), input_scale=0.1)
-    layer = LayerCost("conv", True, 6, 5, 270, 0, 0, 0)
+    layer = LayerCost("conv", LayerShape(Kind.CONVOLUTION, 6, 5, 270), 0, 0, 0)
     stored = real.weight_q.numel() * real.weight_q.element_size() + real.weight_scale.numel() * 4
     assert weight_bytes(block_of(layer), "w8a16") == stored
     assert weight_bytes(block_of(layer), "w8a8") == stored + 4
@@ -344,8 +346,8 @@ def example_of(layer: nn.Module) -> Tensor:
 
 def test_small_layers_are_counted_at_8_bits_under_a_palette() -> None:
     """As the last convolutions of a dense head, which have no palette form; a block of nothing else has none either."""
-    small = LayerCost("head.small", True, 32, 4, 128, 0, 0, 0)
-    large = LayerCost("head.large", True, 32, 32, 9216, 0, 0, 0)
+    small = LayerCost("head.small", LayerShape(Kind.CONVOLUTION, 32, 4, 128), 0, 0, 0)
+    large = LayerCost("head.large", LayerShape(Kind.CONVOLUTION, 32, 32, 9216), 0, 0, 0)
     both, alone = (BlockCost("head", layers, 0, 0, 0, 0, 0) for layers in ((small, large), (small,)))
     assert block_scheme(both, "p4a16") == "p4a16"
     assert block_scheme(alone, "p4a16") == "w8a16"

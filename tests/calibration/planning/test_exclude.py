@@ -7,12 +7,15 @@ import pytest
 from vggt_edge.calibration.plan import Assignment, PrecisionPlan
 from vggt_edge.calibration.planning.cost import BlockCost, LayerCost, block_scheme, weight_bytes
 from vggt_edge.calibration.planning.exclude import excluded_layers, is_whole, kept_by, kept_scheme, pin, record
+from vggt_edge.calibration.quantization.form import Kind, LayerShape
 from vggt_edge.devices.errors import UsageError
 from vggt_edge.devices.profile import resolve
 
 
 def block(name: str) -> BlockCost:
-    layers = tuple(LayerCost(f"{name}.{layer}", False, 64, 64, 4096, 1, 1, 1) for layer in ("fc1", "fc2"))
+    layers = tuple(
+        LayerCost(f"{name}.{layer}", LayerShape(Kind.LINEAR, 64, 64, 4096), 1, 1, 1) for layer in ("fc1", "fc2")
+    )
     return BlockCost(name, layers, 0, 0, 0, 1, 1)
 
 

@@ -11,11 +11,12 @@ from vggt_edge.calibration.planning.assign import PlanContext, make_candidates, 
 from vggt_edge.calibration.planning.cost import BlockCost, LayerCost
 from vggt_edge.calibration.planning.fit import activation_bytes, fitted, weight_limit_bytes
 from vggt_edge.calibration.planning.program import Budget
+from vggt_edge.calibration.quantization.form import Kind, LayerShape
 from vggt_edge.devices.errors import BudgetError
 from vggt_edge.devices.profile import DeviceProfile, load_profile
 
 ORIN = load_profile("jetson-orin")
-LAYER = LayerCost("fc", False, 256, 256, 65_536, 65_536 * 100, 256 * 100, 256 * 100)
+LAYER = LayerCost("fc", LayerShape(Kind.LINEAR, 256, 256, 65_536), 65_536 * 100, 256 * 100, 256 * 100)
 BLOCKS = tuple(BlockCost(f"frame_blocks.{index}", (LAYER,), 0, 0, 0, 25_600, 25_600) for index in range(4))
 ERRORS = {(block.name, name): error for block in BLOCKS for name, error in
           (("fp16", 0.001), ("w8a8", 0.1), ("w4a16", 0.5))}  # fmt: skip

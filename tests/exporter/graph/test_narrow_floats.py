@@ -1,4 +1,4 @@
-"""From a layer in FP8 or FP4 to the file for TensorRT: the numbers of the format, and the same results."""
+"""Layers in FP8 and FP4, up to the file for TensorRT: the numbers of the format, and the same results."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def exported(request: pytest.FixtureRequest, chain: Any, tmp_path: Path) -> tupl
 
 
 def test_it_computes_what_the_layer_computes(exported: tuple[str, QuantLayer, Tensor, Path], tmp_path: Path) -> None:
-    """In ONNX Runtime to the last bits of FP32, and in the typed graph as near as FP16 is."""
+    """ONNX Runtime agrees to the last bits of FP32, and the typed graph as nearly as FP16 does."""
     _, layer, x, source = exported
     prepared = prepare(source, tmp_path / "trt" / "model.onnx")
     with torch.inference_mode():

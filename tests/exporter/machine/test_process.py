@@ -130,7 +130,7 @@ def test_a_signal_that_a_library_makes_another_error_of_is_told_as_the_signal(
 def test_a_signal_that_a_library_swallows_ends_the_job_all_the_same(
     go_on: Callable[[Path], object], tmp_path: Path
 ) -> None:
-    """In a callback of native code nothing can be raised. At the next step it is, and no result counts."""
+    """Nothing can be raised in a callback of native code. The next step raises it, and no result counts."""
     with signals_raise():
         with suppress(BaseException):
             signal.raise_signal(signal.SIGTERM)

@@ -1,4 +1,4 @@
-"""What was freed between other allocations goes back to the system, and what is held and available is told."""
+"""Memory that was freed between other allocations goes back to the system; held and available memory is told."""
 
 from __future__ import annotations
 

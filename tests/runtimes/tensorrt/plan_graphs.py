@@ -39,7 +39,7 @@ def convolution(scheme: str, operator: str) -> Graph:
 
 
 def repeated(scheme: str) -> Graph:
-    """One layer that runs twice, as those of the camera's trunk do."""
+    """A layer that runs twice, as those of the camera's trunk do."""
 
     def build(b: Any, block: str, x: str) -> tuple[str, tuple[int, ...]]:
         weight = b.weight(f"{block}/fc", b.normal(WIDTH, WIDTH), scheme, 1)
@@ -75,7 +75,7 @@ GRAPHS: dict[str, tuple[Graph, tuple[int, ...]]] = {
 
 
 def model_of(builder: Any, *blocks: str) -> Any:
-    """One graph of these blocks side by side."""
+    """A graph of these blocks side by side."""
     inputs, outputs = {}, {}
     for block in blocks:
         build, shape = GRAPHS[block]

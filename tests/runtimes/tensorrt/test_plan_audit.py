@@ -1,4 +1,4 @@
-"""What a compiled plan is read as: from texts of real plans, which ``plan_graphs.py`` writes, and from one made now."""
+"""The reading of a compiled plan: from texts of real plans, which ``plan_graphs.py`` writes, and from one made now."""
 
 from __future__ import annotations
 

@@ -13,9 +13,9 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from vggt_edge.devices.errors import InputError
+from vggt_edge.runtimes.common.fp4 import DYNAMIC_QUANTIZE
 from vggt_edge.runtimes.tensorrt.interpreter.kernels import KERNELS
 from vggt_edge.runtimes.tensorrt.interpreter.session import GraphSession
-from vggt_edge.runtimes.tensorrt.nvfp4 import DYNAMIC_QUANTIZE
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(2, 4, 6)).astype(np.float32)
