@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from types import MappingProxyType
@@ -32,8 +31,7 @@ from vggt_edge.runtimes.base import (
     Session,
 )
 from vggt_edge.runtimes.common.audit import audit_onnx, linears, load_onnx
-from vggt_edge.runtimes.common.files import aside
-from vggt_edge.runtimes.common.kit import COMMON, sha256, write_json
+from vggt_edge.runtimes.common.kit import COMMON, GOLDEN_FILE, KIT_FILE, encoded, sha256, write_bytes, write_json
 from vggt_edge.runtimes.common.opset import OPSET
 from vggt_edge.runtimes.common.typed import fp32_names
 from vggt_edge.runtimes.tensorrt import engine, plan_audit, rtx
@@ -41,7 +39,7 @@ from vggt_edge.runtimes.tensorrt.prepare import Prepared, prepare
 from vggt_edge.runtimes.tensorrt.rules import enforce
 
 FOLDER = "tensorrt"
-MODEL_FILE, KIT_FILE, GOLDEN_FILE = "model.onnx", "kit.json", "golden.npz"
+MODEL_FILE = "model.onnx"
 KIT_SCHEMA_VERSION = 1
 #: The first GPUs whose tensor cores multiply such numbers: Ada (FP8) and Blackwell (FP4).
 NEEDED_CAPABILITY = MappingProxyType({"fp8": "8.9", "nvfp4": "10.0", "nvfp4a16": "10.0"})
@@ -211,7 +209,7 @@ def _block_entry(model: Any, plan: PrecisionPlan, block: str, islands: frozenset
 
 
 def write_golden(folder: Path, inputs: Arrays, expected: Arrays, fp32: Arrays) -> Path:
-    """Write ``golden.npz`` into the TensorRT folder of a bundle and list it in ``kit.json``.
+    """Write ``golden.safetensors`` into the TensorRT folder of a bundle and list it in ``kit.json``.
 
     Keys: ``input/<name>``, ``expected/<name>`` (outputs of the quantized simulation, which the device is judged by) and
     ``fp32/<name>`` (outputs of the FP32 model, for information); all float32, shapes as the graph's.
@@ -222,17 +220,12 @@ def write_golden(folder: Path, inputs: Arrays, expected: Arrays, fp32: Arrays) -
         if array.dtype != np.float32:
             raise InputError(f"golden tensor {key} is {array.dtype}", where=str(folder), expected="float32")
     path = folder / GOLDEN_FILE
-    with aside(path) as scratch, scratch.open("wb") as stream:
-        np.savez(stream, allow_pickle=False, **_as_keywords(arrays))
+    write_bytes(path, encoded(arrays))
     kit_path = folder / KIT_FILE
     kit = json.loads(kit_path.read_text())
     kit["sha256"][GOLDEN_FILE] = sha256(path)
     write_json(kit_path, kit)
     return path
-
-
-def _as_keywords(arrays: Mapping[str, Any]) -> dict[str, Any]:
-    return dict(arrays)
 
 
 BACKEND = TensorRT()

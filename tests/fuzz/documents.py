@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 from harness import Errors, Target
-from mutation import Mutator, damaged, damaged_json, damaged_lines, damaged_safetensors, damaged_zip
+from mutation import Mutator, damaged, damaged_json, damaged_lines, damaged_safetensors
 from safetensors.numpy import load_file
 
 from vggt_edge.calibration.observation.sampling import Sampling
@@ -290,7 +290,7 @@ def _run_jetson_kit(folder: Path) -> None:
 
 
 def _read_golden(folder: Path) -> None:
-    kit_module().load_golden(folder / "golden.npz")
+    kit_module().load_golden(folder / "golden.safetensors")
 
 
 def targets() -> list[Target]:
@@ -342,7 +342,7 @@ def targets() -> list[Target]:
             {"kit.json": JSON, "inspector.json": JSON}, (kit_module().KitError,),
         ),
         Target(
-            "golden.npz", _write_jetson_kit, _read_golden,
-            {"golden.npz": (damaged, damaged_zip)}, (kit_module().KitError,),
+            "golden.safetensors", _write_jetson_kit, _read_golden,
+            {"golden.safetensors": (damaged, damaged_safetensors)}, (kit_module().KitError,),
         ),
     ]  # fmt: skip

@@ -20,6 +20,8 @@ BUNDLE_AGAIN = "copy the whole folder from the bundle again"
 MOST_DB, WIDEST_ANGLE = 200.0, 180.0
 LONGEST_JSON = 16 << 20
 DEEPEST_JSON = 32
+# Some 40 tensors have a header of a few kilobytes.
+LONGEST_HEADER = 1 << 20
 # Whole numbers up to here are the same in every JSON parser.
 LARGEST_NUMBER = 1 << 53
 POSE, POSE_LENGTH = "pose_enc", 9
@@ -190,6 +192,53 @@ def sha256_of(path):
         for chunk in iter(lambda: file.read(1 << 20), b""):
             digest.update(chunk)
     return digest.hexdigest()
+
+
+# --- safetensors ----------------------------------------------------------------------------------------------------
+
+
+def read_header(file, size):
+    """({key: (shape, offset of its first byte behind the header)}, length of all before the tensors)."""
+    if size < 8:
+        raise ValueError("it has %d bytes" % size)
+    length = int.from_bytes(file.read(8), "little")
+    if length > min(LONGEST_HEADER, size - 8):
+        raise ValueError("its header claims %d bytes" % length)
+    header = parse_json(file.read(length))
+    if not isinstance(header, dict):
+        raise ValueError("its header is no table")
+    header.pop("__metadata__", None)
+    placed = sorted((place_of(key, entry) for key, entry in header.items()), key=lambda each: each[1:3])
+    end = 0
+    for key, first, last, shape in placed:
+        if first != end or last - first != 4 * count(shape):
+            raise ValueError("%s does not lie where its shape needs it" % key)
+        end = last
+    if end != size - 8 - length:
+        raise ValueError("its tensors take %d bytes, it has %d" % (end, size - 8 - length))
+    return {key: (shape, first) for key, first, _, shape in placed}, 8 + length
+
+
+def place_of(key, entry):
+    """(key, first byte, byte behind the last, shape) of one float32 tensor."""
+    if not isinstance(entry, dict) or entry.get("dtype") != "F32":
+        raise ValueError("%s is no float32 tensor" % key)
+    offsets = entry.get("data_offsets")
+    if not isinstance(offsets, list) or len(offsets) != 2 or any(type(each) is not int for each in offsets):
+        raise ValueError("%s has no place" % key)
+    return key, offsets[0], offsets[1], shape_of(entry.get("shape"))
+
+
+def tensor_values(file, key, entry, start):
+    """The values of one entry of ``read_header``."""
+    import numpy as np
+
+    shape, first = entry
+    file.seek(start + first)
+    values = np.frombuffer(file.read(4 * count(shape)), "<f4").reshape(shape)
+    if not np.isfinite(values).all():
+        raise ValueError("%s holds NaN or infinity" % key)
+    return values
 
 
 # --- figures --------------------------------------------------------------------------------------------------------

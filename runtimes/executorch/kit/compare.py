@@ -38,21 +38,19 @@ from kit_common import (  # noqa: E402  it lies beside this file
     is_plain_name,
     limit_of,
     outputs_of,
-    parse_json,
+    read_header,
     read_json,
     result_of,
     say,
     sha256_of,
-    shape_of,
     summary,
+    tensor_values,
     text_of,
     whole_of,
     write_result,
 )
 
 SCHEMA_VERSION = 1
-# Some 40 tensors have a header of a few kilobytes.
-LONGEST_HEADER = 1 << 20
 LONGEST_LOG = 16 << 20
 EXECUTED = re.compile(r"Model executed successfully ([0-9]{1,9}) time\(s\) in ([0-9]{1,15}(?:\.[0-9]{1,9})?) ms")
 LOADED = re.compile(r"Model loaded in ([0-9]{1,15}(?:\.[0-9]{1,9})?) ms")
@@ -141,52 +139,13 @@ def golden_path(folder, kit):
     return folder / name, digest
 
 
-def read_header(file, size):
-    """({key: (shape, offset of its first byte behind the header)}, length of all before the tensors)."""
-    if size < 8:
-        raise ValueError("it has %d bytes" % size)
-    length = int.from_bytes(file.read(8), "little")
-    if length > min(LONGEST_HEADER, size - 8):
-        raise ValueError("its header claims %d bytes" % length)
-    header = parse_json(file.read(length))
-    if not isinstance(header, dict):
-        raise ValueError("its header is no table")
-    header.pop("__metadata__", None)
-    placed = sorted((place_of(key, entry) for key, entry in header.items()), key=lambda each: each[1:3])
-    end = 0
-    for key, first, last, shape in placed:
-        if first != end or last - first != 4 * count(shape):
-            raise ValueError("%s does not lie where its shape needs it" % key)
-        end = last
-    if end != size - 8 - length:
-        raise ValueError("its tensors take %d bytes, it has %d" % (end, size - 8 - length))
-    return {key: (shape, first) for key, first, _, shape in placed}, 8 + length
-
-
-def place_of(key, entry):
-    """(key, first byte, byte behind the last, shape) of one float32 tensor."""
-    if not isinstance(entry, dict) or entry.get("dtype") != "F32":
-        raise ValueError("%s is no float32 tensor" % key)
-    offsets = entry.get("data_offsets")
-    if not isinstance(offsets, list) or len(offsets) != 2 or any(type(each) is not int for each in offsets):
-        raise ValueError("%s has no place" % key)
-    return key, offsets[0], offsets[1], shape_of(entry.get("shape"))
-
-
 def read_tensor(file, entries, start, key, kit):
-    import numpy as np
-
     if key not in entries:
         raise ValueError("it has no tensor %s" % key)
     shape = dict(kit["outputs"])[key.partition("/")[2]]
-    found, first = entries[key]
-    if found != shape:
-        raise ValueError("%s has the shape %s, kit.json says %s" % (key, found, shape))
-    file.seek(start + first)
-    values = np.frombuffer(file.read(4 * count(shape)), "<f4").reshape(shape)
-    if not np.isfinite(values).all():
-        raise ValueError("%s holds NaN or infinity" % key)
-    return values
+    if entries[key][0] != shape:
+        raise ValueError("%s has the shape %s, kit.json says %s" % (key, entries[key][0], shape))
+    return tensor_values(file, key, entries[key], start)
 
 
 # --- what the device gave ---------------------------------------------------------------------------------------------

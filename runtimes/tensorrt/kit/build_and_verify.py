@@ -44,11 +44,13 @@ from kit_common import (  # noqa: E402  it lies beside this file
     measured_ms,
     outputs_of,
     quantiles,
+    read_header,
     read_json,
     result_of,
     say,
     sha256_of,
     summary,
+    tensor_values,
     text_of,
     whole_of,
     write_file,
@@ -67,7 +69,7 @@ RUNTIMES = {
     ),
     "tensorrt_rtx": ((1, 4), "pip install tensorrt-rtx", "pip install tensorrt-rtx"),
 }
-GOLDEN = "golden.npz"
+GOLDEN = "golden.safetensors"
 MOST_RUNS, MOST_MIB = 1_000_000, 1 << 24
 
 
@@ -79,7 +81,7 @@ def parse_arguments(argv):
         prog="build_and_verify.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--folder", type=Path, default=HERE, help="holds model.onnx, kit.json, golden.npz (default: here)"
+        "--folder", type=Path, default=HERE, help="holds model.onnx, kit.json, golden.safetensors (default: here)"
     )
     parser.add_argument(
         "--output", type=Path, default=None, help="where the result goes (default: <folder>/result.json)"
@@ -152,16 +154,17 @@ def checked_block(block):
 
 def load_golden(path):
     """(inputs, expected, reference): dicts of float32 arrays from keys ``input/``, ``expected/`` and ``fp32/``."""
-    import numpy as np
-
     groups = {"input": {}, "expected": {}, "fp32": {}}
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            for key in sorted(arrays.files):
+        with path.open("rb") as file:
+            entries, start = read_header(file, path.stat().st_size)
+            for key in sorted(entries):
                 group, _, name = key.partition("/")
-                groups[group][name] = checked_array(key, arrays[key])
-    except Exception as error:  # numpy, zipfile, zlib and tokenize raise about ten kinds on damaged bytes
-        raise KitError(EXIT_USAGE, "cannot use %s: %s" % (path, error or type(error).__name__), BUNDLE_AGAIN) from error
+                if group not in groups:
+                    raise ValueError("it holds %.80r" % key)
+                groups[group][name] = tensor_values(file, key, entries[key], start)
+    except (OSError, ValueError) as error:
+        raise KitError(EXIT_USAGE, "cannot use %s: %s" % (path, error), BUNDLE_AGAIN) from error
     if not groups["input"] or not groups["expected"]:
         raise KitError(EXIT_USAGE, "%s holds no input or no expected output" % path, BUNDLE_AGAIN)
     return groups["input"], groups["expected"], groups["fp32"]
@@ -178,16 +181,6 @@ def golden_of(folder, kit):
     if shapes != wanted or others:
         raise KitError(EXIT_USAGE, "%s holds other outputs than kit.json lists" % (folder / GOLDEN), BUNDLE_AGAIN)
     return inputs, {name: expected[name] for name in wanted}, reference
-
-
-def checked_array(key, array):
-    import numpy as np
-
-    if array.dtype != np.float32:
-        raise ValueError("%s is %s instead of float32" % (key, array.dtype))
-    if not np.isfinite(array).all():
-        raise ValueError("%s holds NaN or infinity" % key)
-    return np.ascontiguousarray(array)
 
 
 def version_tuple(text):

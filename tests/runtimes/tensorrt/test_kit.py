@@ -276,20 +276,20 @@ def with_field(folder: Path, name: str, value: object) -> None:
 
 def test_golden_tensors_come_back_and_are_listed(folder: Path) -> None:
     kit.load_kit(folder)
-    inputs, expected, reference = kit.load_golden(folder / "golden.npz")
+    inputs, expected, reference = kit.load_golden(folder / "golden.safetensors")
     assert expected["depth"].tolist() == (2 * inputs["images"]).tolist()
     assert set(reference) == {"depth"}
-    assert "golden.npz" in json.loads((folder / "kit.json").read_text())["sha256"]
+    assert "golden.safetensors" in json.loads((folder / "kit.json").read_text())["sha256"]
 
 
 def test_golden_tensors_are_the_same_bytes_twice(folder: Path) -> None:
-    first = (folder / "golden.npz").read_bytes()
+    first = (folder / "golden.safetensors").read_bytes()
     x = np.arange(6, dtype=np.float32).reshape(2, 3)
     write_golden(folder, {"images": x}, {"depth": 2 * x}, {"depth": 2 * x + 0.01})
-    assert (folder / "golden.npz").read_bytes() == first
+    assert (folder / "golden.safetensors").read_bytes() == first
 
 
-@pytest.mark.parametrize("name", ["model.onnx", "golden.npz"])
+@pytest.mark.parametrize("name", ["model.onnx", "golden.safetensors"])
 def test_a_damaged_file_is_named(name: str, folder: Path) -> None:
     with (folder / name).open("ab") as file:
         file.write(b"x")
@@ -367,7 +367,7 @@ def test_golden_tensors_with_nan_name_their_file(group: str, folder: Path) -> No
     arrays = {"input": {"images": x}, "expected": {"depth": 2 * x}, "fp32": {"depth": 2 * x}}
     next(iter(arrays[group].values()))[1, 1] = np.nan
     write_golden(folder, *arrays.values())
-    with pytest.raises(kit.KitError, match=rf"cannot use .*golden\.npz: {group}/\w+ holds NaN"):
+    with pytest.raises(kit.KitError, match=rf"cannot use .*golden\.safetensors: {group}/\w+ holds NaN"):
         kit.golden_of(folder, kit.load_kit(folder))
 
 
@@ -385,11 +385,11 @@ def test_a_broken_description_is_one_clear_error(content: str, folder: Path) -> 
         kit.load_kit(folder)
 
 
-@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 cut off", b"no zip"])
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 cut off", b"no safetensors"])
 def test_broken_golden_tensors_are_one_clear_error(content: bytes, folder: Path) -> None:
-    (folder / "golden.npz").write_bytes(content)
-    with pytest.raises(kit.KitError, match=r"cannot use .*golden\.npz"):
-        kit.load_golden(folder / "golden.npz")
+    (folder / "golden.safetensors").write_bytes(content)
+    with pytest.raises(kit.KitError, match=r"cannot use .*golden\.safetensors"):
+        kit.load_golden(folder / "golden.safetensors")
 
 
 # --- a whole run ----------------------------------------------------------------------------------------------------
@@ -609,9 +609,9 @@ def test_an_engine_that_lies_there_is_never_loaded(folder: Path, on_device: Call
 
 def test_build_only_neither_replays_nor_measures(folder: Path, on_device: Callable[[Any], None]) -> None:
     on_device(fake_tensorrt())
-    (folder / "golden.npz").unlink()
+    (folder / "golden.safetensors").unlink()
     content = json.loads((folder / "kit.json").read_text())
-    del content["sha256"]["golden.npz"]
+    del content["sha256"]["golden.safetensors"]
     (folder / "kit.json").write_text(json.dumps(content))
     code, result = run(folder, "--build-only")
     assert code == 0
