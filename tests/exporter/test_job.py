@@ -75,7 +75,7 @@ def stages_done(work: Path, step: str, journal: str) -> int:
 
 def test_an_export_killed_again_and_again_goes_on_each_time(vggt_edge: Run, tmp_path: Path) -> None:
     """In the middle of a calibration, of the probes, of tuning and of both walks of the validation: the same bundle."""
-    options = (*SMALL, *LAX, "--sensitivity", "probe", "--seed", "1")
+    options = (*SMALL, *LAX, "--sensitivity", "probe", "--outputs", "camera,depth", "--seed", "1")
     command = [sys.executable, "-m", "vggt_edge.exporter.cli", "export", *options, "-o", str(tmp_path / "out")]
     work = tmp_path / "out.work"
     for step, journal, stages in (
@@ -101,7 +101,7 @@ def test_a_stage_that_was_tuned_but_not_booked_is_tuned_again(
     vggt_edge: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """From its prepared weights: tuned twice, it would be another."""
-    options = (*SMALL, "--precision", "w8a8", "--outputs", "camera")
+    options = (*SMALL, "--precision", "w8a8", "--outputs", "camera", "--effort", "fast", "--sensitivity", "probe")
 
     def save_and_stop(model: VGGT, stage: Stage, index: int, folder: Path) -> None:
         save_tuned(model, stage, index, folder)
