@@ -35,6 +35,7 @@ from vggt_edge.runtimes.common.kit import COMMON, GOLDEN_FILE, KIT_FILE, encoded
 from vggt_edge.runtimes.common.opset import OPSET
 from vggt_edge.runtimes.common.typed import fp32_names
 from vggt_edge.runtimes.tensorrt import engine, plan_audit, rtx
+from vggt_edge.runtimes.tensorrt.floors import required, too_old
 from vggt_edge.runtimes.tensorrt.prepare import Prepared, prepare
 from vggt_edge.runtimes.tensorrt.rules import enforce
 
@@ -78,11 +79,15 @@ class TensorRT(Backend):
         """
         return weight == FP4 or shape.kind is not Kind.LINEAR or calls > 1
 
+    def schemes(self, profile: DeviceProfile) -> tuple[str, ...]:
+        """Without those that the device's GPU or its TensorRT is too old for."""
+        return tuple(name for name in super().schemes(profile) if not self.why_not(name, profile))
+
     def why_not(self, scheme: str, profile: DeviceProfile) -> str:
-        """Narrow floats need tensor cores that older GPUs do not have."""
+        """Narrow floats need tensor cores that older GPUs do not have, and a TensorRT that knows them."""
         needed, has = NEEDED_CAPABILITY.get(scheme), profile.compute_capability
         if needed is None or has is None or _version(has) >= _version(needed):
-            return ""
+            return too_old(scheme, profile)
         return f"it takes a GPU of compute capability {needed} or later, and this one is {has}"
 
     def lower(
@@ -183,7 +188,7 @@ def write_kit(folder: Path, prepared: Prepared, plan: PrecisionPlan, profile: De
             "plan_digest": plan.digest,
             "model": MODEL_FILE,
             "sha256": {name: sha256(folder / name) for name in names},
-            "requires": dict(profile.toolchain.requires),
+            "requires": required({one.scheme for one in plan.assignments}, profile.toolchain.requires),
             "blocks": blocks,
             "weight_bytes": {"packed": prepared.weights.packed, "fp16": prepared.weights.fp16},
             "outputs": [{"name": str(one.name), "shape": _shape_of(one)} for one in model.graph.outputs],

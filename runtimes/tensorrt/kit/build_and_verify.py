@@ -382,8 +382,20 @@ def wanted_runtime(folder):
         return "tensorrt"
 
 
-def import_tensorrt(name="tensorrt"):
+def needed_version(folder, name):
+    """The lowest version of the module that kit.json asks for; () where it asks for none."""
+    try:
+        clauses = read_json(folder / "kit.json")["requires"][name].split(",")
+    except (KitError, KeyError, TypeError, AttributeError):
+        return ()
+    return max((version_tuple(one.strip()[2:]) for one in clauses if one.strip().startswith(">=")), default=())
+
+
+def import_tensorrt(name="tensorrt", needed=()):
+    """The module. needed: the lowest version that a bundle takes, beside that of this script."""
     lowest, origin, remedy = RUNTIMES[name]
+    if needed > lowest:
+        lowest, origin = needed, "this bundle's precisions need it"
     try:
         module = importlib.import_module(name)
     except ImportError as error:
@@ -647,7 +659,7 @@ def exit_code(result):
 def run(arguments):
     """The whole job; returns the exit code. The result file is written also when accuracy or precision fail."""
     name = wanted_runtime(arguments.folder)
-    trt = import_tensorrt(name)
+    trt = import_tensorrt(name, needed_version(arguments.folder, name))
     kit = load_kit(arguments.folder)
     golden = None if arguments.build_only else golden_of(arguments.folder, kit)
     cuda = Cuda()

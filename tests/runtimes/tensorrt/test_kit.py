@@ -104,6 +104,30 @@ def test_kit_json_says_which_tensorrt(requires: str, module: str, tmp_path: Path
     assert kit.wanted_runtime(tmp_path) == module
 
 
+@pytest.mark.parametrize(
+    ("requires", "needed"),
+    [
+        ('{"tensorrt": ">=11.0,<12"}', (11, 0)),
+        ('{"tensorrt": "<12, >=10.13"}', (10, 13)),
+        ('{"tensorrt": "<12"}', ()),
+        ('{"tensorrt": 7}', ()),
+        ("7", ()),
+    ],
+)
+def test_a_bundle_may_need_a_later_tensorrt(
+    requires: str, needed: tuple[int, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """NVFP4 takes more than the script itself."""
+    (tmp_path / "kit.json").write_text(f'{{"requires": {requires}}}')
+    assert kit.needed_version(tmp_path, "tensorrt") == needed
+    monkeypatch.setitem(sys.modules, "tensorrt", SimpleNamespace(__version__="10.16.1"))
+    if needed > (10, 16, 1):
+        with pytest.raises(kit.KitError, match=r"tensorrt 10\.16\.1 is too old"):
+            kit.import_tensorrt("tensorrt", needed)
+    else:
+        assert kit.import_tensorrt("tensorrt", needed)
+
+
 def test_tensorrt_for_rtx_has_versions_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     for version, is_known in (("1.7.1.116", True), ("1.3.0", False)):
         monkeypatch.setitem(sys.modules, "tensorrt_rtx", SimpleNamespace(__version__=version))
