@@ -133,6 +133,7 @@ def check_runnable(request: ExportRequest, profile: DeviceProfile, own: Backend)
             where=f"target {profile.name}",
             remedy=ready.remedy,
         )
+    own.check_profile(profile)
     known = own.schemes(profile)
     if request.precision not in (*known, "mixed"):
         reason = own.why_not(request.precision, profile)

@@ -305,6 +305,9 @@ class Backend(ABC):
         """What both the profile lists and the backend supports, in the profile's order, those on request last."""
         return tuple(name for name in profile.runnable if name in self.supported)
 
+    def check_profile(self, profile: DeviceProfile) -> None:  # noqa: B027  most take every profile
+        """``LoweringError`` where the device's software reads none of the backend's artifacts."""
+
     def keeps(self, shape: LayerShape) -> bool:
         """Whether the runtime multiplies such a layer in floating point whatever its scheme.
 

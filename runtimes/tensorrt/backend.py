@@ -79,6 +79,16 @@ class TensorRT(Backend):
         """
         return weight == FP4 or shape.kind is not Kind.LINEAR or calls > 1
 
+    def check_profile(self, profile: DeviceProfile) -> None:
+        """Every graph has the same opset."""
+        if (profile.toolchain.opset or OPSET) < OPSET:
+            raise LoweringError(
+                f"the graph for TensorRT is of opset {OPSET}, and {profile.name} reads up to {profile.toolchain.opset}",
+                where=f"device profile {profile.name}, toolchain.opset",
+                expected=f"{OPSET} or later: 4-bit weights need it",
+                remedy="update the device's TensorRT, and its profile",
+            )
+
     def schemes(self, profile: DeviceProfile) -> tuple[str, ...]:
         """Without those that the device's GPU or its TensorRT is too old for."""
         return tuple(name for name in super().schemes(profile) if not self.why_not(name, profile))
@@ -105,7 +115,6 @@ class TensorRT(Backend):
         plan computes in another type.
         """
         folder = out_dir / FOLDER
-        _check_opset(profile)
         prepared = prepare(graph.onnx_path, folder / MODEL_FILE, fp32_names(graph.fp32_blocks, plan))
         model = load_onnx(prepared.path)
         enforce(model, str(prepared.path))
@@ -142,16 +151,6 @@ class TensorRT(Backend):
 
 def _version(text: str) -> tuple[int, ...]:
     return tuple(int(part) for part in text.split("."))
-
-
-def _check_opset(profile: DeviceProfile) -> None:
-    if (profile.toolchain.opset or OPSET) < OPSET:
-        raise LoweringError(
-            f"the graph for TensorRT is of opset {OPSET}, and {profile.name} reads up to {profile.toolchain.opset}",
-            where=f"device profile {profile.name}, toolchain.opset",
-            expected=f"{OPSET} or later: 4-bit weights need it",
-            remedy="update the device's TensorRT, and its profile",
-        )
 
 
 def open_graph(bundle: Path) -> Session:

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from vggt_edge.devices.errors import UsageError
+from vggt_edge.devices.errors import LoweringError, UsageError
 from vggt_edge.devices.profile import DeviceProfile, ToolchainRelease, load_profile
 from vggt_edge.exporter.job import check_runnable
 from vggt_edge.exporter.request import ExportRequest
@@ -57,6 +57,13 @@ def test_an_export_is_refused_before_any_work() -> None:
     assert "it takes TensorRT 11.0 or later, and the newest of this device is 10.16, in JetPack 1" in str(caught.value)
     assert "fp8" in str(caught.value.expected)
     check_runnable(ExportRequest(precision="fp8"), thor("10.13", "10.16"), BACKEND)
+
+
+def test_an_older_opset_is_refused_before_any_work() -> None:
+    profile = thor("11.4")
+    old = replace(profile, toolchain=replace(profile.toolchain, opset=19))
+    with pytest.raises(LoweringError, match="of opset 21, and jetson-thor-t4000 reads up to 19"):
+        check_runnable(ExportRequest(precision="fp8"), old, BACKEND)
 
 
 def test_tensorrt_for_rtx_has_floors_of_its_own() -> None:
