@@ -6,6 +6,7 @@
     +-- UsageError (2)            the request itself is wrong
     |   +-- UnknownNameError      a target, model, scheme or output that does not exist; lists the known ones
     |   +-- InputError            a file that is missing, corrupt, misshapen or hostile
+    |       +-- SignatureError    a bundle that was not signed, or not by whom it should be, or changed since
     +-- ToolchainError (3)        a toolchain is missing or of the wrong version
     +-- AccuracyGateError (4)     the artifact runs, but drifts past the profile's tolerances
     +-- BudgetError (5)           no assignment fits --max-memory / --max-latency / --max-accuracy-drop
@@ -82,6 +83,10 @@ class UnknownNameError(UsageError):
 
 class InputError(UsageError):
     """A file or folder handed to us cannot be used."""
+
+
+class SignatureError(InputError):
+    """A bundle was not signed, or not by whom it should be, or has changed since."""
 
 
 class ToolchainError(VggtEdgeError):

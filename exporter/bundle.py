@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 SCHEMA_VERSION: Literal[2] = 2
 MANIFEST = "manifest.json"
+SIGNATURE = "model.sig"
 PLAN, STATS = "plan.json", "stats.json"
 _ALWAYS = (
     PLAN,
@@ -42,7 +43,7 @@ _ALWAYS = (
     "resolved.toml",
 )  # of every bundle, whatever the target
 _MAX_BYTES = 64 << 20  # of the manifest, and of what was measured
-_NOT_LISTED = (MANIFEST, MEASURED)
+_NOT_LISTED = (MANIFEST, MEASURED, SIGNATURE)
 _EXPECTED = f"a manifest of schema version {SCHEMA_VERSION}, as `vggt-edge export` writes it"
 
 
@@ -76,7 +77,7 @@ class ManifestInputs:
 class Manifest:
     """``ManifestInputs`` and every file of the bundle, in the order of their paths.
 
-    But for the manifest itself, and for ``measured.json``, which differs from run to run.
+    But for the manifest itself, for ``measured.json``, which differs from run to run, and for the signature.
     """
 
     model: str
@@ -103,11 +104,16 @@ class Manifest:
         return manifest
 
 
-def write_bundle(cache: StepCache, assemble: Callable[[Path], None], inputs: ManifestInputs) -> Manifest:
+def write_bundle(
+    cache: StepCache,
+    assemble: Callable[[Path], None],
+    inputs: ManifestInputs,
+    seal: Callable[[Path, Manifest], object] = lambda folder, manifest: None,
+) -> Manifest:
     """Publish the bundle of an export: ``assemble`` fills its folder, which gets a manifest and becomes the output.
 
-    Raises ``UsageError`` when the output exists, ``ResourceError`` when disk space or rights do not suffice; whatever
-    goes wrong, there is no output.
+    seal: signs the whole folder, before anyone can see it. Raises ``UsageError`` when the output exists,
+    ``ResourceError`` when disk space or rights do not suffice; whatever goes wrong, there is no output.
     """
     made: list[Manifest] = []
 
@@ -115,6 +121,7 @@ def write_bundle(cache: StepCache, assemble: Callable[[Path], None], inputs: Man
         assemble(folder)
         made.append(_manifest(folder, inputs))
         (folder / MANIFEST).write_text(made[0].to_json(), encoding="utf-8")
+        seal(folder, made[0])
 
     with _explained(cache.output):
         cache.publish(fill)
@@ -137,7 +144,7 @@ def read_manifest(bundle: Path) -> Manifest:
     """The manifest of a bundle; ``InputError`` when the folder is none."""
     path = bundle / MANIFEST
     try:
-        _check_plain(path, "the manifest")
+        check_plain(path, "the manifest")
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
@@ -158,11 +165,11 @@ def read_measured(bundle: Path) -> Measured | None:
     path = bundle / MEASURED
     if not os.path.lexists(path):
         return None
-    _check_plain(path, "what the export measured")
+    check_plain(path, "what the export measured")
     return Measured.from_json(path.read_bytes(), where=str(path))
 
 
-def _check_plain(path: Path, what: str) -> None:
+def check_plain(path: Path, what: str) -> None:
     """``InputError`` for a pipe or a device, which could be read for ever, and for a link, which may lead to one."""
     about = path.lstat()
     if not stat.S_ISREG(about.st_mode) or about.st_size > _MAX_BYTES:

@@ -27,6 +27,7 @@ from vggt_edge.exporter.machine.usage import peak_memory_bytes
 from vggt_edge.exporter.models.checkpoint import Checkpoint
 from vggt_edge.exporter.models.registry import open_model
 from vggt_edge.exporter.request import ExportRequest
+from vggt_edge.exporter.signing.sign import Signing, signature_state
 from vggt_edge.exporter.steps.annotate import annotate_step
 from vggt_edge.exporter.steps.assemble import (
     PLAN,
@@ -214,13 +215,16 @@ def admit(job: Job, verb: str) -> None:
     check(needed, job.request.output, job.cache.root)
 
 
-def export(request: ExportRequest, progress: Progress = SILENT) -> ExportResult:
-    """The whole line. ``AccuracyGateError`` when validation fails: the bundle and its report are there all the same."""
+def export(request: ExportRequest, progress: Progress = SILENT, signing: Signing | None = None) -> ExportResult:
+    """The whole line. ``AccuracyGateError`` when validation fails: the bundle and its report are there all the same.
+
+    signing: signs the bundle before anyone can see it. A bundle that fails its validation is not signed.
+    """
     with output_lock(request.output):
         if not request.resume:
             check_free(request.output)
         job = open_job(request, progress)
-        manifest = _published(job) or _make_bundle(job)
+        manifest = _published(job, signing) or _make_bundle(job, signing)
         job.cache.clear()
     report = ValidationReport.from_json((request.output / VALIDATION).read_text())
     if report.status is Status.FAILED:
@@ -228,8 +232,11 @@ def export(request: ExportRequest, progress: Progress = SILENT) -> ExportResult:
     return _result(job, manifest, report)
 
 
-def _published(job: Job) -> Manifest | None:
-    """The bundle of an earlier run that was ended when it had published it; ``UsageError`` for any other output."""
+def _published(job: Job, signing: Signing | None) -> Manifest | None:
+    """The bundle of an earlier run that was ended when it had published it; ``UsageError`` for any other output.
+
+    It is signed where that is still to be done.
+    """
     output = job.request.output
     if not (job.request.resume and (output / MANIFEST).is_file()):
         check_free(output)
@@ -238,7 +245,19 @@ def _published(job: Job) -> Manifest | None:
     if not _is_of(manifest, job):
         check_free(output)
     job.progress.note(f"{output} is finished already")
+    if signing is not None and signature_state(output).status == "unsigned":
+        report = ValidationReport.from_json((output / VALIDATION).read_text())
+        _seal(job, report, signing)(output, manifest)
     return manifest
+
+
+def _seal(job: Job, report: ValidationReport, signing: Signing | None) -> Callable[[Path, Manifest], object]:
+    """What signs the bundle; nothing does where nobody asked, or where validation has failed."""
+    if signing is not None and report.status is Status.FAILED:
+        job.progress.note("validation failed: the bundle is not signed")
+    if signing is None or report.status is Status.FAILED:
+        return lambda folder, manifest: None
+    return signing.seal
 
 
 def _is_of(manifest: Manifest, job: Job) -> bool:
@@ -256,7 +275,7 @@ def _working(job: Job) -> Iterator[None]:
         yield
 
 
-def _make_bundle(job: Job) -> Manifest:
+def _make_bundle(job: Job, signing: Signing | None) -> Manifest:
     admit(job, "export")
     with _working(job):
         job = sample_step(job)
@@ -272,6 +291,7 @@ def _make_bundle(job: Job) -> Manifest:
                 job.cache,
                 lambda folder: assemble(folder, job, stats, sensitivities, plan, artifacts, judged),
                 manifest_inputs(job, stats, plan, judged_with(job, artifacts)),
+                _seal(job, judged.report, signing),
             )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +11,7 @@ import typer
 from vggt_edge.calibration.scenes.names import printable
 from vggt_edge.exporter.commands import options
 from vggt_edge.exporter.commands.output import print_lines, print_result
+from vggt_edge.exporter.commands.signing import make_verifier
 from vggt_edge.exporter.settings import TIME_LIMIT_S
 
 
@@ -54,18 +56,31 @@ def validate(
 
 def verify(
     bundle: options.Bundle,
+    key: options.TrustedKey = None,
+    certificate_chain: options.TrustedChain = None,
+    identity: options.Identity = None,
+    min_release: options.MinRelease = None,
     json: options.Json = False,
     log_level: options.Log = options.LogLevel.WARNING,
 ) -> None:
-    """Check every file of a bundle against its manifest: nothing changed, missing or added."""
-    from vggt_edge.exporter.bundle import device_results, verify_bundle
+    """Check every file of a bundle against its manifest: nothing changed, missing or added.
 
+    With --key or --certificate-chain, also check who has signed it. No network is used.
+    """
+    from vggt_edge.exporter.bundle import device_results, verify_bundle
+    from vggt_edge.exporter.signing.sign import signature_state, verify_signature
+
+    verifier = make_verifier(key, certificate_chain, identity, min_release)
+    signature = signature_state(bundle) if verifier is None else verify_signature(bundle, verifier, min_release)
     manifest = verify_bundle(bundle)
     results = device_results(bundle)
-    print_result(manifest, as_json=json)
-    if not json:
-        for result in results:
-            print(printable(f"{result.path}: {result.status} on the device"))
+    if json:
+        print_result({**dataclasses.asdict(manifest), "signature": signature}, as_json=True)
+        return
+    print_result(manifest, as_json=False)
+    print(printable(signature.text))
+    for result in results:
+        print(printable(f"{result.path}: {result.status} on the device"))
 
 
 def inspect(

@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from inspect import Signature, signature
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from vggt_edge.calibration.scenes.names import printable
 from vggt_edge.exporter.commands import options
 from vggt_edge.exporter.commands.output import print_document, print_error, print_result, stdout_to_stderr
+from vggt_edge.exporter.commands.signing import SIGNING_FLAGS, make_signing
 
 if TYPE_CHECKING:
     from vggt_edge.devices.errors import VggtEdgeError
     from vggt_edge.exporter.machine.progress import Progress
     from vggt_edge.exporter.request import ExportRequest
+    from vggt_edge.exporter.signing.sign import Signing
 
 # Every step takes the request and a progress to report to, and returns a dataclass of paths and figures.
-Job = Callable[["ExportRequest", "Progress"], object]
+Job = Callable[..., object]
 
 
 def register(app: typer.Typer) -> None:
@@ -35,10 +38,10 @@ def register(app: typer.Typer) -> None:
     _add(app, "plan", _plan, "Choose a precision for every block; writes plan.json.")
 
 
-def _export(request: ExportRequest, progress: Progress) -> object:
+def _export(request: ExportRequest, progress: Progress, signing: Signing | None = None) -> object:
     from vggt_edge.exporter import job
 
-    return job.export(request, progress)
+    return job.export(request, progress, signing)
 
 
 def _calibrate(request: ExportRequest, progress: Progress) -> object:
@@ -63,18 +66,21 @@ def _add(app: typer.Typer, name: str, job: Job, summary: str) -> None:
         dry_run: options.DryRun = False,
         json: options.Json = False,
         log_level: options.Log = options.LogLevel.WARNING,
-        **given: object,
+        **given: Any,
     ) -> None:
+        signing = make_signing(**{key: given.pop(key) for key in SIGNING_FLAGS if key in given})
         # A switch that is not set says nothing, so that a file can set it.
         values = {key: value or None if isinstance(value, bool | list) else value for key, value in given.items()}
         request = _resolve(values, set_ or (), config)
         if dry_run:
             _print_dry_run(name, request, as_json=json, quiet=log_level is options.LogLevel.ERROR)
             return
-        _run(job, request, as_json=json, quiet=log_level is options.LogLevel.ERROR)
+        run = job if signing is None else partial(job, signing=signing)
+        _run(run, request, as_json=json, quiet=log_level is options.LogLevel.ERROR)
 
     own = [flag for flag in signature(command, eval_str=True).parameters.values() if flag.name != "given"]
-    flags = [*options.flags_of_settings(), *own]
+    signs = SIGNING_FLAGS.values() if name == "export" else ()
+    flags = [*options.flags_of_settings(), *signs, *own]
     # Typer reads a function's parameters; these are as many as there are settings.
     command.__signature__ = Signature(flags)  # type: ignore[attr-defined]
     command.__annotations__ = {flag.name: flag.annotation for flag in flags}

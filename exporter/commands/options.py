@@ -116,6 +116,68 @@ Log: TypeAlias = Annotated[
     LogLevel,
     _option("--log-level", help="Messages on stderr: debug adds tracebacks, error hides progress. Default: warning."),
 ]
+_SIGNATURE = "Signature"
+SignKey: TypeAlias = Annotated[
+    Path | None,
+    _option(
+        "--sign-key",
+        metavar="FILE",
+        help="Sign the bundle with this private key (elliptic curve, PEM). The environment variable "
+        "VGGT_EDGE_KEY_PASSPHRASE holds the passphrase of an encrypted key.",
+        panel=_SIGNATURE,
+    ),
+]
+SignCertificate: TypeAlias = Annotated[
+    Path | None,
+    _option(
+        "--certificate",
+        metavar="FILE",
+        help="Certificate of the private key (PEM), to be put into the signature.",
+        panel=_SIGNATURE,
+    ),
+]
+SignChain: TypeAlias = Annotated[
+    list[Path] | None,
+    _option(
+        "--certificate-chain",
+        metavar="FILE",
+        help="Certificates of the issuers, to be put into the signature; repeatable.",
+        panel=_SIGNATURE,
+    ),
+]
+Release: TypeAlias = Annotated[
+    int | None,
+    _option(
+        "--release",
+        metavar="NUMBER",
+        help="Number of this release, to be signed. `verify --min-release` refuses bundles with a smaller number.",
+        panel=_SIGNATURE,
+    ),
+]
+TrustedKey: TypeAlias = Annotated[
+    Path | None,
+    _option("--key", metavar="FILE", help="Public key (PEM) whose signature the bundle must have."),
+]
+TrustedChain: TypeAlias = Annotated[
+    list[Path] | None,
+    _option(
+        "--certificate-chain",
+        metavar="FILE",
+        help="Trusted certificates (PEM). The bundle must be signed by a certificate under one of them; repeatable.",
+    ),
+]
+Identity: TypeAlias = Annotated[
+    str | None,
+    _option(
+        "--identity",
+        metavar="NAME",
+        help="Name that the signing certificate must hold: mail address, URI, host or common name.",
+    ),
+]
+MinRelease: TypeAlias = Annotated[
+    int | None,
+    _option("--min-release", metavar="NUMBER", help="Smallest release number to accept; refuses replayed old bundles."),
+]
 Bundle: TypeAlias = Annotated[Path, typer.Argument(metavar="BUNDLE", help="Folder that `vggt-edge export` created.")]
 OptionalBundle: TypeAlias = Annotated[
     Path | None,
