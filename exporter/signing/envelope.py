@@ -10,7 +10,7 @@ import binascii
 import hashlib
 from collections.abc import Mapping
 from pathlib import PurePosixPath
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Final, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
@@ -18,10 +18,10 @@ from pydantic.alias_generators import to_camel
 from vggt_edge.calibration.documents import Count, Sha256
 from vggt_edge.devices.errors import SignatureError
 
-MEDIA_TYPE = "application/vnd.dev.sigstore.bundle.v0.3+json"
-PAYLOAD_TYPE = "application/vnd.in-toto+json"
-STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
-PREDICATE_TYPE = "https://model_signing/signature/v1.0"
+MEDIA_TYPE: Final = "application/vnd.dev.sigstore.bundle.v0.3+json"
+PAYLOAD_TYPE: Final = "application/vnd.in-toto+json"
+STATEMENT_TYPE: Final = "https://in-toto.io/Statement/v1"
+PREDICATE_TYPE: Final = "https://model_signing/signature/v1.0"
 _CLAIMS = "vggt-edge"
 _EXPECTED = "a signature in the format of OpenSSF Model Signing 1.0, over whole files by sha256"
 _REMEDY = "get the bundle again from where it was made, or sign it with `vggt-edge sign`"

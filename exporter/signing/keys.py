@@ -56,9 +56,10 @@ _GET_AGAIN = "do not use this bundle; get it again from where it was made"
 
 @dataclass(frozen=True)
 class Signer:
-    """A private key, and how a signature names it. The key is never printed."""
+    """A private key, and how a signature names it. name: in words. The key is never printed."""
 
     material: Material
+    name: str
     key: ec.EllipticCurvePrivateKey = field(repr=False)
 
     def sign(self, content: bytes) -> SignatureFile:
@@ -82,7 +83,8 @@ def load_signer(
     if certificate is None:
         if tuple(chain):
             raise InputError("a chain without a certificate", expected="the certificate of the signing key with it")
-        return Signer(Material(public_key=PublicKey(hint=fingerprint(private.public_key()))), private)
+        public = fingerprint(private.public_key())
+        return Signer(Material(public_key=PublicKey(hint=public)), f"key {public}", private)
     (own, *more) = _certificates(certificate)
     if own.public_key() != private.public_key():
         raise InputError(
@@ -94,7 +96,8 @@ def load_signer(
         raise InputError(fault, where=str(certificate), expected="a certificate that can sign now")
     listed = (own, *more, *(one for path in chain for one in _certificates(path)))
     certificates = tuple(X509Certificate(raw_bytes=_text(_der(one))) for one in listed)
-    return Signer(Material(x509_certificate_chain=X509CertificateChain(certificates=certificates)), private)
+    material = Material(x509_certificate_chain=X509CertificateChain(certificates=certificates))
+    return Signer(material, _holder(own), private)
 
 
 class Verifier(ABC):
@@ -155,7 +158,7 @@ class ChainVerifier(Verifier):
         if not isinstance(public, ec.EllipticCurvePublicKey):
             raise SignatureError("the certificate is not of an elliptic curve key", where=where, expected=_CURVE_NAMES)
         _check(public, signed.dsse_envelope, where)
-        return f"certificate of {', '.join(names) or own.subject.rfc4514_string()}"
+        return _holder(own)
 
 
 def load_verifier(key: Path | None = None, *, chain: Iterable[Path] = (), identity: str | None = None) -> Verifier:
@@ -340,6 +343,10 @@ def _names(certificate: x509.Certificate) -> tuple[str, ...]:
     listed = [] if alternative is None else [name for kind in kinds for name in alternative.get_values_for_type(kind)]
     common = [str(one.value) for one in certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
     return tuple(dict.fromkeys((*map(str, listed), *common)))
+
+
+def _holder(certificate: x509.Certificate) -> str:
+    return f"certificate of {', '.join(_names(certificate)) or certificate.subject.rfc4514_string()}"
 
 
 def _from_der(certificate: X509Certificate, where: str) -> x509.Certificate:

@@ -32,13 +32,13 @@ _FRESH = "a newer release: get it from where bundles are made"
 class SignatureState:
     """What is known of a bundle's signature.
 
-    - status: ``unsigned``, ``not_checked`` (no key was given) or ``verified``
-    - signer: the key or certificate, where it was checked
+    - status: ``unsigned``, ``signed`` (just now), ``not_checked`` (no key was given) or ``verified``
+    - signer: the key or certificate, where it is known
     - release: the number that was signed with it; None for none
     - digest: of all signed files together
     """
 
-    status: Literal["unsigned", "not_checked", "verified"]
+    status: Literal["unsigned", "signed", "not_checked", "verified"]
     signer: str = ""
     release: int | None = None
     digest: str = ""
@@ -50,7 +50,9 @@ class SignatureState:
             return "signature: none"
         if self.status == "not_checked":
             return "signature: not checked; give --key or --certificate-chain to check it"
-        return f"signature: verified, {self.signer}" + ("" if self.release is None else f", release {self.release}")
+        return f"signature: {self.status}, {self.signer}" + (
+            "" if self.release is None else f", release {self.release}"
+        )
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,7 @@ class Signing:
         signed = self.signer.sign(statement.to_json())
         with aside(bundle / SIGNATURE) as scratch:
             scratch.write_text(signed.to_json(), encoding="utf-8")
-        return SignatureState("not_checked", release=self.claims.release, digest=statement.digest)
+        return SignatureState("signed", self.signer.name, self.claims.release, statement.digest)
 
 
 def sign_bundle(bundle: Path, signing: Signing, *, replace: bool = False) -> SignatureState:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 # What the kits in Python have in common; a copy lies beside each script that imports it.
 COMMON = Path(__file__).parent / "kit_python" / "kit_common.py"
+SIGNATURE = COMMON.with_name("kit_signature.py")
 KIT_FILE, GOLDEN_FILE = "kit.json", "golden.safetensors"
 BUILD_TIMEOUT_S = 1800.0
 _PLAIN_NAME = re.compile(r"[^/\\\x00-\x1f\x7f]+")
@@ -72,10 +73,11 @@ def _sources(folder: Path, not_copied: frozenset[str]) -> Iterator[Path]:
 
 
 def kit_script(path: Path) -> ModuleType:
-    """A script of a kit as a module, as it lies in this package: without the copy of ``COMMON`` beside it."""
-    if path == COMMON:
-        return script_module(path, path.stem)
-    kit_script(COMMON)
+    """A script of a kit as a module, as it lies in this package: without the copies that it imports."""
+    for common in (COMMON, SIGNATURE):
+        module = script_module(common, common.stem)
+        if path == common:
+            return module
     return script_module(path, f"vggt_edge_{path.stem}")
 
 

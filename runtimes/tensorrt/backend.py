@@ -31,7 +31,16 @@ from vggt_edge.runtimes.base import (
     Session,
 )
 from vggt_edge.runtimes.common.audit import audit_onnx, linears, load_onnx
-from vggt_edge.runtimes.common.kit import COMMON, GOLDEN_FILE, KIT_FILE, encoded, sha256, write_bytes, write_json
+from vggt_edge.runtimes.common.kit import (
+    COMMON,
+    GOLDEN_FILE,
+    KIT_FILE,
+    SIGNATURE,
+    encoded,
+    sha256,
+    write_bytes,
+    write_json,
+)
 from vggt_edge.runtimes.common.opset import OPSET
 from vggt_edge.runtimes.common.typed import fp32_names
 from vggt_edge.runtimes.tensorrt import engine, plan_audit, rtx
@@ -132,7 +141,7 @@ class TensorRT(Backend):
         if options.strict:
             plan_audit.enforce(audit, str(prepared.path))
         checks = (_prepared_check(prepared), compiled.check, audit.check, engine.build_check(folder))
-        files = (KIT_FILE, "README.md", engine.SCRIPT, COMMON.name, MODEL_FILE, f"{MODEL_FILE}.data")
+        files = (KIT_FILE, "README.md", engine.SCRIPT, COMMON.name, SIGNATURE.name, MODEL_FILE, f"{MODEL_FILE}.data")
         listed = tuple(f"{FOLDER}/{name}" for name in sorted(files))
         return Lowered(self.name, listed, realised, checks, audit.findings, audit.computed)
 
@@ -173,7 +182,7 @@ def _prepared_check(prepared: Prepared) -> Check:
 
 def write_kit(folder: Path, prepared: Prepared, plan: PrecisionPlan, profile: DeviceProfile) -> None:
     """Put the device script, its README and its description of the model beside the prepared graph."""
-    for source in (engine.KIT / engine.SCRIPT, engine.KIT / "README.md", COMMON):
+    for source in (engine.KIT / engine.SCRIPT, engine.KIT / "README.md", COMMON, SIGNATURE):
         shutil.copyfile(source, folder / source.name)
     islands = frozenset(prepared.islands)
     model = load_onnx(prepared.path)

@@ -56,6 +56,7 @@ from kit_common import (  # noqa: E402  it lies beside this file
     write_file,
     write_result,
 )
+from kit_signature import check_signature  # noqa: E402
 
 SCHEMA_VERSION = 1
 # How TensorRT, CUDA and C++ say it in their messages, in small letters.
@@ -70,7 +71,7 @@ RUNTIMES = {
     "tensorrt_rtx": ((1, 4), "pip install tensorrt-rtx", "pip install tensorrt-rtx"),
 }
 GOLDEN = "golden.safetensors"
-MOST_RUNS, MOST_MIB = 1_000_000, 1 << 24
+MOST_RUNS, MOST_MIB, MOST_RELEASES = 1_000_000, 1 << 24, 1 << 53
 
 
 # --- arguments and files -------------------------------------------------------------------------------------------
@@ -95,6 +96,15 @@ def parse_arguments(argv):
     parser.add_argument("--warmup", type=runs, default=20, help="runs before the measured ones (default: 20)")
     parser.add_argument("--workspace-mb", type=mib, default=None, help="limit of the builder's workspace in MiB")
     parser.add_argument("--optimization-level", type=int, choices=range(6), default=None, help="of the builder, 0 to 5")
+    parser.add_argument(
+        "--key",
+        type=Path,
+        default=None,
+        help="public key (PEM) by which the bundle has to be signed (default: unchecked)",
+    )
+    parser.add_argument(
+        "--min-release", type=between(0, MOST_RELEASES), default=None, help="smallest signed release number to accept"
+    )
     return parser.parse_args(argv)
 
 
@@ -658,6 +668,7 @@ def exit_code(result):
 
 def run(arguments):
     """The whole job; returns the exit code. The result file is written also when accuracy or precision fail."""
+    check_signature(arguments.folder, arguments.key, arguments.min_release)
     name = wanted_runtime(arguments.folder)
     trt = import_tensorrt(name, needed_version(arguments.folder, name))
     kit = load_kit(arguments.folder)

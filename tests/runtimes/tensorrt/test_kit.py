@@ -19,7 +19,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vggt_edge.runtimes.common.kit import COMMON
+from vggt_edge.runtimes.common.kit import COMMON, SIGNATURE
 from vggt_edge.runtimes.tensorrt import BACKEND, rtx
 from vggt_edge.runtimes.tensorrt.backend import write_golden
 from vggt_edge.runtimes.tensorrt.engine import KIT, SCRIPT, kit_module
@@ -43,7 +43,7 @@ def test_it_imports_nothing_but_the_standard_library_numpy_and_tensorrt() -> Non
     tree = ast.parse(SOURCE.read_text())
     imported = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
     imported |= {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module}
-    assert imported - set(sys.stdlib_module_names) == {"numpy", "kit_common"}
+    assert imported - set(sys.stdlib_module_names) == {"numpy", "kit_common", "kit_signature"}
     assert set(kit.RUNTIMES) == {"tensorrt", "tensorrt_rtx"}
 
 
@@ -55,6 +55,7 @@ def test_help_and_a_missing_tensorrt_on_real_interpreters(interpreter: str, tmp_
         pytest.skip(f"{interpreter} is not installed")
     script = shutil.copy(SOURCE, tmp_path)
     shutil.copy(COMMON, tmp_path)
+    shutil.copy(SIGNATURE, tmp_path)
     helped = subprocess.run([found, script, "--help"], capture_output=True, text=True)
     assert helped.returncode == 0
     assert "--workspace-mb" in helped.stdout
