@@ -8,6 +8,7 @@ requests.
 from __future__ import annotations
 
 import json
+import os
 import selectors
 import signal
 import subprocess
@@ -23,6 +24,7 @@ from typing import IO, Any
 
 from vggt_edge.devices.errors import ResourceError, ToolchainError, VggtEdgeError
 from vggt_edge.runtimes.common.memory import held_bytes
+from vggt_edge.runtimes.common.worker import PARENT
 
 Answer = Mapping[str, Any]
 _LOOKS_EVERY_S = 0.1  # at the memory of a worker; native code fills about a gigabyte in that time
@@ -86,13 +88,18 @@ def run_worker(
         stderr=None if shows_errors else subprocess.PIPE,
         text=True,
         errors="replace",
-        env=environment,
+        env=_told(environment),
     )
     with process:
         try:
             return _outcome(process, timeout_s, memory_bytes)
         finally:
             process.kill()
+
+
+def _told(environment: Mapping[str, str] | None) -> dict[str, str]:
+    """The environment of a worker, which says whom it must not outlive."""
+    return {**(os.environ if environment is None else environment), PARENT: str(os.getpid())}
 
 
 def _outcome(process: subprocess.Popen[str], timeout_s: float, memory_bytes: int | None) -> Outcome:
@@ -115,7 +122,12 @@ class Server:
         self._timeout_s = timeout_s
         self._errors = tempfile.TemporaryFile("w+", errors="replace")  # noqa: SIM115  closed with the object
         self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, text=True, env=environment
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            text=True,
+            env=_told(environment),
         )
         self._end = weakref.finalize(self, _end, self._process, self._errors)
 

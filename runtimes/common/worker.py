@@ -22,6 +22,7 @@ from typing import Any, NoReturn, TextIO
 from vggt_edge.devices.errors import lacking
 
 Answer = dict[str, Any]
+PARENT = "VGGT_EDGE_PARENT"  # variable of the environment: the process that a worker must not outlive
 _PR_SET_PDEATHSIG = 1
 
 
@@ -104,9 +105,10 @@ def end_with_parent() -> None:
     """
     if not sys.platform.startswith("linux"):
         return
-    parent = os.getppid()
+    # Told by the parent: asked of the kernel here, it would be another where the parent ended as this process started.
+    parent = int(os.environ.pop(PARENT, os.getppid()))
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # it ended before the kernel was asked
+    if os.getppid() != parent:
         os.kill(os.getpid(), signal.SIGKILL)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 import time
 
@@ -12,6 +13,7 @@ import pytest
 from vggt_edge.devices.errors import LoweringError, ResourceError, ToolchainError, VggtEdgeError
 from vggt_edge.runtimes.common import process
 from vggt_edge.runtimes.common.process import Ending, Outcome, Server
+from vggt_edge.runtimes.common.worker import PARENT
 
 
 @pytest.mark.parametrize(
@@ -146,3 +148,28 @@ def test_a_server_that_hangs_is_ended() -> None:
 @pytest.mark.parametrize("line", ["[1]", "not JSON"])
 def test_a_server_that_says_something_else_counts_as_crashed(line: str) -> None:
     assert server(f"print({line!r})").answer().ending is Ending.CRASHED
+
+
+def lives(parent: int) -> bool:
+    """Whether a worker stays whose starter had this number, and was this process or is gone."""
+    code = "from vggt_edge.runtimes.common.worker import end_with_parent; end_with_parent(); print('lives')"
+    told = {**os.environ, PARENT: str(parent)}
+    finished = subprocess.run([sys.executable, "-c", code], env=told, capture_output=True, text=True)
+    return finished.stdout == "lives\n"
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux ends a process with its parent")
+def test_a_worker_does_not_outlive_a_parent_that_was_killed_before_the_worker_had_started() -> None:
+    """Its parent is init by then, which it must not take for the one that started it."""
+    with subprocess.Popen([sys.executable, "-c", "pass"]) as gone:
+        pass
+    assert lives(os.getpid())
+    assert not lives(gone.pid)
+
+
+def test_every_worker_is_told_its_parent() -> None:
+    code = f"import json, os; print(json.dumps({{'parent': os.environ['{PARENT}'], 'set': os.environ.get('SET')}}))"
+    command = [sys.executable, "-c", code]
+    answers = [process.run_worker(command, 60), process.run_worker(command, 60, environment={"SET": "1"})]
+    answers.append(Server(command, 60).answer())
+    assert [one.answer for one in answers] == [{"parent": str(os.getpid()), "set": set_} for set_ in (None, "1", None)]
