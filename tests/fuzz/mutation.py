@@ -169,7 +169,10 @@ def _damage_items(random: Random, items: list[Any]) -> None:
 def _hostile(random: Random, old: Any = None) -> Any:
     kind = random.randrange(9)
     if kind == 0 and isinstance(old, int | float) and not isinstance(old, bool):
-        return random.choice((old + 1, -old, old * 10**6, float(old), str(old)))
+        written = str(old)
+        # As text: after some rounds a number may be too large for a float.
+        fraction = Raw(f"{written}.0" if written.isdigit() else written)
+        return random.choice((old + 1, -old, old * 10**6, fraction, written))
     if kind == 1 and isinstance(old, list):
         return type(old)(list(old) * random.choice((0, 2, 500)))
     if kind <= 2:
