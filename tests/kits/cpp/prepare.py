@@ -141,7 +141,7 @@ def python_result(folder: Path, case: Case, output: Path) -> int:
     arguments = ["--folder", str(folder), "--output", str(output), "--engine", str(output.with_name("model.engine"))]
     arguments += ["--iterations", str(ITERATIONS), "--warmup", str(WARM_UP)]
     cuda = SimpleNamespace(capability=lambda: "8.7")
-    kit.import_tensorrt = lambda _name: SimpleNamespace(__version__="10.3.0")
+    kit.import_tensorrt = lambda *_arguments: SimpleNamespace(__version__="10.3.0")
     kit.Cuda, kit.make_logger = (lambda: cuda), (lambda _trt: None)
     kit.build_engine = lambda *_arguments: bytes(case.engine_bytes)
     kit.Runner = lambda *_arguments: Runner(folder, case)

@@ -80,6 +80,18 @@ TEST(what_python_writes_is_read) {
     EXPECT(golden.expected.size() == 3 && golden.expected[2].first == "depth_conf" && golden.fp32.size() == 3);
 }
 
+TEST(versions_are_compared_by_their_numbers) {
+    EXPECT(version_of("10.3.0.26-1") == std::vector<int>({10, 3, 0, 26}) && version_of("dev").empty());
+    Kit kit = load_kit(good());
+    const std::vector<std::pair<std::string, std::vector<int>>> cases{
+        {">=10.8", {10, 8}}, {">=10.3, >=10.13,<11", {10, 13}}, {"<11", {}}, {"", {}}, {">=99999999999", {}}, {",,", {}}};
+    for (const auto& [text, wanted] : cases) {
+        kit.needs["tensorrt"] = text;
+        EXPECT_ABOUT(needed_version(kit, "tensorrt") == wanted, text);
+    }
+    EXPECT(needed_version(kit, "cuda").empty() && version_of("10.3.0.26") < version_of("10.13"));
+}
+
 TEST(hostile_kits_are_refused) {
     const std::vector<std::string> texts{
         changed("\"schema_version\": 1", "\"schema_version\": 2"), changed("\"schema_version\": 1", "\"schema_version\": true"),

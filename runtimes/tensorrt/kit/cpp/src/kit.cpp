@@ -1,6 +1,7 @@
 #include "vggt_edge/kit.hpp"
 
 #include <algorithm>
+#include <charconv>
 #include <set>
 
 #include "vggt_edge/audit.hpp"
@@ -100,7 +101,7 @@ Kit checked(const Json& json) {
     }
     if (kit.files.count(kit.model) == 0) throw JsonProblem("sha256 does not list the model " + kit.model.substr(0, 80));
     if (const Json* needs = json.find("requires")) {
-        for (const auto& [name, wanted] : needs->table()) kit.requires_.push_back(name);
+        for (const auto& [name, wanted] : needs->table()) kit.needs.emplace(name, wanted.is_text() ? wanted.text() : "");
     }
     for (const Json& each : filled_list(json, "blocks")) kit.blocks.push_back(block(each));
     filled_table(json, "weight_bytes");
@@ -145,6 +146,32 @@ Kit load_kit(const std::filesystem::path& folder) {
         throw KitError(Exit::usage, path.string() + " does not list " + data, bundle_again);
     }
     return kit;
+}
+
+std::vector<int> version_of(std::string_view text) {
+    std::vector<int> numbers;
+    while (true) {
+        int number = 0;
+        const auto [end, state] = std::from_chars(text.data(), text.data() + text.size(), number);
+        if (state != std::errc() || number < 0) return numbers;
+        numbers.push_back(number);
+        text.remove_prefix(static_cast<std::size_t>(end - text.data()));
+        if (text.empty() || text[0] != '.') return numbers;
+        text.remove_prefix(1);
+    }
+}
+
+std::vector<int> needed_version(const Kit& kit, const std::string& what) {
+    const auto place = kit.needs.find(what);
+    std::vector<int> highest;
+    std::string clauses = place == kit.needs.end() ? "" : place->second;
+    while (!clauses.empty()) {
+        const std::size_t comma = std::min(clauses.find(','), clauses.size());
+        const std::string clause = clauses.substr(std::min(clauses.find_first_not_of(' '), comma), comma);
+        if (clause.rfind(">=", 0) == 0) highest = std::max(highest, version_of(clause.substr(2)));
+        clauses.erase(0, comma + 1);
+    }
+    return highest;
 }
 
 Golden load_golden(const std::filesystem::path& folder, const Kit& kit) {

@@ -41,7 +41,7 @@ using Outputs = std::vector<std::pair<std::string, Shape>>;
 ///
 /// - model: file name of the graph.
 /// - files: sha256 by file name.
-/// - requires: versions by the name of what the device needs, such as `tensorrt`.
+/// - needs: versions by the name of what the device needs, such as `>=10.3` of `tensorrt`.
 /// - outputs: empty in kits of earlier exports, where the golden tensors say which there are.
 /// - packed_bytes, fp16_bytes: size of the weights as the plan packs them, and in FP16.
 struct Kit {
@@ -49,7 +49,7 @@ struct Kit {
     std::string plan_digest;
     std::string model;
     std::map<std::string, std::string> files;
-    std::vector<std::string> requires_;
+    std::map<std::string, std::string> needs;
     std::vector<Block> blocks;
     Outputs outputs;
     Tolerances tolerances;
@@ -62,6 +62,12 @@ Kit parse_kit(std::string_view text, const std::string& name = "kit.json");
 
 /// Reads `kit.json` of a folder, and compares every file that it lists with its sha256. `KitError` for a difference.
 Kit load_kit(const std::filesystem::path& folder);
+
+/// The numbers of a version: `10.3.0.26-1` is {10, 3, 0, 26}. What is no number ends it.
+std::vector<int> version_of(std::string_view text);
+
+/// The lowest version of something that a kit needs; empty where it says none.
+std::vector<int> needed_version(const Kit& kit, const std::string& what);
 
 /// One input with what the quantized simulation and the FP32 model made of it.
 ///
