@@ -24,7 +24,7 @@ from vggt_edge.exporter.models.shape import InputShape
 from vggt_edge.runtimes.base import Rates
 from vggt_edge.runtimes.common.memory import available_memory_bytes, held_bytes
 
-# Measured on two shared x86-64 cores with VGGT-1B (docs/benchmarks.md, "Full size"); they set the scale of an estimate.
+# Measured on two shared x86-64 cores with VGGT-1B (docs/benchmarks/full-size.md); they set the scale of an estimate.
 HASH_BYTES_PER_S = 0.5e9  # of a checkpoint: digested, and scanned for NaN
 PIXELS_PER_S = 0.5e6  # of a scene: rendered, or read and resized
 OBSERVED_SHARE = 0.5  # of a forward's time: what observers and the headroom scan add

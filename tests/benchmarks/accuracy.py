@@ -1,8 +1,8 @@
 """Every table of methods against each other: plain, with planted outliers, and without each part of ours.
 
-``python tests/benchmarks/accuracy.py --work DIR`` measures what DIR has no result of and rewrites the section "Methods
-against each other" of docs/benchmarks.md. It can be killed and called again; a result is measured anew where the code
-behind it has changed.
+``python tests/benchmarks/accuracy.py --work DIR`` measures what DIR has no result of and rewrites the tables of
+docs/benchmarks/methods.md. It can be killed and called again; a result is measured anew where the code behind it has
+changed.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, required=True, help="folder for the results")
     parser.add_argument("--print", action="store_true", help="print the section, write no file")
-    parser.add_argument("--out", type=Path, default=ROOT / "docs" / "benchmarks.md", help="file with the section")
+    parser.add_argument("--out", type=Path, default=ROOT / "docs/benchmarks/methods.md", help="file with the tables")
     default = ",".join(PARTS[:3])
     parser.add_argument("--parts", type=names, default=default, help=f"of {','.join(PARTS)}; default: {default}")
     parser.add_argument("--model", default=MINI)

@@ -1,4 +1,4 @@
-"""The section of docs/benchmarks.md about methods of quantization, made from what the contests found."""
+"""The tables of docs/benchmarks/methods.md, made from what the contests found."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from vggt_edge.exporter.contest.harness import PLANTED, SCHEMES, Accuracy
 from vggt_edge.exporter.contest.verdict import best_row
 
 BEGIN, END = "<!-- accuracy:begin -->", "<!-- accuracy:end -->"
-TITLE = "## Methods against each other"
+TITLE = "# Methods against each other"
 TITLES = {
     "w8a8": "W8A8, static per tensor",
     "w8a8d": "W8A8, dynamic per token",
@@ -39,7 +39,7 @@ def render(contests: Sequence[Accuracy], ablations: Sequence[Accuracy]) -> str:
     first = lead([*contests, *ablations][0])
     if contests and ablations and ablations[0].seeds != contests[0].seeds:
         first += f" Ablations: {ablations[0].seeds} of these seeds."
-    return "\n\n".join([first, f"### Goals\n{goals(contests)}", *tables])
+    return "\n\n".join([first, f"## Goals\n{goals(contests)}", *tables])
 
 
 def lead(found: Accuracy) -> str:
@@ -70,7 +70,7 @@ def schemes(found: Accuracy, prefix: str = "") -> list[str]:
     for scheme in SCHEMES:
         rows = [row for row in found.rows if row.scheme == scheme]
         if rows:
-            parts.append(f"### {prefix}{TITLES[scheme]}{_suffix(found)}\n{scheme_table(fp32, rows)}")
+            parts.append(f"## {prefix}{TITLES[scheme]}{_suffix(found)}\n{scheme_table(fp32, rows)}")
     return parts
 
 

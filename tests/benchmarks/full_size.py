@@ -1,7 +1,7 @@
 """Every figure of the full-size export, and of what others need for the same model; run by hand, it takes hours.
 
 ``python tests/benchmarks/full_size.py --checkpoint FILE --work DIR`` makes the measurements that DIR has no result of
-and rewrites the section "Full size" of docs/benchmarks.md. See README.md beside it.
+and rewrites the tables of docs/benchmarks/full-size.md. See README.md beside it.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--again", type=names, default=(), help="make these again even though there is a result")
     parser.add_argument("--list", action="store_true", help="print every measurement and its state, measure nothing")
     parser.add_argument("--render", action="store_true", help="only write the section from the results there are")
-    parser.add_argument("--out", type=Path, default=ROOT / "docs" / "benchmarks.md", help="file with the section")
+    parser.add_argument("--out", type=Path, default=ROOT / "docs/benchmarks/full-size.md", help="file with the tables")
     parser.add_argument("--frames", type=int, default=2)
     parser.add_argument("--resolution", type=int, default=518)
     parser.add_argument("--ceiling", type=size, default=size("20GB"), help="kill a program that takes more memory")

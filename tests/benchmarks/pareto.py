@@ -1,8 +1,8 @@
 """Mixed precision against uniform: output error over bytes on vggt-mini, for several ways of choosing what gets bits.
 
-``pareto.py [--scenes N] [--work DIR] [--print]`` rewrites the section "Mixed precision against uniform" of
-docs/benchmarks.md and the plot docs/images/pareto.svg. With --work it can be killed and called again: what DIR has a
-result of is not measured anew, unless the code behind it has changed.
+``pareto.py [--scenes N] [--work DIR] [--print]`` rewrites the tables of docs/benchmarks/mixed-precision.md and the plot
+docs/images/pareto.svg. With --work it can be killed and called again: what DIR has a result of is not measured anew,
+unless the code behind it has changed.
 
 Every budget lies between the bytes of 4 and of 8 bits everywhere. Within it, 8 bits go to the blocks that probed
 sensitivities name, or exact ones, or, as a baseline that knows nothing, to the first blocks or to random ones.
@@ -73,7 +73,7 @@ from vggt_edge.exporter.steps.inputs import (
 
 ROOT = Path(__file__).resolve().parents[2]
 BEGIN, END = "<!-- pareto:begin -->", "<!-- pareto:end -->"
-TITLE = "## Mixed precision against uniform"
+TITLE = "# Mixed precision against uniform"
 PLOT = "images/pareto.svg"
 PROFILE = "host-cpu"
 STEPS = 6  # between the bytes of 4 and of 8 bits everywhere
@@ -299,7 +299,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--scenes", type=int, default=16, help="held-out rooms")
     parser.add_argument("--work", type=Path, help="folder for the results; none are kept without")
     parser.add_argument("--print", action="store_true", help="print the section, write no file")
-    parser.add_argument("--docs", type=Path, default=ROOT / "docs", help="folder of benchmarks.md")
+    parser.add_argument("--docs", type=Path, default=ROOT / "docs", help="folder of the documentation")
     given = parser.parse_args(arguments)
     if given.scenes < 1:
         parser.error("--scenes is at least 1")
@@ -311,12 +311,12 @@ def main(arguments: Sequence[str]) -> int:
     with TemporaryDirectory() as scratch:  # plans of different ways are often the same: each is measured once
         bench = Bench(given.scenes, Results(given.work or Path(scratch)), PlainProgress())
         found = [bench.found(family) for family in FAMILIES]
-    plot = f"![Output error over bytes of weights, for each way of choosing]({PLOT})"
+    plot = f"![Output error over bytes of weights, for each way of choosing](../{PLOT})"
     body = f"{lead(given.scenes)}\n\n{plot}\n\n{render(found)}"
     if given.print:
         print(body)
         return 0
-    document, image = given.docs / "benchmarks.md", given.docs / PLOT
+    document, image = given.docs / "benchmarks" / "mixed-precision.md", given.docs / PLOT
     image.parent.mkdir(parents=True, exist_ok=True)
     image.write_text(draw(found))
     text = document.read_text() if document.is_file() else ""

@@ -130,7 +130,7 @@ def spearman(sensitivities: Sensitivities, scheme: str | None = None) -> float:
 def render(found: Sequence[Found]) -> str:
     parts = [ranks(found)]
     for one in found:
-        parts.append(f"### {one.family.title}: {one.family.eight} and {one.family.four}\n{plans(one)}")
+        parts.append(f"## {one.family.title}: {one.family.eight} and {one.family.four}\n{plans(one)}")
         parts.append("\n".join(f"- {line}" for line in findings(one)))
     return "\n\n".join(parts)
 

@@ -1,6 +1,6 @@
 """Sampling of calibration scenes against a random draw, from pools of which a quarter is broken.
 
-``python tests/benchmarks/sampling.py`` rewrites the section "Sampling of calibration scenes" of docs/benchmarks.md; it
+``python tests/benchmarks/sampling.py`` rewrites the tables of docs/benchmarks/sampling.md; it
 takes about 25 minutes of one core. Everything but the seconds is the same in every run on one kind of CPU.
 
 Every seed draws from a pool of its own: over one pool, a way that always chooses the same scenes would have no spread.
@@ -36,7 +36,7 @@ from vggt_edge.exporter.steps.inputs import BENCH_SEED, CALIBRATION_SCENES, CALI
 
 ROOT = Path(__file__).resolve().parents[2]
 BLACK_BEGIN, BLACK_END = "<!-- sampling-black:begin -->", "<!-- sampling-black:end -->"
-BEGIN, END, TITLE = "<!-- sampling:begin -->", "<!-- sampling:end -->", "## Sampling of calibration scenes"
+BEGIN, END, TITLE = "<!-- sampling:begin -->", "<!-- sampling:end -->", "# Sampling of calibration scenes"
 FRAMES, HELD_OUT, POOL = DEFAULT_FRAMES, 16, 48
 BROKEN_EACH = 3  # of every kind
 NOISE, BLUR_PIXELS, DARK_NOISE = 0.4, 6.0, 0.01
@@ -205,7 +205,7 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--seeds", type=int, default=32, help="how many pools, each with a choice of its own")
     parser.add_argument("--black", action="store_true", help="pools of which a quarter is black, W4A16 alone")
     parser.add_argument("--print", action="store_true", help="print the section, write no file")
-    parser.add_argument("--out", type=Path, default=ROOT / "docs" / "benchmarks.md", help="file with the section")
+    parser.add_argument("--out", type=Path, default=ROOT / "docs/benchmarks/sampling.md", help="file with the tables")
     given = parser.parse_args(arguments)
     if given.seeds < 2:
         parser.error("a deviation takes two seeds")

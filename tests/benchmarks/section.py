@@ -1,4 +1,4 @@
-"""The section "Full size" of docs/benchmarks.md, made from the results that lie there."""
+"""The tables of docs/benchmarks/full-size.md, made from the results that lie there."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from measure import format_seconds, format_size
 
 BEGIN, END = "<!-- full-size:begin -->", "<!-- full-size:end -->"
-TITLE = "## Full size"
+TITLE = "# Full size"
 DASH = "-"
 _EXPORTS = ("ours-w8a8", "ours-w4a16", "ours-mixed")
 _GRAPHS = ("ours-fp32-graph", "naive-onnx", "modelopt", "modelopt-max")
@@ -70,7 +70,7 @@ def _exports(results: Results, titles: Mapping[str, str]) -> str:
         for name, result in _some(results, (*_EXPORTS, *_GRAPHS))
     ]
     columns = ("program", "wall", "peak memory", "without children", "ONNX nodes", "without Q/DQ/Cast", "ONNX")
-    return "### Whole programs\n" + table((*columns, "FP32 / ONNX", "ended"), rows) if rows else ""
+    return "## Whole programs\n" + table((*columns, "FP32 / ONNX", "ended"), rows) if rows else ""
 
 
 def _stages(results: Results, titles: Mapping[str, str]) -> str:
@@ -79,7 +79,7 @@ def _stages(results: Results, titles: Mapping[str, str]) -> str:
     stages = list(dict.fromkeys(stage for cells in columns.values() for stage in cells if stage != "sum"))
     rows = [(stage, *(cells.get(stage, DASH) for cells in columns.values())) for stage in (*stages, "sum")]
     heads = ("stage", *(titles[name] for name in columns))
-    return "### Seconds by stage (of these in the model's own forward)\n" + table(heads, rows) if stages else ""
+    return "## Seconds by stage (of these in the model's own forward)\n" + table(heads, rows) if stages else ""
 
 
 def _stage_cells(figures: Mapping[str, Any]) -> dict[str, str]:
@@ -99,7 +99,7 @@ def _parity(results: Results, titles: Mapping[str, str]) -> str:
             cells = (_number(figures.get(metric), form) for metric, form in _PARITY.items())
             rows.append((titles[name], output, *cells))
     heads = ("program", "output", *_PARITY)
-    return "### The QDQ ONNX in ONNX Runtime against the simulation in torch\n" + table(heads, rows) if rows else ""
+    return "## The QDQ ONNX in ONNX Runtime against the simulation in torch\n" + table(heads, rows) if rows else ""
 
 
 _PARITY = {"cosine": "{:.7f}", "sqnr_db": "{:.1f}", "max_abs": "{:.2e}"}
@@ -118,14 +118,14 @@ def _rtx(results: Results, titles: Mapping[str, str]) -> str:
         for name, result in _some(results, ("rtx-w8a8",))
     ]
     columns = ("compile", "seconds", "peak memory", "plan", "layers", "result")
-    return "### TensorRT for RTX\n" + table(columns, rows) if rows else ""
+    return "## TensorRT for RTX\n" + table(columns, rows) if rows else ""
 
 
 def _latency(results: Results, titles: Mapping[str, str]) -> str:
     for _, result in _some(results, ("ort-latency",)):
         figures = result["figures"]
         if "ratio" not in figures:
-            return f"### Latency of the FP32 graphs\n{result['ended']}"
+            return f"## Latency of the FP32 graphs\n{result['ended']}"
         rows = [
             (titles[name], f"{figures['median_seconds'][name]:.3g}", ", ".join(f"{one:.3g}" for one in seconds))
             for name, seconds in figures["seconds"].items()
@@ -134,7 +134,7 @@ def _latency(results: Results, titles: Mapping[str, str]) -> str:
         worst = max(figures["largest_relative_difference"].values())
         ratio = f"Ratio of the medians (ours / naive): **{figures['ratio']:.3f}**, {figures['threads']} threads, all "
         same = f"optimisations, runs alternating. Largest relative difference of the outputs: {worst:.1e}."
-        return f"### Latency of the FP32 graphs in ONNX Runtime\n{table(heads, rows)}\n\n{ratio}{same}"
+        return f"## Latency of the FP32 graphs in ONNX Runtime\n{table(heads, rows)}\n\n{ratio}{same}"
     return ""
 
 
@@ -144,7 +144,7 @@ def _resume(results: Results, titles: Mapping[str, str]) -> str:
         rows = [(run["aim"], run["ended"]) for run in figures["runs"]]
         equal = ", ".join(f"{name}: {'equal' if same else '**differs**'}" for name, same in figures["equal"].items())
         heads = ("run", "ended")
-        return f"### Killed and resumed\n{table(heads, rows)}\n\nAgainst the uninterrupted bundle: {equal}."
+        return f"## Killed and resumed\n{table(heads, rows)}\n\nAgainst the uninterrupted bundle: {equal}."
     return ""
 
 
@@ -152,7 +152,7 @@ def _commands(results: Results, titles: Mapping[str, str]) -> str:
     lines = [f"# {name}: {titles[name]}\n{result['command']}" for name, result in results.items()]
     lead = "`$CKPT` is the checkpoint, `$DIR` the benchmark's folder; all of them are run by\n"
     lead += "`python tests/benchmarks/full_size.py --checkpoint $CKPT --work $DIR`."
-    return f"### The commands\n{lead}\n\n```\n" + "\n".join(lines) + "\n```" if lines else ""
+    return f"## The commands\n{lead}\n\n```\n" + "\n".join(lines) + "\n```" if lines else ""
 
 
 def _some(results: Results, names: Iterable[str]) -> list[tuple[str, Result]]:

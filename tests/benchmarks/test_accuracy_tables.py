@@ -59,9 +59,9 @@ def test_the_section_has_every_table_and_says_how_it_was_made() -> None:
     plain = found(row("w4a16", "rtn"), row("w8a8", "rtn"), row("w8a8", "ours"))
     ablation = found(row("w8a8", "ours"), row("w8a8", "ours-rotation"))
     text = render([plain], [ablation])
-    heads = [line for line in text.splitlines() if line.startswith("### ")]
+    heads = [line for line in text.splitlines() if line.startswith("## ")]
     ours = "W8A8, static per tensor"
-    assert heads == ["### Goals", f"### {ours}", "### W4A16, groups of 64", f"### Ablation: {ours}"]
+    assert heads == ["## Goals", f"## {ours}", "## W4A16, groups of 64", f"## Ablation: {ours}"]
     assert "| ours-rotation |" in text
     assert "Ablations:" not in text
     assert "Ablations: 2 of these seeds." in render([plain], [replace(ablation, seeds=2)])
@@ -77,9 +77,9 @@ def test_measures_into_a_folder_and_rewrites_its_section_alone(tmp_path: Path) -
     arguments += ["--seeds", "1", "--scene-count", "1", "--calibration-scenes", "1"]
     assert accuracy.main(arguments) == 0
     text = out.read_text()
-    assert text.startswith(f"# Benchmarks\n\nkept\n\n## Methods against each other\n{BEGIN}\n")
+    assert text.startswith(f"# Benchmarks\n\nkept\n\n# Methods against each other\n{BEGIN}\n")
     assert text.endswith(f"{END}\n")
-    assert "### W8A8, dynamic per token\n" in text
+    assert "## W8A8, dynamic per token\n" in text
     assert accuracy.main(arguments) == 0
     assert out.read_text() == text
 

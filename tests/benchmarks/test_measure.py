@@ -199,12 +199,12 @@ def test_digests_are_of_what_is_there(tmp_path: Path) -> None:
 
 
 def test_replaces_its_own_section_only() -> None:
-    text = f"# Benchmarks\n\n## Full size\n{BEGIN}\nold\n{END}\n\n## Other\nkept\n"
+    text = f"# Benchmarks\n\n# Full size\n{BEGIN}\nold\n{END}\n\n## Other\nkept\n"
     replaced = replace_section(text, "new")
     assert replaced == text.replace("old", "new")
     assert replace_section(replaced, "new") == replaced
     added = replace_section("# Benchmarks\n", "new")
-    assert added == f"# Benchmarks\n\n## Full size\n{BEGIN}\nnew\n{END}\n"
+    assert added == f"# Benchmarks\n\n# Full size\n{BEGIN}\nnew\n{END}\n"
     with pytest.raises(ValueError, match="without"):
         replace_section(BEGIN, "new")
 
