@@ -13,7 +13,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 from vggt_edge.devices.errors import InputError
 
 T = TypeVar("T")
-Count: TypeAlias = Annotated[int, Field(ge=0)]
+Count: TypeAlias = Annotated[int, Field(ge=0, le=2**53)]  # every program reads these exactly, also as floats
 Finite: TypeAlias = Annotated[float, Field(allow_inf_nan=False)]
 Seconds: TypeAlias = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Sha256: TypeAlias = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]

@@ -41,6 +41,10 @@ def test_what_is_right_is_read_as_its_type() -> None:
         ('{"parts": [{"name": "a", "size_bytes": "3"}], "shares": {}}', "parts.0.size_bytes: Input should be a valid"),
         ('{"parts": [{"name": "a", "size_bytes": true}], "shares": {}}', "parts.0.size_bytes: Input should be a valid"),
         ('{"parts": [{"name": "a", "size_bytes": -1}], "shares": {}}', "parts.0.size_bytes: Input should be greater"),
+        (
+            '{"parts": [{"name": "a", "size_bytes": 9007199254740993}], "shares": {}}',
+            "parts.0.size_bytes: Input should",
+        ),
         ('{"parts": [{"name": "a"}], "shares": {}}', "parts.0.size_bytes: Field required"),
         ('{"parts": [], "shares": {"b": Infinity}}', "shares.b: Input should be a finite number"),
         ('{"parts": [], "shares": {}, "colour": 1}', "colour: unknown field"),
