@@ -108,18 +108,26 @@ def write_bundle(
     cache: StepCache,
     assemble: Callable[[Path], None],
     inputs: ManifestInputs,
+    *,
+    describe: Callable[[Path, tuple[FileEntry, ...]], Mapping[str, str]] = lambda folder, files: {},
     seal: Callable[[Path, Manifest], object] = lambda folder, manifest: None,
 ) -> Manifest:
     """Publish the bundle of an export: ``assemble`` fills its folder, which gets a manifest and becomes the output.
 
-    seal: signs the whole folder, before anyone can see it. Raises ``UsageError`` when the output exists,
-    ``ResourceError`` when disk space or rights do not suffice; whatever goes wrong, there is no output.
+    describe: documents about the finished files, text by name. seal: signs the whole folder, before anyone can see it.
+    Raises ``UsageError`` when the output exists, ``ResourceError`` when disk space or rights do not suffice; whatever
+    goes wrong, there is no output.
     """
     made: list[Manifest] = []
 
     def fill(folder: Path) -> None:
         assemble(folder)
-        made.append(_manifest(folder, inputs))
+        files = tuple(_described(folder, path) for path in _files(folder) if path not in _NOT_LISTED)
+        documents = describe(folder, files)
+        for name, text in documents.items():
+            (folder / name).write_text(text, encoding="utf-8")
+        files += tuple(_described(folder, name) for name in documents)
+        made.append(_manifest(inputs, tuple(sorted(files, key=lambda entry: entry.path))))
         (folder / MANIFEST).write_text(made[0].to_json(), encoding="utf-8")
         seal(folder, made[0])
 
@@ -128,13 +136,13 @@ def write_bundle(
     return made[0]
 
 
-def _manifest(folder: Path, inputs: ManifestInputs) -> Manifest:
+def _manifest(inputs: ManifestInputs, files: tuple[FileEntry, ...]) -> Manifest:
     return Manifest(
         model=inputs.model,
         target=inputs.target,
         digests=dict(inputs.digests),
         tools=dict(inputs.tools),
-        files=tuple(_described(folder, path) for path in _files(folder) if path not in _NOT_LISTED),
+        files=files,
         random_weights=inputs.random_weights,
         judged_with=inputs.judged_with,
     )

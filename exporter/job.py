@@ -34,6 +34,7 @@ from vggt_edge.exporter.steps.assemble import (
     REPORT,
     RESOLVED,
     assemble,
+    documents,
     manifest_inputs,
     profile_digest,
     resolved,
@@ -57,6 +58,7 @@ from vggt_edge.exporter.steps.validate import (
     judged_with,
     validate_step,
 )
+from vggt_edge.exporter.supply.licenses import license_of_model
 from vggt_edge.exporter.validation import Status, ValidationReport
 from vggt_edge.exporter.validation.advice import gate_error
 from vggt_edge.runtimes.base import Backend
@@ -224,6 +226,8 @@ def export(request: ExportRequest, progress: Progress = SILENT, signing: Signing
         if not request.resume:
             check_free(request.output)
         job = open_job(request, progress)
+        if signing is not None:
+            signing.check_license(license_of_model(job.checkpoint.source, request.model_license))
         manifest = _published(job, signing) or _make_bundle(job, signing)
         job.cache.clear()
     report = ValidationReport.from_json((request.output / VALIDATION).read_text())
@@ -291,7 +295,8 @@ def _make_bundle(job: Job, signing: Signing | None) -> Manifest:
                 job.cache,
                 lambda folder: assemble(folder, job, stats, sensitivities, plan, artifacts, judged),
                 manifest_inputs(job, stats, plan, judged_with(job, artifacts)),
-                _seal(job, judged.report, signing),
+                describe=lambda folder, files: documents(folder, files, job, stats, plan, judged),
+                seal=_seal(job, judged.report, signing),
             )
 
 

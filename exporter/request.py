@@ -66,6 +66,15 @@ class ExportRequest(BaseModel):
         _Name | None,
         Setting("Branch, tag or commit of the hub repository. Default: its default branch.", parse=read.text),
     ] = None
+    model_license: Annotated[
+        _Name | None,
+        Setting(
+            "Licence of the checkpoint, as an SPDX identifier such as CC-BY-NC-4.0. "
+            "Default: what is known of vggt-mini and of facebook/VGGT-1B, else unknown.",
+            parse=read.text,
+            metavar="SPDX",
+        ),
+    ] = None
     architecture: Annotated[
         _Name | None,
         Setting(

@@ -154,6 +154,25 @@ Release: TypeAlias = Annotated[
         panel=_SIGNATURE,
     ),
 ]
+Purpose: TypeAlias = Annotated[
+    str | None,
+    _option(
+        "--purpose",
+        metavar="NAME",
+        help="What the bundle is for: commercial or research. Commercial use has to be allowed by the licence of the "
+        "weights. Default: not said, and not compared.",
+        panel=_SIGNATURE,
+    ),
+]
+AcceptLicense: TypeAlias = Annotated[
+    str | None,
+    _option(
+        "--accept-license",
+        metavar="SPDX",
+        help="Answer for a licence of the weights that does not allow the purpose by itself, or is unknown.",
+        panel=_SIGNATURE,
+    ),
+]
 TrustedKey: TypeAlias = Annotated[
     Path | None,
     _option("--key", metavar="FILE", help="Public key (PEM) whose signature the bundle must have."),

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vggt_edge.devices.errors import UsageError
+from vggt_edge.devices.errors import UnknownNameError, UsageError
 from vggt_edge.exporter.commands import options
-from vggt_edge.exporter.commands.output import print_result
+from vggt_edge.exporter.commands.output import print_result, print_table
 
 if TYPE_CHECKING:
     from vggt_edge.exporter.signing.keys import Verifier
@@ -27,6 +27,8 @@ SIGNING_FLAGS = {
         ("certificate", options.SignCertificate),
         ("certificate_chain", options.SignChain),
         ("release", options.Release),
+        ("purpose", options.Purpose),
+        ("accept_license", options.AcceptLicense),
     )
 }
 
@@ -34,6 +36,7 @@ SIGNING_FLAGS = {
 def register(app: typer.Typer) -> None:
     """Add the commands of this module to the command line."""
     app.command()(sign)
+    app.command()(licenses)
 
 
 def sign(
@@ -48,6 +51,8 @@ def sign(
     certificate: options.SignCertificate = None,
     certificate_chain: options.SignChain = None,
     release: options.Release = None,
+    purpose: options.Purpose = None,
+    accept_license: options.AcceptLicense = None,
     replace: Annotated[
         bool, typer.Option("--replace", metavar=options.NO_VALUE, help="Replace a signature that is there already.")
     ] = False,
@@ -60,9 +65,26 @@ def sign(
     """
     from vggt_edge.exporter.signing.sign import sign_bundle
 
-    signing = make_signing(key, certificate, certificate_chain, release)
+    signing = make_signing(key, certificate, certificate_chain, release, purpose, accept_license)
     assert signing is not None
     print_result(sign_bundle(bundle, signing, replace=replace), as_json=json)
+
+
+def licenses(
+    bundle: options.Bundle,
+    json: options.Json = False,
+    log_level: options.Log = options.LogLevel.WARNING,
+) -> None:
+    """List the licences of a bundle: of its weights, of the code inside, and of the tools that made it."""
+    from vggt_edge.exporter.supply.parts import read_parts
+
+    parts = read_parts(bundle)
+    if json:
+        print_result({"parts": parts}, as_json=True)
+        return
+    allowed = {True: "allowed", False: "forbidden", None: "see the licence"}
+    rows = [(one.kind, one.name, one.license, allowed[one.commercial]) for one in parts]
+    print_table("Licences", ("kind", "part", "licence", "commercial use"), rows)
 
 
 def make_signing(
@@ -70,22 +92,29 @@ def make_signing(
     certificate: Path | None = None,
     certificate_chain: list[Path] | None = None,
     release: int | None = None,
+    purpose: str | None = None,
+    accept_license: str | None = None,
 ) -> Signing | None:
     """What the flags ask for, with the key read; None without a key."""
     if sign_key is None:
         given = {"--certificate": certificate, "--certificate-chain": certificate_chain, "--release": release}
-        _refuse(given, "--sign-key FILE with it")
+        _refuse({**given, "--purpose": purpose, "--accept-license": accept_license}, "--sign-key FILE with it")
         return None
     from vggt_edge.exporter.signing.envelope import Claims
     from vggt_edge.exporter.signing.keys import load_signer
     from vggt_edge.exporter.signing.sign import Signing
+    from vggt_edge.exporter.supply.licenses import PURPOSES
 
+    if purpose is None:
+        _refuse({"--accept-license": accept_license}, "--purpose NAME with it")
+    elif purpose not in PURPOSES:
+        raise UnknownNameError("purpose", purpose, PURPOSES, where="--purpose")
     if release is not None and release < 0:
         raise UsageError(f"release {release}", where="--release", expected="a whole number, at least 0")
     signer = load_signer(
         sign_key, certificate=certificate, chain=certificate_chain or (), passphrase=os.environ.get(PASSPHRASE)
     )
-    return Signing(signer, Claims(release=release))
+    return Signing(signer, Claims(release=release, purpose=purpose, accepted_license=accept_license))
 
 
 def make_verifier(

@@ -130,9 +130,16 @@ class Serialization(_Plain):
 
 
 class Claims(_Plain):
-    """What the signer says beside the files. release: a number that grows with every release of this product."""
+    """What the signer says beside the files.
+
+    - release: a number that grows with every release of a product
+    - purpose: what the bundle is for; the licence of the weights was compared with it
+    - accepted_license: a licence that does not allow the purpose by itself, and that the signer answers for
+    """
 
     release: Count | None = None
+    purpose: str | None = None
+    accepted_license: str | None = None
 
 
 class Predicate(_Plain):

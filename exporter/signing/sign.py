@@ -20,6 +20,8 @@ from vggt_edge.exporter.signing.envelope import (
     read_signature_file,
     read_statement,
 )
+from vggt_edge.exporter.supply.licenses import check_purpose
+from vggt_edge.exporter.supply.parts import license_of_weights
 from vggt_edge.runtimes.common.files import aside
 
 if TYPE_CHECKING:
@@ -36,12 +38,14 @@ class SignatureState:
     - signer: the key or certificate, where it is known
     - release: the number that was signed with it; None for none
     - digest: of all signed files together
+    - purpose: what it was signed for; None where nobody has said
     """
 
     status: Literal["unsigned", "signed", "not_checked", "verified"]
     signer: str = ""
     release: int | None = None
     digest: str = ""
+    purpose: str | None = None
 
     @property
     def text(self) -> str:
@@ -50,9 +54,9 @@ class SignatureState:
             return "signature: none"
         if self.status == "not_checked":
             return "signature: not checked; give --key or --certificate-chain to check it"
-        return f"signature: {self.status}, {self.signer}" + (
-            "" if self.release is None else f", release {self.release}"
-        )
+        said = [f"release {self.release}"] if self.release is not None else []
+        said += [f"for {self.purpose} use"] if self.purpose is not None else []
+        return ", ".join((f"signature: {self.status}, {self.signer}", *said))
 
 
 @dataclass(frozen=True)
@@ -62,14 +66,24 @@ class Signing:
     signer: Signer
     claims: Claims = field(default_factory=Claims)
 
+    def check_license(self, license_of_weights: str) -> None:
+        """``UsageError`` where weights of this licence may not serve the purpose that is signed."""
+        if self.claims.purpose is not None:
+            check_purpose(license_of_weights, self.claims.purpose, self.claims.accepted_license)
+
     def seal(self, bundle: Path, manifest: Manifest) -> SignatureState:
-        """Write the signature of a bundle whose files are known to be those of its manifest."""
+        """Write the signature of a bundle whose files are known to be those of its manifest.
+
+        ``UsageError`` where the weights may not serve the purpose.
+        """
+        if self.claims.purpose is not None:
+            self.check_license(license_of_weights(bundle))
         name = f"{manifest.model} for {manifest.target}"
         statement = make_statement(name, _files(bundle, manifest), _ignored(manifest), self.claims)
         signed = self.signer.sign(statement.to_json())
         with aside(bundle / SIGNATURE) as scratch:
             scratch.write_text(signed.to_json(), encoding="utf-8")
-        return SignatureState("signed", self.signer.name, self.claims.release, statement.digest)
+        return SignatureState("signed", self.signer.name, self.claims.release, statement.digest, self.claims.purpose)
 
 
 def sign_bundle(bundle: Path, signing: Signing, *, replace: bool = False) -> SignatureState:
@@ -89,7 +103,8 @@ def signature_state(bundle: Path) -> SignatureState:
     if not os.path.lexists(bundle / SIGNATURE):
         return SignatureState("unsigned")
     statement = _statement(bundle, None)[0]
-    return SignatureState("not_checked", release=statement.predicate.claims.release, digest=statement.digest)
+    claims = statement.predicate.claims
+    return SignatureState("not_checked", "", claims.release, statement.digest, claims.purpose)
 
 
 def verify_signature(bundle: Path, verifier: Verifier, min_release: int | None = None) -> SignatureState:
@@ -106,7 +121,8 @@ def verify_signature(bundle: Path, verifier: Verifier, min_release: int | None =
             remedy="get a signed bundle, or sign it with `vggt-edge sign`",
         )
     statement, signer = _statement(bundle, verifier)
-    release = statement.predicate.claims.release
+    claims = statement.predicate.claims
+    release = claims.release
     if min_release is not None and (release is None or release < min_release):
         found = "without a release number" if release is None else f"release {release}"
         raise SignatureError(
@@ -119,7 +135,7 @@ def verify_signature(bundle: Path, verifier: Verifier, min_release: int | None =
             expected="exactly the files that were signed",
             remedy="do not use this bundle; get it again from where it was made",
         )
-    return SignatureState("verified", signer, release, statement.digest)
+    return SignatureState("verified", signer, release, statement.digest, claims.purpose)
 
 
 def _statement(bundle: Path, verifier: Verifier | None) -> tuple[Statement, str]:

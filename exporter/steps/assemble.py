@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections import Counter
 from pathlib import Path
 
+from plotly.offline import get_plotlyjs_version
 from safetensors.numpy import save_file
 from torch import nn
 
@@ -11,16 +14,20 @@ from vggt_edge.calibration.observation.stats import CalibrationStats
 from vggt_edge.calibration.plan import PrecisionPlan
 from vggt_edge.calibration.scenes.names import shown
 from vggt_edge.calibration.sensitivity.ablation import Sensitivity
-from vggt_edge.exporter.bundle import ManifestInputs
+from vggt_edge.exporter.bundle import FileEntry, ManifestInputs
 from vggt_edge.exporter.machine.runtimes import JudgedWith
 from vggt_edge.exporter.machine.usage import MEASURED
 from vggt_edge.exporter.report import Budget, ReportData, SceneView, component_sizes, render_report
-from vggt_edge.exporter.request import to_toml
+from vggt_edge.exporter.request import ExportRequest, to_settings, to_toml
 from vggt_edge.exporter.steps.cache import digest_of, place_tree
 from vggt_edge.exporter.steps.context import ANNOTATED, MODEL, Job
 from vggt_edge.exporter.steps.lower import Artifacts
 from vggt_edge.exporter.steps.sample import save_calibration
 from vggt_edge.exporter.steps.validate import GOLDEN, INPUT, VALIDATION, Judged, judged_with
+from vggt_edge.exporter.supply.licenses import license_of_model
+from vggt_edge.exporter.supply.origin import PROVENANCE, SBOM, Figure, Material, Origin
+from vggt_edge.exporter.supply.provenance import provenance_json
+from vggt_edge.exporter.supply.sbom import sbom_json
 
 REPORT, PLAN, RESOLVED = "report.html", "plan.json", "resolved.toml"
 
@@ -135,13 +142,82 @@ def profile_digest(job: Job) -> str:
     return digest_of(job.profile.to_dict())
 
 
+def documents(
+    folder: Path,
+    files: tuple[FileEntry, ...],
+    job: Job,
+    stats: CalibrationStats,
+    plan: PrecisionPlan,
+    judged: Judged,
+) -> dict[str, str]:
+    """What lies beside the files for those who ship them: SBOM and provenance."""
+    origin = origin_of(job, stats, plan, judged)
+    has_charts = "plotly.js v" in (folder / REPORT).read_text(encoding="utf-8")
+    sbom = sbom_json(origin, files, plotly=get_plotlyjs_version() if has_charts else None)
+    about = FileEntry(SBOM, len(sbom.encode()), hashlib.sha256(sbom.encode()).hexdigest())
+    return {SBOM: sbom, PROVENANCE: provenance_json(origin, (*files, about))}
+
+
+def origin_of(job: Job, stats: CalibrationStats, plan: PrecisionPlan, judged: Judged) -> Origin:
+    """Where the bundle comes from."""
+    inputs = manifest_inputs(job, stats, plan, ())
+    request, digests = _named(job), inputs.digests
+    scenes = "synthetic rooms" if request.scenes is None else str(request.scenes)
+    frames, height, width = job.scenes.size
+    named = {
+        "model": inputs.model,
+        "calibration": scenes,
+        "validation": scenes if request.validate_on is None else str(request.validate_on),
+        "profile": job.profile.name,
+    }
+    return Origin(
+        model=inputs.model,
+        model_license=license_of_model(job.checkpoint.source, request.model_license),
+        architecture=job.checkpoint.architecture.name,
+        target=job.profile.name,
+        settings=to_settings(request),
+        materials=tuple(
+            Material(role, name, digests["scenes" if role == "calibration" else role]) for role, name in named.items()
+        ),
+        tools=job.tools,
+        properties=_properties(job, plan),
+        inputs=(f"{INPUT}: (1, {frames}, 3, {height}, {width})",),
+        outputs=tuple(f"{output.name}: {output.shape(frames, height, width)}" for output in job.model.outputs),
+        figures=tuple(
+            Figure(f"{row.output}: {row.metric}, {row.subject} against {row.against or 'nothing'}", row.value)
+            for row in judged.report.rows
+            if row.value is not None
+        ),
+    )
+
+
+def _properties(job: Job, plan: PrecisionPlan) -> dict[str, str]:
+    """How the model was quantized, and what the device needs."""
+    counts = Counter(assignment.scheme for assignment in plan.assignments)
+    return {
+        "target": job.profile.name,
+        "device": job.profile.title,
+        **{f"device:requires:{name}": versions for name, versions in job.profile.toolchain.requires.items()},
+        **{f"quantization:blocks:{scheme}": str(count) for scheme, count in sorted(counts.items())},
+        "quantization:outside-blocks": plan.rest_scheme,
+        "quantization:group-size": str(plan.group_size),
+        "quantization:plan-sha256": plan.digest,
+        "random-weights": job.checkpoint.random or "no",
+    }
+
+
 def resolved(job: Job) -> str:
-    """The configuration as a bundle holds it: of files their names alone, since their folders are this machine's."""
+    """The configuration as a bundle holds it."""
+    return to_toml(_named(job))
+
+
+def _named(job: Job) -> ExportRequest:
+    """The request with the names of files alone, since their folders are this machine's."""
     request = job.request
     files = {"scenes": request.scenes, "validate_on": request.validate_on}
     names: dict[str, object] = {key: Path(path.name) for key, path in files.items() if path is not None}
     names |= {"model": job.checkpoint.source, "target": job.profile.name}
-    return to_toml(request.model_copy(update=names))
+    return request.model_copy(update=names)
 
 
 def stored_bytes(bundle: Path) -> int:

@@ -21,7 +21,9 @@ from vggt_edge.exporter.cli import app, explain, main
 from vggt_edge.exporter.commands.output import print_result, stdout_to_stderr, to_document
 
 Run = Callable[..., Any]
-VERBS = ("export", "calibrate", "plan", "validate", "inspect", "bench", "targets", "doctor", "verify", "sign")
+VERBS = (
+    "export", "calibrate", "plan", "validate", "inspect", "bench", "targets", "doctor", "verify", "sign", "licenses",
+)  # fmt: skip
 
 
 @pytest.fixture

@@ -14,6 +14,10 @@ from typing import Any
 
 import pytest
 import torch
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cyclonedx.schema import SchemaVersion
+from cyclonedx.validation.json import JsonStrictValidator
 
 from vggt_edge.calibration.stages.walk import Stage
 from vggt_edge.exporter.bundle import read_manifest
@@ -33,6 +37,21 @@ SMALL = ("--target", "host-cpu", "--frames", "2", "--resolution", "42", "--set",
 LAX = ("--set", "precision=w8a16")
 
 
+def make_key(folder: Path) -> Path:
+    """A private key, with its public half beside it."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    private = (serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    (folder / "key.pem").write_bytes(key.private_bytes(serialization.Encoding.PEM, *private))
+    public = serialization.PublicFormat.SubjectPublicKeyInfo
+    (folder / "key.pub").write_bytes(key.public_key().public_bytes(serialization.Encoding.PEM, public))
+    return folder / "key.pem"
+
+
+def faults(sbom: str) -> list[str]:
+    """What CycloneDX's own validator finds wrong."""
+    return [str(one) for one in JsonStrictValidator(SchemaVersion.V1_6).validate_str(sbom, all_errors=True) or ()]
+
+
 def digests(bundle: Path) -> dict[str, str]:
     """sha256 by path, for every file but ``measured.json``."""
     return {entry.path: entry.sha256 for entry in read_manifest(bundle).files}
@@ -43,9 +62,19 @@ def test_an_export_is_a_sound_bundle_that_is_not_made_twice(vggt_edge: Run, tmp_
     assert finished.code == 0, finished.err
     assert finished.document["result"]["status"] == "passed"
     assert not (tmp_path / "one.work").exists()
-    assert vggt_edge("verify", tmp_path / "one").code == 0
-    again = vggt_edge("export", *SMALL, *LAX, "-o", tmp_path / "one", "--resume")
+    licences = vggt_edge("licenses", tmp_path / "one", "--json").document["result"]["parts"]
+    assert licences[0] == {
+        "name": "vggt-mini for host-cpu",
+        "kind": "weights",
+        "license": "Apache-2.0",
+        "commercial": True,
+    }
+    assert faults((tmp_path / "one" / "sbom.cdx.json").read_text()) == []
+    key = make_key(tmp_path)
+    signs = ("--sign-key", key, "--purpose", "commercial")
+    again = vggt_edge("export", *SMALL, *LAX, "-o", tmp_path / "one", "--resume", *signs)
     assert again.code == 0, again.err
+    assert vggt_edge("verify", tmp_path / "one", "--key", key.with_suffix(".pub")).code == 0
     assert "is finished already" in again.err  # a run may be killed after it has published its output
     other = vggt_edge("export", *SMALL, *LAX, "--seed", "5", "-o", tmp_path / "one", "--resume")
     assert other.code == 2
@@ -92,8 +121,10 @@ def test_an_export_killed_again_and_again_goes_on_each_time(vggt_edge: Run, tmp_
     assert resumed.code == 0, resumed.err
     assert "calibrate ..." not in resumed.err
     assert "annotate ..." not in resumed.err
-    assert vggt_edge("export", *options, "-o", tmp_path / "clean").code == 0
+    key = make_key(tmp_path)
+    assert vggt_edge("export", *options, "-o", tmp_path / "clean", "--sign-key", key).code == 0
     assert digests(tmp_path / "out") == digests(tmp_path / "clean")
+    assert vggt_edge("verify", tmp_path / "clean", "--key", key.with_suffix(".pub")).code == 0
     assert not work.exists()
 
 

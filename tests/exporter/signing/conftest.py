@@ -15,9 +15,11 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from vggt_edge.calibration.plan import PrecisionPlan
-from vggt_edge.exporter.bundle import ManifestInputs, write_bundle
+from vggt_edge.exporter.bundle import FileEntry, ManifestInputs, write_bundle
 from vggt_edge.exporter.machine.usage import Measured
 from vggt_edge.exporter.steps.cache import StepCache
+from vggt_edge.exporter.supply.origin import Material, Origin
+from vggt_edge.exporter.supply.sbom import sbom_json
 
 MODEL_DIGEST = "a" * 64
 FILES = (
@@ -26,8 +28,11 @@ FILES = (
 )  # fmt: skip
 
 
-def write_small_bundle(out: Path) -> Path:
-    """A bundle with everything that ``verify`` asks for, as an export writes it, in a few bytes."""
+def write_small_bundle(out: Path, license_: str | None = None) -> Path:
+    """A bundle with everything that ``verify`` asks for, as an export writes it, in a few bytes.
+
+    license_: of the weights, for its SBOM; without one it has no SBOM.
+    """
     stats = "statistics"
     plan = PrecisionPlan(MODEL_DIGEST, hashlib.sha256(stats.encode()).hexdigest(), "jetson-orin", 64, ())
     digests = {"model": MODEL_DIGEST, "stats": plan.stats_digest, "plan": plan.digest}
@@ -40,10 +45,27 @@ def write_small_bundle(out: Path) -> Path:
         (folder / "plan.json").write_text(plan.to_json())
         (folder / "measured.json").write_text(Measured(5).to_json())
 
+    def describe(folder: Path, files: tuple[FileEntry, ...]) -> dict[str, str]:
+        return {} if license_ is None else {"sbom.cdx.json": small_sbom(license_, files)}
+
     cache = StepCache(out, resume=False)
-    write_bundle(cache, assemble, ManifestInputs("vggt-mini", "jetson-orin", digests, {"torch": "2.13.0"}))
+    inputs = ManifestInputs("vggt-mini", "jetson-orin", digests, {"torch": "2.13.0"})
+    write_bundle(cache, assemble, inputs, describe=describe)
     cache.clear()
     return out
+
+
+def small_sbom(license_: str, files: tuple[FileEntry, ...]) -> str:
+    materials = tuple(Material(role, role, "1" * 64) for role in ("model", "calibration", "validation", "profile"))
+    tools = {"torch": "2.13.0"}
+    origin = Origin("a model", license_, "vggt", "jetson-orin", {}, materials, tools, {}, ("images",), ("depth",))
+    return sbom_json(origin, files, plotly="4.1.1")
+
+
+@pytest.fixture
+def make_bundle(tmp_path: Path) -> Callable[[str], Path]:
+    """``make_bundle("CC-BY-NC-4.0")``: with an SBOM that says so."""
+    return lambda license_: write_small_bundle(tmp_path / "licensed", license_)
 
 
 @pytest.fixture
