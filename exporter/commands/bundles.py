@@ -1,4 +1,4 @@
-"""``validate``, ``verify`` and ``inspect``: what looks at artifacts that exist already."""
+"""``validate``, ``verify``, ``inspect`` and ``diff``: what looks at artifacts that exist already."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import typer
 
 from vggt_edge.calibration.scenes.names import printable
 from vggt_edge.exporter.commands import options
-from vggt_edge.exporter.commands.output import print_lines, print_result
+from vggt_edge.exporter.commands.output import print_lines, print_result, print_table
 from vggt_edge.exporter.commands.signing import make_verifier
 from vggt_edge.exporter.settings import TIME_LIMIT_S
 
@@ -20,6 +20,7 @@ def register(app: typer.Typer) -> None:
     app.command()(validate)
     app.command()(verify)
     app.command()(inspect)
+    app.command()(diff)
 
 
 def validate(
@@ -96,3 +97,39 @@ def inspect(
         print_result(description, as_json=True)
     else:
         show(description)
+
+
+def diff(
+    first: options.Bundle,
+    second: Annotated[Path, typer.Argument(metavar="OTHER", help="Bundle to compare it with.")],
+    json: options.Json = False,
+    log_level: options.Log = options.LogLevel.WARNING,
+) -> None:
+    """Say what differs between two bundles: settings, plan, sizes, latency, accuracy, audits and files.
+
+    The exit code is 0 whether they differ or not.
+    """
+    from vggt_edge.exporter.difference import difference
+
+    found = difference(first, second)
+    if json:
+        changes = [{**dataclasses.asdict(one), "relative": one.relative} for one in found.changes]
+        print_result({**dataclasses.asdict(found), "changes": changes}, as_json=True)
+        return
+    if not found.changes:
+        print("no difference")
+        return
+    rows = [
+        (one.section, one.name, *map(cell, (one.first, one.second)), percent(one.relative)) for one in found.changes
+    ]
+    print_table("Differences", ("section", "name", str(first), str(second), "change"), rows)
+
+
+def cell(value: str | float | None) -> str:
+    """A value of a table; a dash for none."""
+    return "-" if value is None else f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def percent(share: float | None) -> str:
+    """Such as ``+12.5 %``."""
+    return "" if share is None else f"{share:+.1%}".replace("%", " %")
