@@ -17,10 +17,10 @@ from pydantic.alias_generators import to_camel
 
 from vggt_edge.calibration.documents import Count, Sha256
 from vggt_edge.devices.errors import SignatureError
+from vggt_edge.exporter.supply.provenance import STATEMENT_TYPE
 
 MEDIA_TYPE: Final = "application/vnd.dev.sigstore.bundle.v0.3+json"
 PAYLOAD_TYPE: Final = "application/vnd.in-toto+json"
-STATEMENT_TYPE: Final = "https://in-toto.io/Statement/v1"
 PREDICATE_TYPE: Final = "https://model_signing/signature/v1.0"
 _CLAIMS = "vggt-edge"
 _EXPECTED = "a signature in the format of OpenSSF Model Signing 1.0, over whole files by sha256"

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Final
 
 from vggt_edge.exporter.bundle import FileEntry
-from vggt_edge.exporter.signing.envelope import STATEMENT_TYPE
 from vggt_edge.exporter.supply.origin import Origin
 
+STATEMENT_TYPE: Final = "https://in-toto.io/Statement/v1"
 PREDICATE_TYPE = "https://slsa.dev/provenance/v1"
 BUILD_TYPE, BUILDER = "urn:vggt-edge:export:1", "urn:vggt-edge:local"
 
