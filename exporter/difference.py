@@ -80,8 +80,8 @@ def _shown(value: object) -> Value:
     return value if isinstance(value, str | int | float) else str(value)
 
 
-def _tools(bundle: Path, manifest: Manifest) -> dict[str, Value]:
-    return {**manifest.tools}
+def _tools(bundle: Path, manifest: Manifest) -> Mapping[str, Value]:
+    return manifest.tools
 
 
 def _read_plan(bundle: Path) -> PrecisionPlan:
