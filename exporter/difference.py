@@ -89,7 +89,7 @@ def _read_plan(bundle: Path) -> PrecisionPlan:
     return PrecisionPlan.from_json(path.read_text(encoding="utf-8"), where=str(path))
 
 
-def _plan(bundle: Path, manifest: Manifest) -> dict[str, Value]:
+def _plan(bundle: Path, manifest: Manifest) -> Mapping[str, Value]:
     plan = _read_plan(bundle)
     kept = {
         f"{one.block}, kept in {plan.kept_scheme}": ", ".join(one.excluded) for one in plan.assignments if one.excluded
