@@ -6,7 +6,7 @@ type, because some of them are digested and must be written the same way for eve
 
 from __future__ import annotations
 
-from typing import Annotated, Any, TypeAlias, TypeVar
+from typing import Annotated, Any, Literal, TypeAlias, TypeVar
 
 from pydantic import Field, TypeAdapter, ValidationError
 
@@ -22,14 +22,23 @@ _SHOWN_FAULTS = 5
 
 
 def read_document(
-    kind: type[T], text: str | bytes, *, what: str, where: str, expected: str, remedy: str = "export again"
+    kind: type[T],
+    text: str | bytes,
+    *,
+    what: str,
+    where: str,
+    expected: str,
+    remedy: str = "export again",
+    extra: Literal["forbid", "ignore"] = "forbid",
 ) -> T:
     """``text`` as a ``kind``; nothing is converted, and no field may be missing, unknown or of another type.
+
+    extra: ``ignore`` for documents of other programs, which may say more than we read.
 
     ``InputError`` "not <what>: <field>: <fault>" names the faulty fields, such as ``assignments.3.weight_bytes``.
     """
     try:
-        return TypeAdapter(kind).validate_json(text, strict=True, extra="forbid")
+        return TypeAdapter(kind).validate_json(text, strict=True, extra=extra)
     except ValidationError as error:
         faults = "; ".join(map(_fault, error.errors(include_url=False)[:_SHOWN_FAULTS]))
         raise InputError(f"not {what}: {faults}", where=where, expected=expected, remedy=remedy) from None

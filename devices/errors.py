@@ -8,6 +8,7 @@
     |   +-- InputError            a file that is missing, corrupt, misshapen or hostile
     |       +-- SignatureError    a bundle that was not signed, or not by whom it should be, or changed since
     +-- ToolchainError (3)        a toolchain is missing or of the wrong version
+    |   +-- DeviceError           a device that cannot be reached, lets nobody in, is not trusted, or went away
     +-- AccuracyGateError (4)     the artifact runs, but drifts past the profile's tolerances
     +-- BudgetError (5)           no assignment fits --max-memory / --max-latency / --max-accuracy-drop
     +-- LoweringError (6)         a backend refused the graph, or did not realise the planned precision
@@ -21,6 +22,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Iterable, Iterator, Mapping
+from types import MappingProxyType
 from typing import ClassVar
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -95,6 +97,10 @@ class ToolchainError(VggtEdgeError):
     exit_code = 3
 
 
+class DeviceError(ToolchainError):
+    """A device cannot be reached, lets nobody in, is not the one that is known, or went away."""
+
+
 class AccuracyGateError(VggtEdgeError):
     """The artifact runs, but drifts past the tolerances of the profile."""
 
@@ -117,6 +123,12 @@ class ResourceError(VggtEdgeError):
     """Memory, disk space, permissions or time do not suffice."""
 
     exit_code = 7
+
+
+# What a device kit means by the code that it ends with.
+BY_EXIT_CODE: Mapping[int, type[VggtEdgeError]] = MappingProxyType(
+    {kind.exit_code: kind for kind in (InputError, ToolchainError, AccuracyGateError, LoweringError, ResourceError)}
+)
 
 
 def lacking(error: BaseException) -> str:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 SCHEMA_VERSION: Literal[2] = 2
 MANIFEST = "manifest.json"
 SIGNATURE = "model.sig"
-PLAN, STATS = "plan.json", "stats.json"
+PLAN, STATS, REPORT = "plan.json", "stats.json", "report.html"
 _ALWAYS = (
     PLAN,
     STATS,
@@ -39,7 +39,7 @@ _ALWAYS = (
     "model.onnx.data",
     "validation.json",
     "golden.safetensors",
-    "report.html",
+    REPORT,
     "resolved.toml",
 )  # of every bundle, whatever the target
 _MAX_BYTES = 64 << 20  # of the manifest, and of what was measured

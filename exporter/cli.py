@@ -26,7 +26,7 @@ from vggt_edge.devices.errors import (
     VggtEdgeError,
     lacking,
 )
-from vggt_edge.exporter.commands import bench, bundles, jobs, machine, signing
+from vggt_edge.exporter.commands import bench, bundles, deploy, jobs, machine, signing
 from vggt_edge.exporter.commands.output import print_document, print_error
 from vggt_edge.exporter.machine.process import (
     BROKEN_PIPE,
@@ -75,6 +75,7 @@ def _root(
 jobs.register(app)
 bundles.register(app)
 signing.register(app)
+deploy.register(app)
 machine.register(app)
 bench.register(app)
 

@@ -18,7 +18,7 @@ from vggt_edge.calibration.planning.assign import checked_group_size, rest_schem
 from vggt_edge.calibration.planning.cost import rest_bytes
 from vggt_edge.devices.errors import ToolchainError, UsageError
 from vggt_edge.devices.profile import DeviceProfile, load_profile
-from vggt_edge.exporter.bundle import MANIFEST, Manifest, read_measured, verify_bundle, write_bundle
+from vggt_edge.exporter.bundle import MANIFEST, PLAN, REPORT, Manifest, read_measured, verify_bundle, write_bundle
 from vggt_edge.exporter.machine.estimate import PROBE_FORWARDS, Estimate, Sizes, check, estimate
 from vggt_edge.exporter.machine.progress import SILENT, Progress, note_random
 from vggt_edge.exporter.machine.runtimes import JudgedWith
@@ -30,8 +30,6 @@ from vggt_edge.exporter.request import ExportRequest
 from vggt_edge.exporter.signing.sign import Signing, signature_state
 from vggt_edge.exporter.steps.annotate import annotate_step
 from vggt_edge.exporter.steps.assemble import (
-    PLAN,
-    REPORT,
     RESOLVED,
     assemble,
     documents,

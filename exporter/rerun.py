@@ -19,13 +19,13 @@ from vggt_edge.calibration.scenes.names import shown
 from vggt_edge.calibration.scenes.scene import Scene
 from vggt_edge.devices.errors import InputError
 from vggt_edge.devices.profile import resolve
-from vggt_edge.exporter.bundle import Manifest, verify_bundle
+from vggt_edge.exporter.bundle import PLAN, Manifest, verify_bundle
 from vggt_edge.exporter.job import ChooseScenes, open_job
 from vggt_edge.exporter.machine.progress import SILENT, Progress
 from vggt_edge.exporter.machine.threads import fixed_threads
 from vggt_edge.exporter.models.registry import embedded_models
 from vggt_edge.exporter.request import ExportRequest, resolve_request
-from vggt_edge.exporter.steps.assemble import PLAN, RESOLVED, profile_digest, validation_digest
+from vggt_edge.exporter.steps.assemble import RESOLVED, profile_digest, validation_digest
 from vggt_edge.exporter.steps.context import Job, fp32_bytes
 from vggt_edge.exporter.steps.inputs import SceneSets, choose_scenes, scenes_to_judge
 from vggt_edge.exporter.steps.validate import GOLDEN, INPUT, Places, golden_size, judge

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
-from importlib import resources
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
+from vggt_edge.exporter.pages import TEMPLATES, environment
 from vggt_edge.exporter.report import charts, images, views
 from vggt_edge.exporter.report.data import ReportData, SceneView
 
@@ -54,7 +52,7 @@ def render_report(data: ReportData) -> str:
         "script": Markup(_resource("report.js")),
     }
     context["plotly"] = Markup(get_plotlyjs()) if _needs_plotly(context) else None
-    return _environment().get_template("report.html.jinja").render(context)
+    return environment().get_template("report.html.jinja").render(context)
 
 
 def _section(view: SceneView, index: int) -> SceneSection:
@@ -73,18 +71,4 @@ def _needs_plotly(context: dict[str, Any]) -> bool:
 
 
 def _resource(name: str) -> str:
-    return (resources.files("vggt_edge.exporter.report") / "templates" / name).read_text(encoding="utf-8")
-
-
-@cache
-def _environment() -> Environment:
-    environment = Environment(
-        loader=PackageLoader("vggt_edge.exporter.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters["number"] = views.number
-    return environment
+    return (TEMPLATES / name).read_text(encoding="utf-8")

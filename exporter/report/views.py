@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from vggt_edge.calibration.plan import Assignment, PrecisionPlan
 from vggt_edge.devices.units import format_bytes
 from vggt_edge.exporter.lowered import REST
 from vggt_edge.exporter.machine.runtimes import JudgedWith
+from vggt_edge.exporter.pages import Table, number
 from vggt_edge.exporter.report.charts import SCHEME_COLORS
 from vggt_edge.exporter.report.data import FP16_BYTES, FP32_BYTES, Budget, ComponentSize, ReportData, component_of
 from vggt_edge.exporter.validation import Row, Status, ValidationReport
@@ -113,15 +113,6 @@ class SizeRow:
     ratio: str
     share_percent: float
     error: str
-
-
-@dataclass(frozen=True)
-class Table:
-    """``statuses``: one per row where rows are judged, else empty."""
-
-    columns: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    statuses: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -415,13 +406,6 @@ def against_title(name: str) -> str:
 def status_title(row: Row) -> str:
     """A row's status for readers."""
     return STATUS_TITLES[row.status]
-
-
-def number(value: float | None) -> str:
-    """Four digits; a dash for what does not exist."""
-    if value is None or not math.isfinite(value):
-        return "-"
-    return f"{value:.4g}"
 
 
 def _figure(value: float | int | str) -> str:

@@ -14,7 +14,7 @@ from vggt_edge.calibration.observation.stats import CalibrationStats
 from vggt_edge.calibration.plan import PrecisionPlan
 from vggt_edge.calibration.scenes.names import shown
 from vggt_edge.calibration.sensitivity.ablation import Sensitivity
-from vggt_edge.exporter.bundle import FileEntry, ManifestInputs
+from vggt_edge.exporter.bundle import PLAN, REPORT, FileEntry, ManifestInputs
 from vggt_edge.exporter.machine.runtimes import JudgedWith
 from vggt_edge.exporter.machine.usage import MEASURED
 from vggt_edge.exporter.report import Budget, ReportData, SceneView, component_sizes, render_report
@@ -29,7 +29,7 @@ from vggt_edge.exporter.supply.origin import PROVENANCE, SBOM, Figure, Material,
 from vggt_edge.exporter.supply.provenance import provenance_json
 from vggt_edge.exporter.supply.sbom import sbom_json
 
-REPORT, PLAN, RESOLVED = "report.html", "plan.json", "resolved.toml"
+RESOLVED = "resolved.toml"
 
 
 def assemble(

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from vggt_edge.devices.errors import InputError, LoweringError, ResourceError, ToolchainError, VggtEdgeError
+from vggt_edge.devices.errors import BY_EXIT_CODE, LoweringError
 from vggt_edge.runtimes.base import Arrays, Availability, Check, Session
 from vggt_edge.runtimes.common.kit import kit_script
 
@@ -21,7 +21,6 @@ NAME = "TensorRT engine"
 KIT = Path(__file__).parent / "kit"
 SCRIPT = "build_and_verify.py"
 BUILD_TIMEOUT_S = 3600.0
-_ERRORS: dict[int, type[VggtEdgeError]] = {2: InputError, 3: ToolchainError, 6: LoweringError, 7: ResourceError}
 _FAILED = {4: "an output is too far from the simulation", 6: "the build failed or a block lost its precision"}
 
 
@@ -101,4 +100,4 @@ class EngineSession(Session):
             return function(*arguments)
         except self._kit.KitError as error:
             what, _, remedy = str(error).partition("\n  next: ")
-            raise _ERRORS.get(error.code, LoweringError)(what, where=NAME, remedy=remedy) from error
+            raise BY_EXIT_CODE.get(error.code, LoweringError)(what, where=NAME, remedy=remedy) from error

@@ -15,48 +15,12 @@ from types import ModuleType
 
 import pytest
 
+from vggt_edge.runtimes.common.kit import script_module
 from vggt_edge.runtimes.executorch.kit_files import KIT
 
 SCRIPT = KIT / "run_on_device.sh"
 SHELLS = [name for name in ("dash", "bash", "busybox") if shutil.which(name)]
-
-# What the script asks of adb: devices, push, pull, and shell, which reads its words once more, as a device does.
-ADB = """#!/bin/sh
-echo "$*" >>"$FAKE/calls"
-[ "$1" != devices ] || { printf 'List of devices attached\\n'; cat "$FAKE/devices"; exit 0; }
-[ "$1" = -s ] || exit 9
-shift 2
-case "$1" in
-    push) cp "$2" "$3"; [ -z "${DAMAGE:-}" ] || printf x >>"$3" ;;
-    pull) cp "$2" "$3" ;;
-    shell) shift; sh -c "$*" ;;
-    *) exit 9 ;;
-esac
-"""
-GETPROP = """#!/bin/sh
-case "$1" in
-    ro.product.cpu.abilist) echo "${ABIS:-arm64-v8a,armeabi-v7a}" ;;
-    ro.product.model) echo "Phone $SERIAL" ;;
-esac
-"""
-# In executor_runner's place: answers with the simulation, or with what it is told to.
-RUNNER = """#!{python}
-import os, sys
-flags = dict(word[2:].split("=", 1) for word in sys.argv[1:])
-assert os.path.getsize(flags["model_path"]), flags
-with open(os.environ["FAKE"] + "/flags", "w") as file:
-    file.write("\\n".join(sorted(sys.argv[1:])))
-if os.environ.get("SIGNAL"):
-    os.kill(os.getpid(), int(os.environ["SIGNAL"]))
-if os.environ.get("FAIL"):
-    sys.exit("E executorch: Loading of method forward failed with status " + os.environ["FAIL"])
-if len(open(flags["inputs"], "rb").read()) != {input_bytes}:
-    sys.exit("wrong input")
-for index, source in enumerate({outputs!r}):
-    data = open(source, "rb").read()
-    open(flags["output_file"] + "-%d.bin" % index, "wb").write(data)
-print("Model executed successfully %s time(s) in 30.0 ms." % flags["num_executions"])
-"""
+FAKES = script_module(Path(__file__).with_name("fake_adb.py"), "fake_adb")
 
 
 @dataclass(frozen=True)
@@ -96,8 +60,8 @@ def bench(tmp_path: Path, kit_folder: Callable[..., Path], kit_outputs: Callable
         sources = [str(answers / f"output-{index}.bin") for index in range(3)]
         runner = fake / "a runner"
         size = (folder / "golden/input_0.bin").stat().st_size
-        runner.write_text(RUNNER.format(python=sys.executable, input_bytes=size, outputs=sources))
-        for name, text in (("adb", ADB), ("getprop", GETPROP)):
+        runner.write_text(FAKES.RUNNER.format(python=sys.executable, input_bytes=size, outputs=sources))
+        for name, text in (("adb", FAKES.ADB), ("getprop", FAKES.GETPROP)):
             (fake / "bin" / name).write_text(text)
             (fake / "bin" / name).chmod(0o755)
         (fake / "bin" / "python3").symlink_to(sys.executable)

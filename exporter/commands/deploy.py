@@ -1,0 +1,175 @@
+"""``deploy``: take a bundle to devices, run its kit there, and bring the results back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from vggt_edge.calibration.scenes.names import printable
+from vggt_edge.exporter.commands import options
+from vggt_edge.exporter.commands.output import print_document, print_error, print_table, to_document
+from vggt_edge.exporter.commands.signing import make_verifier
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from vggt_edge.exporter.deploy.outcome import Attempt
+    from vggt_edge.exporter.deploy.settings import Settings
+
+To = Annotated[
+    list[str],
+    typer.Option(
+        "--to",
+        metavar="ADDRESS",
+        help="Device: ssh://[user@]host[:port][/folder], adb, or adb:SERIAL; repeat it for several at once.",
+        show_default=False,
+    ),
+]
+Output = Annotated[
+    Path | None,
+    typer.Option(
+        "-o",
+        "--output",
+        metavar="FOLDER",
+        help="New folder for report and results. Default: the bundle's name with -devices.",
+        show_default=False,
+    ),
+]
+HostKey = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--host-key",
+        metavar="SHA256:...",
+        help="Fingerprint of a board that known_hosts does not list, as the refusal shows it; repeatable.",
+        show_default=False,
+    ),
+]
+TimeLimit = Annotated[
+    float | None,
+    typer.Option(
+        "--time-limit",
+        metavar="SECONDS",
+        min=1,
+        help="End the kit on a device after this time. Default: 7200, 2 hours.",
+        show_default=False,
+    ),
+]
+Runs = Annotated[
+    int | None,
+    typer.Option(
+        "--runs",
+        metavar="N",
+        min=1,
+        max=1_000_000,
+        help="Measured predictions. Default: the kit's.",
+        show_default=False,
+    ),
+]
+Runner = Annotated[
+    Path | None,
+    typer.Option("--runner", metavar="FILE", help="The executor_runner that adb needs.", show_default=False),
+]
+DryRun = Annotated[
+    bool,
+    typer.Option(
+        "--dry-run",
+        metavar=options.NO_VALUE,
+        help="Check the boards and say what would be sent; change nothing.",
+        show_default=False,
+    ),
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command of this module to the command line."""
+    app.command()(deploy)
+
+
+def deploy(
+    bundle: options.Bundle,
+    to: To,
+    output: Output = None,
+    host_key: HostKey = None,
+    time_limit: TimeLimit = None,
+    runs: Runs = None,
+    runner: Runner = None,
+    key: options.TrustedKey = None,
+    certificate_chain: options.TrustedChain = None,
+    identity: options.Identity = None,
+    min_release: options.MinRelease = None,
+    dry_run: DryRun = False,
+    json: options.Json = False,
+    log_level: options.Log = options.LogLevel.WARNING,
+) -> None:
+    """Run a bundle on devices over SSH or adb, and bring their results into its report.
+
+    With --key or --certificate-chain, only a bundle of that signer leaves this machine. The exit code is that of the
+    first device, in the order given, that failed.
+    """
+    from vggt_edge.exporter.deploy.settings import TIME_LIMIT_S, Settings
+
+    settings = Settings(
+        host_keys=frozenset(host_key or ()),
+        time_limit_s=TIME_LIMIT_S if time_limit is None else time_limit,
+        runs=runs,
+        runner=runner,
+        dry_run=dry_run,
+    )
+    verifier = make_verifier(key, certificate_chain, identity, min_release)
+    if verifier is not None:
+        from vggt_edge.exporter.signing.sign import verify_signature
+
+        verify_signature(bundle, verifier, min_release)
+    _run(bundle, to, output or _beside(bundle), settings, as_json=json, quiet=log_level is options.LogLevel.ERROR)
+
+
+def _beside(bundle: Path) -> Path:
+    whole = bundle.absolute()
+    return whole.with_name(f"{whole.name}-devices")
+
+
+def _run(bundle: Path, to: list[str], output: Path, settings: Settings, *, as_json: bool, quiet: bool) -> None:
+    from vggt_edge.exporter.bundle import verify_bundle
+    from vggt_edge.exporter.deploy.address import parse_addresses
+    from vggt_edge.exporter.deploy.outcome import exit_code_of
+    from vggt_edge.exporter.deploy.results import document_of, write_results
+    from vggt_edge.exporter.deploy.run import deploy_all, kits_of
+    from vggt_edge.exporter.steps.cache import check_free
+
+    addresses = parse_addresses(to)
+    check_free(output)
+    manifest = verify_bundle(bundle)
+    kits = kits_of(bundle, manifest, addresses)
+    attempts = deploy_all(addresses, kits, manifest, settings, _note(quiet))
+    has_results = any(attempt.report for attempt in attempts)
+    document = document_of(bundle, manifest, attempts, output if has_results else None)
+    if has_results:
+        write_results(output, bundle, attempts, to_document(document))
+    exit_code = exit_code_of(attempts)
+    _tell(attempts, output if has_results else None, settings, as_json=as_json)
+    if as_json:
+        print_document({"result": document, "dry_run": settings.dry_run, "exit_code": exit_code})
+    raise typer.Exit(exit_code)
+
+
+def _note(quiet: bool) -> Callable[[str], None]:
+    if quiet:
+        return lambda line: None
+    return lambda line: typer.echo(printable(line), err=True)
+
+
+def _tell(attempts: Sequence[Attempt], output: Path | None, settings: Settings, *, as_json: bool) -> None:
+    """Errors on stderr; the table on stdout, unless that is for a document."""
+    from vggt_edge.exporter.bundle import REPORT
+    from vggt_edge.exporter.deploy.results import COLUMNS, table_rows
+
+    for attempt in attempts:
+        if attempt.error is not None:
+            print_error(attempt.error)
+    if as_json:
+        return
+    print_table("Would deploy" if settings.dry_run else "Devices", COLUMNS, table_rows(attempts))
+    if output is not None:
+        print(printable(f"report: {output / REPORT}"))

@@ -1,0 +1,1 @@
+"""Take a bundle to devices, run the kit there, and bring the results back."""

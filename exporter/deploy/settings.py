@@ -1,0 +1,32 @@
+"""How to deploy, the same for every device."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+#: Takes a line for the person who waits.
+Say: TypeAlias = Callable[[str], None]
+
+TIME_LIMIT_S = 7200.0
+LONGEST_FILE = 4 << 20  # of a result.json, which has some ten kilobytes
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the command line says.
+
+    - host_keys: fingerprints of boards that known_hosts does not list.
+    - time_limit_s: for the kit on each device.
+    - runs: measured predictions; None: the kit's own number.
+    - runner: the ``executor_runner`` for adb.
+    - dry_run: look and tell, but change nothing.
+    """
+
+    host_keys: frozenset[str] = frozenset()
+    time_limit_s: float = TIME_LIMIT_S
+    runs: int | None = None
+    runner: Path | None = None
+    dry_run: bool = False
