@@ -20,12 +20,13 @@ def _validate(arguments: list[str], _answers: TextIO) -> Answer:
     prepare_streams()
     options = json.loads(arguments[0])
     bundle, log_level = Path(options.pop("bundle")), options.pop("log_level")
+    as_json = bool(options.pop("as_json"))
     if "scenes" in options:
         options["scenes"] = Path(options["scenes"])
     logging.basicConfig(level=log_level.upper(), format="%(levelname)s %(name)s: %(message)s", force=True)
     logging.disable(logging.NOTSET)
     try:
-        report = rerun.validate(bundle, make_progress(quiet=log_level == "error"), **options)
+        report = rerun.validate(bundle, make_progress(quiet=log_level == "error", as_json=as_json), **options)
     except Exception as error:
         if log_level == "debug":
             traceback.print_exc()

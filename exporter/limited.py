@@ -23,17 +23,18 @@ def validate(
     time_limit_s: float = TIME_LIMIT_S,
     memory_limit_bytes: int | None = None,
     log_level: str = "warning",
+    as_json: bool = False,
     **options: str | Path | None,
 ) -> ValidationReport:
     """``rerun.validate`` with its ``options``, whose errors it raises; progress goes to stderr.
 
-    memory_limit_bytes: by default what is available now. ``ResourceError`` beyond a limit, ``ToolchainError`` where
-    native code crashes.
+    memory_limit_bytes: by default what is available now. as_json: progress as events. ``ResourceError`` beyond a limit,
+    ``ToolchainError`` where native code crashes.
     """
     if not time_limit_s > 0:
         raise UsageError(f"a time limit of {time_limit_s:g} s", where="--time-limit", expected="more than 0 seconds")
     limit_bytes = available_memory_bytes() if memory_limit_bytes is None else memory_limit_bytes
-    given = {"bundle": str(bundle), "log_level": log_level}
+    given: dict[str, str | bool] = {"bundle": str(bundle), "log_level": log_level, "as_json": as_json}
     given |= {name: str(value) for name, value in options.items() if value is not None}
     with tempfile.TemporaryDirectory(prefix="vggt-edge-validate-") as folder:  # a worker that is killed leaves files
         outcome = run_worker(

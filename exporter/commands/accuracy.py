@@ -93,7 +93,7 @@ def accuracy(
             planted=planted,
             effort=effort or contest.EFFORT,
         )
-        progress = make_progress(quiet=log_level is options.LogLevel.ERROR)
+        progress = make_progress(quiet=log_level is options.LogLevel.ERROR, as_json=json)
         found = contest.accuracy(request, progress, work)
     if json:
         print_result(found, as_json=True)

@@ -6,13 +6,16 @@ import math
 import sys
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from vggt_edge.devices.errors import UsageError
 from vggt_edge.exporter.commands import accuracy, options
 from vggt_edge.exporter.commands.output import print_result, print_table, stdout_to_stderr
+
+if TYPE_CHECKING:
+    from vggt_edge.exporter.machine.progress import Progress
 
 _RANDOM_WARNING = (
     "WARNING: THESE WEIGHTS ARE RANDOM. Sizes, times and memory measured with them are real; poses, depth, ranges, "
@@ -54,17 +57,18 @@ def bench(
     if context.invoked_subcommand is not None:
         _check_place(context)
         return
+    from vggt_edge.exporter.machine.progress import make_progress
+
+    progress = make_progress(quiet=log_level is options.LogLevel.ERROR, as_json=json)
     if write_random_checkpoint is not None:
         divisor = 1 if width_divisor is None else width_divisor
-        print_result(_write_random(write_random_checkpoint, divisor, seed or 0, log_level), as_json=json)
+        print_result(_write_random(write_random_checkpoint, divisor, seed or 0, progress), as_json=json)
         return
     if width_divisor is not None:
         raise UsageError("--width-divisor alone", expected="--write-random-checkpoint FILE with it")
     from vggt_edge.exporter.contest.bench import bench as run_bench
-    from vggt_edge.exporter.machine.progress import make_progress
 
     with stdout_to_stderr():
-        progress = make_progress(quiet=log_level is options.LogLevel.ERROR)
         figures = run_bench(model or "vggt-mini", progress, frames=frames, scene_count=scene_count, seed=seed or 0)
     if json:
         print_result(figures, as_json=True)
@@ -100,12 +104,10 @@ class RandomCheckpoint:
     random: bool = True
 
 
-def _write_random(path: Path, divisor: int, seed: int, log_level: options.LogLevel) -> RandomCheckpoint:
-    from vggt_edge.exporter.machine.progress import make_progress
+def _write_random(path: Path, divisor: int, seed: int, progress: Progress) -> RandomCheckpoint:
     from vggt_edge.exporter.models import random_weights
 
     config = random_weights.scaled_config(divisor)
-    progress = make_progress(quiet=log_level is options.LogLevel.ERROR)
     with stdout_to_stderr():
         with progress.step("write random weights (MB)") as step:
             random_weights.write_random_checkpoint(

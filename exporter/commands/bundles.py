@@ -44,6 +44,7 @@ def validate(
         bundle,
         time_limit_s=time_limit,
         log_level=log_level,
+        as_json=json,
         model=model,
         target=target,
         scenes=scenes,

@@ -151,7 +151,7 @@ def _print_dry_run(verb: str, request: ExportRequest, *, as_json: bool, quiet: b
     from vggt_edge.exporter.steps.cache import work_folder
 
     with stdout_to_stderr():
-        needed = job.dry_run(verb, request, make_progress(quiet=quiet))
+        needed = job.dry_run(verb, request, make_progress(quiet=quiet, as_json=as_json))
     refused = _refusal(lambda: check(needed, request.output, work_folder(request.output)))
     exit_code = refused.exit_code if refused else 0
     if as_json:
@@ -182,5 +182,5 @@ def _run(job: Job, request: ExportRequest, *, as_json: bool, quiet: bool) -> Non
 
     _check_writable(request.output)
     with stdout_to_stderr():
-        result = job(request, make_progress(quiet=quiet))
+        result = job(request, make_progress(quiet=quiet, as_json=as_json))
     print_result(result, as_json=as_json)

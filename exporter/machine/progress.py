@@ -1,11 +1,12 @@
 """Tells a waiting person what is going on: steps, done of total, time to go, peak memory.
 
 Everything goes to stderr, so that stdout stays the document that ``--json`` promises. On a terminal a live bar;
-otherwise plain lines, few enough for a log file.
+otherwise plain lines, few enough for a log file; with ``--json`` events for a program.
 """
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from rich.progress import TaskID
 
 LINE_INTERVAL_S = 5.0
+EVENT_INTERVAL_S = 1.0
 
 
 class Step(Protocol):
@@ -127,10 +129,14 @@ class _Count:
         self._changed(self)
 
     @property
+    def to_go_s(self) -> float | None:
+        """Seconds to go; None while nothing tells."""
+        return eta_seconds(self._clock() - self._began, self.done, self.total, self.initial)
+
+    @property
     def to_go(self) -> str:
         """``18.0 s to go``; empty while nothing tells."""
-        eta_s = eta_seconds(self._clock() - self._began, self.done, self.total, self.initial)
-        return "" if eta_s is None else f"{format_duration(eta_s)} to go"
+        return "" if self.to_go_s is None else f"{format_duration(self.to_go_s)} to go"
 
 
 class PlainProgress:
@@ -174,6 +180,48 @@ def _line(name: str, count: _Count) -> str:
     return f"{name}: " + ", ".join(filter(None, (of_total, count.to_go, _peak())))
 
 
+class EventProgress:
+    """A line of JSON for each event, for programs: its members are those of ``docs/exit-codes.md``."""
+
+    def __init__(
+        self,
+        stream: TextIO | None = None,
+        *,
+        interval_s: float = EVENT_INTERVAL_S,
+        clock: Callable[[], float] = perf_counter,
+    ) -> None:
+        self._stream = stream if stream is not None else sys.stderr
+        self._interval_s = interval_s
+        self._clock = clock
+
+    def note(self, text: str) -> None:
+        """A line that has a text."""
+        self._say("note", text=text)
+
+    @contextmanager
+    def step(self, name: str, total: int | None = None) -> Iterator[Step]:
+        """A line at the start, at most one every ``EVENT_INTERVAL_S`` seconds, and one at the end."""
+        start = last = self._clock()
+        self._say("step_started", step=name, total=total)
+
+        def changed(count: _Count) -> None:
+            nonlocal last
+            now = self._clock()
+            if now - last >= self._interval_s:
+                last = now
+                left = None if count.to_go_s is None else round(count.to_go_s, 3)
+                self._say("step_progress", step=name, done=count.done, total=count.total, to_go_seconds=left)
+
+        yield _Count(total, changed, self._clock)
+        self._say("step_done", step=name, seconds=round(self._clock() - start, 3))
+
+    def _say(self, event: str, **members: str | float | None) -> None:
+        """ASCII alone, whatever the locale; None is left out."""
+        known = {name: value for name, value in members.items() if value is not None}
+        line = {"event": event, **known, "peak_memory_bytes": peak_memory_bytes()}
+        print(json.dumps(line), file=self._stream, flush=True)
+
+
 class LiveProgress:
     """A live bar per step, on a terminal. rich is imported only here: ``--help`` has no use for it."""
 
@@ -212,9 +260,11 @@ def _show(bar: RichBar, task: TaskID, count: _Count) -> None:
     bar.update(task, completed=count.done, total=count.total, peak=_peak(), to_go=count.to_go)
 
 
-def make_progress(stream: TextIO | None = None, *, quiet: bool = False) -> Progress:
-    """Live on a terminal, plain lines elsewhere, silent when ``quiet``."""
+def make_progress(stream: TextIO | None = None, *, quiet: bool = False, as_json: bool = False) -> Progress:
+    """Live on a terminal, plain lines elsewhere, events with ``as_json``, silent when ``quiet``."""
     stream = stream if stream is not None else sys.stderr
     if quiet:
         return SilentProgress()
+    if as_json:
+        return EventProgress(stream)
     return LiveProgress(stream) if stream.isatty() else PlainProgress(stream)

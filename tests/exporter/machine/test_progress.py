@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import os
 import pty
 
@@ -12,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vggt_edge.exporter.machine.progress import (
+    EventProgress,
     LiveProgress,
     PlainProgress,
     SilentProgress,
@@ -110,8 +112,28 @@ def test_a_step_that_fails_is_not_done() -> None:
     assert "done" not in stream.getvalue()
 
 
+def test_a_program_reads_events() -> None:
+    """In any locale; a second passes between two lines of progress."""
+    stream, clock = io.StringIO(), Clock()
+    progress = EventProgress(stream, clock=clock)
+    progress.note("Größe\x1b[31m")
+    with progress.step("tune", 4) as step:
+        for done, seconds in ((1, 2.0), (2, 0.5), (3, 1.0)):
+            clock.now += seconds
+            step.update(done, 4)
+    assert stream.getvalue().isascii()
+    note, started, first, second, ended = (json.loads(line) for line in stream.getvalue().splitlines())
+    assert (note["event"], note["text"]) == ("note", "Größe\x1b[31m")
+    assert (started["event"], started["step"], started["total"]) == ("step_started", "tune", 4)
+    assert (first["event"], first["done"], first["to_go_seconds"]) == ("step_progress", 1, 6.0)
+    assert (second["done"], second["to_go_seconds"]) == (3, pytest.approx(3.5 / 3, abs=1e-3))
+    assert (ended["event"], ended["step"], ended["seconds"]) == ("step_done", "tune", 3.5)
+    assert all(one["peak_memory_bytes"] > 1 << 20 for one in (note, started, first, second, ended))
+
+
 def test_the_choice_depends_on_the_terminal() -> None:
     assert isinstance(make_progress(io.StringIO()), PlainProgress)
+    assert isinstance(make_progress(io.StringIO(), as_json=True), EventProgress)
     assert isinstance(make_progress(io.StringIO(), quiet=True), SilentProgress)
     controller, terminal = pty.openpty()
     with os.fdopen(terminal, "w") as stream:
