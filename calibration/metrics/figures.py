@@ -293,6 +293,14 @@ def relative_error(value: AnyArray, reference: AnyArray) -> float:
     return float(np.median(np.abs(ours - truth) / np.maximum(np.abs(truth), 1e-12)))
 
 
+def vector_error(value: AnyArray, reference: AnyArray) -> float:
+    """Median of ``|value - reference| / |reference|`` over vectors along the last axis, none of which is 0."""
+    ours, truth = finite(value, "value"), finite(reference, "reference")
+    _same_shape(ours, truth, "arrays to compare")
+    lengths = np.maximum(np.linalg.norm(truth, axis=-1), 1e-12)
+    return float(np.median(np.linalg.norm(ours - truth, axis=-1) / lengths))
+
+
 def drift(value: AnyArray, reference: AnyArray) -> Drift:
     """Cosine, SQNR and absolute and relative errors of any array against its reference of the same shape.
 

@@ -340,6 +340,48 @@ class Confidence(Quantity):
         return (frames, height, width)
 
 
+# --- maps of coarser cells --------------------------------------------------------------------------------------------
+
+
+def _vector_error(pair: Pair) -> tuple[float, ...]:
+    return (figures.vector_error(pair.ours, pair.reference),)
+
+
+@dataclass(frozen=True)
+class Rays(Quantity):
+    """(S, rows, columns, 6): for each cell of the image a direction (3) and an origin (3), in the world.
+
+    The point at depth d is origin + d * direction. cells, pixels: so many cells lie along so many pixels.
+    """
+
+    cells: int
+    pixels: int
+
+    kind = "rays"
+    unit = "direction: per unit of depth; origin: scene units"
+    weight = 1.0
+    varies = True
+    against_fp32 = (
+        Measure(("relative_error",), _mean_over_scenes(_vector_error), {"relative_error": "rays_rel_vs_fp32_max"}),
+    )
+
+    def shape(self, frames: int, height: int, width: int) -> tuple[int, ...]:
+        return (frames, *(side * self.cells // self.pixels for side in (height, width)), 6)
+
+
+@dataclass(frozen=True)
+class RayConfidence(Confidence):
+    """(S, rows, columns): how far to trust each ray. cells, pixels: as of ``Rays``."""
+
+    cells: int
+    pixels: int
+
+    kind = "ray_confidence"
+
+    def shape(self, frames: int, height: int, width: int) -> tuple[int, ...]:
+        return (frames, *(side * self.cells // self.pixels for side in (height, width)))
+
+
 KINDS: Mapping[str, Quantity] = MappingProxyType(
     {quantity.kind: quantity for quantity in (PoseEncoding(), Depth(), Points(), Confidence())}
 )

@@ -118,6 +118,7 @@ class Architecture(ABC):
       where the origin of the weights names it.
     - optional: prefixes of tensors that are left out where the built model has none of that prefix.
     - head_prefixes: by head, the prefix of its tensors; empty where every checkpoint has every head.
+    - shared: by name, another name under which a file may hold the same tensor, because the authors' modules share it.
     - buffers: by name, values of constants that some checkpoints store and that the model has built in.
     """
 
@@ -131,6 +132,7 @@ class Architecture(ABC):
     lookalike_of: ClassVar[str] = ""
     optional: ClassVar[tuple[str, ...]] = ()
     head_prefixes: ClassVar[Mapping[str, str]] = _NOTHING
+    shared: ClassVar[Mapping[str, str]] = _NOTHING
     buffers: ClassVar[Mapping[str, tuple[float, ...]]] = _NOTHING
 
     @property
@@ -147,8 +149,11 @@ class Architecture(ABC):
     def build(self, config: Any, shape: InputShape, heads: Sequence[str]) -> Model:
         """A model with these sizes and heads, without weights. config: of ``config_type``."""
 
-    def default_config(self) -> ModelConfig | None:
-        """The sizes of a checkpoint that does not say them; None where it has to."""
+    def default_config(self, tensors: Mapping[str, Tensor]) -> ModelConfig | None:
+        """The sizes of a checkpoint that does not say them; None where it has to.
+
+        ``ValueError`` for tensors of a size that is not supported.
+        """
         return None
 
     def sizes(self, tensors: Mapping[str, Tensor]) -> dict[str, int]:

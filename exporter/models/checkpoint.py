@@ -20,7 +20,7 @@ from vggt_edge.exporter.models.mapping import release_pages
 from vggt_edge.exporter.models.shape import InputShape
 from vggt_edge.exporter.models.shards import a_few, check_whole, refuse_pointer, shard_files, unreadable
 from vggt_edge.exporter.models.torch_file import read_torch
-from vggt_edge.exporter.models.unwrapping import FP8, StateDict, canonical, without_buffers
+from vggt_edge.exporter.models.unwrapping import FP8, StateDict, canonical, with_shared, without_buffers
 
 CONFIG_KEY = "vggt_edge.config"
 ARCHITECTURE_KEY = "vggt_edge.architecture"
@@ -115,13 +115,14 @@ def read_checkpoint(
     origin = source or "/".join(path.parts[-2:])
     asked = architecture or weights.metadata.get(ARCHITECTURE_KEY)
     one = recognise(found.tensors, str(path), asked=asked, origin=origin)
+    tensors = with_shared(without_buffers(found.tensors, one, str(path)), one)
     is_told = asked is not None or CONFIG_KEY in weights.metadata
     return Checkpoint(
         weights.source,
         one,
-        _config_of(one, weights),
+        _config_of(one, weights, tensors),
         weights.digest,
-        without_buffers(found.tensors, one, str(path)),
+        tensors,
         weights.random,
         (*found.notes, *(() if is_told else one.notes(origin))),
     )
@@ -227,11 +228,18 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise unreadable(path, error) from error
 
 
-def _config_of(one: Architecture, weights: Weights) -> ModelConfig:
-    """``InputError`` for sizes that are not plausible, and where nothing says them."""
+def _config_of(one: Architecture, weights: Weights, tensors: Mapping[str, Tensor]) -> ModelConfig:
+    """``InputError`` for sizes that are not plausible or not supported, and where nothing says them."""
     text = weights.metadata.get(CONFIG_KEY)
     if text is None:
-        default = one.default_config()
+        try:
+            default = one.default_config(tensors)
+        except ValueError as error:
+            raise InputError(
+                f"{weights.path.name} is a {one.name} of a size that is not supported: {error}",
+                where=str(weights.path),
+                expected=f"a supported size, or metadata {CONFIG_KEY} that says it",
+            ) from error
         if default is not None:
             return default
         raise InputError(

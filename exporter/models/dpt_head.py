@@ -40,7 +40,7 @@ class UVEmbedding(nn.Module):
 
 def _sincos(channels: int, steps: int, span: float) -> Tensor:
     """(channels, steps): sines then cosines of positions at pixel centres in (-span, span)."""
-    # On the CPU for the reason that rope_tables gives.
+    # On the CPU for the reason that tables_at gives.
     position = torch.linspace(-1, 1, steps, dtype=torch.float64, device="cpu") * span * (steps - 1) / steps
     frequency = UV_OMEGA ** -(torch.arange(channels // 2, dtype=torch.float64, device="cpu") / (channels / 2))
     angles = frequency[:, None] * position
@@ -48,28 +48,33 @@ def _sincos(channels: int, steps: int, span: float) -> Tensor:
 
 
 class ResidualConvUnit(nn.Module):
-    """Two convolutions around a skip connection."""
+    """Two convolutions around a skip connection.
 
-    def __init__(self, features: int) -> None:
+    adds_rectified: whether the skip adds relu(x) instead of x. VGGT's first ReLU works in place, so its trained weights
+    rely on relu(x).
+    """
+
+    def __init__(self, features: int, *, adds_rectified: bool = True) -> None:
         super().__init__()
+        self.adds_rectified = adds_rectified
         self.conv1 = nn.Conv2d(features, features, 3, padding=1)
         self.conv2 = nn.Conv2d(features, features, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
         """x (N, C, H, W) to the same shape."""
-        # The original's first ReLU works in place, so what its skip adds is relu(x): trained weights rely on it.
-        x = functional.relu(x)
-        return self.conv2(functional.relu(self.conv1(x))) + x  # type: ignore[no-any-return]
+        rectified = functional.relu(x)
+        refined = self.conv2(functional.relu(self.conv1(rectified)))
+        return refined + (rectified if self.adds_rectified else x)  # type: ignore[no-any-return]
 
 
 class FeatureFusion(nn.Module):
     """Adds a finer level to the coarser path, refines, upsamples to ``size``."""
 
-    def __init__(self, features: int, *, residual: bool) -> None:
+    def __init__(self, features: int, *, residual: bool, adds_rectified: bool = True) -> None:
         super().__init__()
         if residual:
-            self.resConfUnit1 = ResidualConvUnit(features)
-        self.resConfUnit2 = ResidualConvUnit(features)
+            self.resConfUnit1 = ResidualConvUnit(features, adds_rectified=adds_rectified)
+        self.resConfUnit2 = ResidualConvUnit(features, adds_rectified=adds_rectified)
         self.out_conv = nn.Conv2d(features, features, 1)
 
     def forward(self, x: Tensor, finer: Tensor | None, size: Sequence[int]) -> Tensor:
@@ -103,15 +108,15 @@ class Scratch(nn.Module):
         )
 
 
-class DPTHead(nn.Module):
-    """Four levels of patch tokens (B * S, patches, 2C) to raw maps (B, S, outputs, H, W), confidence last."""
+class Pyramid(nn.Module):
+    """What every DPT head starts with: patch tokens of four depths (N, patches, dim) to maps of four resolutions."""
 
-    def __init__(self, config: VGGTConfig, shape: InputShape, outputs: int) -> None:
+    def __init__(self, dim: int, channels: Sequence[int], shape: InputShape) -> None:
         super().__init__()
         self.shape = shape
-        channels = config.dpt_channels
-        self.norm = nn.LayerNorm(2 * config.embed_dim)
-        self.projects = nn.ModuleList(nn.Conv2d(2 * config.embed_dim, width, 1) for width in channels)
+        self.aspect = shape.width / shape.height
+        self.norm = nn.LayerNorm(dim)
+        self.projects = nn.ModuleList(nn.Conv2d(dim, width, 1) for width in channels)
         self.resize_layers = nn.ModuleList(
             [
                 nn.ConvTranspose2d(channels[0], channels[0], 4, stride=4),
@@ -120,18 +125,25 @@ class DPTHead(nn.Module):
                 nn.Conv2d(channels[3], channels[3], 3, stride=2, padding=1),
             ]
         )
-        self.scratch = Scratch(config, outputs)
-        aspect = shape.width / shape.height
-        self.uv_levels = nn.ModuleList(UVEmbedding(width, *shape.grid, aspect) for width in channels)
-        self.uv_out = UVEmbedding(config.dpt_features // 2, shape.height, shape.width, aspect)
+        self.uv_levels = nn.ModuleList(UVEmbedding(width, *shape.grid, self.aspect) for width in channels)
 
-    def _level(self, index: int, tokens: Tensor) -> Tensor:
+    def level(self, index: int, tokens: Tensor) -> Tensor:
+        """One of the four maps, (N, channels, rows, columns), from the tokens of its depth."""
         x = self.norm(tokens).transpose(1, 2).unflatten(2, self.shape.grid)
         return self.resize_layers[index](self.uv_levels[index](self.projects[index](x)))  # type: ignore[no-any-return]
 
+
+class DPTHead(Pyramid):
+    """Four levels of patch tokens (B * S, patches, 2C) to raw maps (B, S, outputs, H, W), confidence last."""
+
+    def __init__(self, config: VGGTConfig, shape: InputShape, outputs: int) -> None:
+        super().__init__(2 * config.embed_dim, config.dpt_channels, shape)
+        self.scratch = Scratch(config, outputs)
+        self.uv_out = UVEmbedding(config.dpt_features // 2, shape.height, shape.width, self.aspect)
+
     def forward(self, entries: Sequence[Tensor]) -> Tensor:
         """Token maps of four depths to one map per output channel, (S, C, H, W)."""
-        levels = [self._level(index, entry) for index, entry in enumerate(entries)]
+        levels = [self.level(index, entry) for index, entry in enumerate(entries)]
         scratch = self.scratch
         one, two = scratch.layer1_rn(levels[0]), scratch.layer2_rn(levels[1])
         three, four = scratch.layer3_rn(levels[2]), scratch.layer4_rn(levels[3])

@@ -25,15 +25,25 @@ class RopeTables(NamedTuple):
 
 
 def rope_tables(grid: tuple[int, int], special_tokens: int, head_dim: int) -> RopeTables:
-    """2D rotary tables of one frame: the first half of the channels turns by the row, the second by the column.
+    """2D rotary tables of one frame. Patch positions start at 1; the special tokens in front stand at (0, 0)."""
+    return tables_at(patch_positions(grid, special_tokens), head_dim)
 
-    Patch positions start at 1; the special tokens in front stand at (0, 0). Always on the CPU, so that a model built
-    under ``torch.device("meta")``, to be given its weights later, holds real tables.
-    """
+
+def patch_positions(grid: tuple[int, int], special_tokens: int) -> Tensor:
+    """(tokens, 2): row and column of every token of one frame, from 1; (0, 0) for the special tokens in front."""
     rows, columns = torch.arange(grid[0], device="cpu"), torch.arange(grid[1], device="cpu")
     row, column = torch.meshgrid(rows, columns, indexing="ij")
     positions = torch.stack([row.flatten(), column.flatten()], dim=1) + 1
-    positions = torch.cat([positions.new_zeros(special_tokens, 2), positions])
+    return torch.cat([positions.new_zeros(special_tokens, 2), positions])
+
+
+def tables_at(positions: Tensor, head_dim: int) -> RopeTables:
+    """Tables of tokens at ``positions`` (tokens, 2): the first half of the channels turns by the row, the second by the
+    column.
+
+    Always on the CPU, so that a model built under ``torch.device("meta")``, to be given its weights later, holds real
+    tables.
+    """
     half = head_dim // 2
     frequency = ROPE_BASE ** -(torch.arange(0, half, 2, dtype=torch.float32, device="cpu") / half)
     angles = positions[:, :, None].float() * frequency

@@ -110,6 +110,11 @@ def _refuse_scaled(tensors: Mapping[str, Tensor], where: str) -> None:
         )
 
 
+def with_shared(tensors: Mapping[str, Tensor], one: Architecture) -> dict[str, Tensor]:
+    """With the tensors that the file holds under another name only, because modules share them."""
+    return {name: tensors[other] for name, other in one.shared.items() if other in tensors} | dict(tensors)
+
+
 def without_buffers(tensors: Mapping[str, Tensor], one: Architecture, where: str) -> dict[str, Tensor]:
     """Without the constants that the model has built in; ``InputError`` where they have other values."""
     for name, values in one.buffers.items():

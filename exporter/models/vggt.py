@@ -203,7 +203,7 @@ class VGGTArchitecture(Architecture):
     def build(self, config: VGGTConfig, shape: InputShape, heads: Sequence[str]) -> VGGT:
         return VGGT(config, shape, heads)
 
-    def default_config(self) -> VGGTConfig:
+    def default_config(self, tensors: Mapping[str, Tensor]) -> VGGTConfig:
         """VGGT-1B."""
         return VGGTConfig()
 

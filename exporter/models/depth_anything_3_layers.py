@@ -1,0 +1,163 @@
+"""Backbone, camera decoder and sizes of Depth Anything 3 (arXiv 2511.10647)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from vggt_edge.exporter.models.aggregator import IMAGENET_MEAN, IMAGENET_STD, PatchProjection
+from vggt_edge.exporter.models.layers import Block
+from vggt_edge.exporter.models.shape import InputShape
+
+SPECIAL_TOKENS = 1
+
+
+@dataclass(frozen=True)
+class DepthAnything3Config:
+    """Defaults are those of DA3-SMALL; ``name`` appears in reports.
+
+    - alternating_from: the first block with rotary positions; from it on, odd blocks attend over all views.
+    - taps: blocks whose outputs the heads read.
+    - position_grid: side of the square grid that ``pos_embed`` was trained on.
+    """
+
+    name: str = "da3-small"
+    embed_dim: int = 384
+    depth: int = 12
+    heads: int = 6
+    alternating_from: int = 4
+    taps: tuple[int, int, int, int] = (5, 7, 9, 11)
+    position_grid: int = 37
+    dpt_features: int = 64
+    dpt_channels: tuple[int, int, int, int] = (48, 96, 192, 384)
+    native_resolution: int = 504
+
+    def __post_init__(self) -> None:
+        sizes = (self.embed_dim, self.heads, self.position_grid, self.dpt_features, *self.dpt_channels)
+        if not all(1 <= size <= 8192 for size in sizes) or not 1 <= self.depth <= 128 or self.position_grid > 512:
+            raise ValueError("a size is below 1 or implausibly large")
+        if self.embed_dim % (4 * self.heads):
+            raise ValueError(f"embed_dim {self.embed_dim} cannot be split into {self.heads} heads")
+        if self.dpt_features % 8 or any(width % 4 for width in self.dpt_channels):
+            raise ValueError("dpt_features and dpt_channels have to be multiples of 8 and 4")
+        if self.alternating_from % 2 or not 0 < self.alternating_from <= self.taps[0]:
+            raise ValueError(
+                f"alternating_from {self.alternating_from} is odd, or behind the first tap, {self.taps[0]}"
+            )
+        if list(self.taps) != sorted(set(self.taps)) or self.taps[-1] != self.depth - 1:
+            raise ValueError(f"taps {self.taps} do not rise to the last of {self.depth} blocks")
+
+
+KNOWN = (
+    DepthAnything3Config(),
+    DepthAnything3Config("da3-base", 768, heads=12, dpt_features=128, dpt_channels=(96, 192, 384, 768)),
+    DepthAnything3Config(
+        "da3-large", 1024, 24, 16, 8, (11, 15, 19, 23), dpt_features=256, dpt_channels=(256, 512, 1024, 1024)
+    ),
+)
+
+
+class Transformer(nn.Module):
+    """The backbone; what runs in which order is said by ``DepthAnything3.stages``.
+
+    turn: a linear, C to C, in a model whose residual stream is rotated (calibration/transforms).
+    """
+
+    mean: Tensor
+    std: Tensor
+    fixed_position: Tensor | None
+
+    def __init__(self, config: DepthAnything3Config, shape: InputShape) -> None:
+        super().__init__()
+        dim = config.embed_dim
+        self.shape, self.native_grid = shape, config.position_grid
+        self.patch_embed = PatchProjection(dim)
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, dim))
+        self.camera_token = nn.Parameter(torch.zeros(1, 2, dim))
+        self.pos_embed = nn.Parameter(torch.zeros(1, 1 + config.position_grid**2, dim))
+        self.blocks = nn.ModuleList(
+            Block(dim, config.heads, qk_norm=index >= config.alternating_from, eps=1e-6, layer_scale=1.0)
+            for index in range(config.depth)
+        )
+        self.turn: nn.Module = nn.Identity()
+        self.norm = nn.LayerNorm(dim)
+        for name, values in (("mean", IMAGENET_MEAN), ("std", IMAGENET_STD)):
+            self.register_buffer(name, torch.tensor(values, device="cpu").view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("fixed_position", None, persistent=False)
+
+    def fix_constants(self) -> None:
+        """Interpolate the position table to the export grid once, so that the graph holds a constant."""
+        self.fixed_position = self._position_table().detach()
+
+    def _position_table(self) -> Tensor:
+        side, grid = self.native_grid, self.shape.grid
+        if grid == (side, side):
+            return self.pos_embed
+        cls, patches = self.pos_embed[:, :1], self.pos_embed[:, 1:]
+        square = patches.reshape(1, side, side, -1).permute(0, 3, 1, 2)
+        # As DINOv2 was trained: the scale is that of a grid a tenth of a patch larger.
+        scale = tuple((length + 0.1) / side for length in grid)
+        resized = functional.interpolate(square, scale_factor=scale, mode="bicubic")
+        return torch.cat([cls, resized.flatten(2).transpose(1, 2)], dim=1)
+
+    def embed(self, images: Tensor) -> Tensor:
+        """Images (B, S, 3, H, W) to tokens (B * S * tokens, C): class token, patches."""
+        position = self._position_table() if self.fixed_position is None else self.fixed_position
+        patches = self.patch_embed((images.flatten(0, 1) - self.mean) / self.std) + position[:, 1:]
+        first = (self.cls_token + position[:, :1]).expand(len(patches), -1, -1)
+        return torch.cat([first, patches], dim=1).flatten(0, 1)
+
+    def with_cameras(self, x: Tensor) -> Tensor:
+        """Tokens with a camera token in the place of each class token: the first frame has one of its own."""
+        frames, batch = self.shape.frames, len(x) // (self.shape.frames * self.shape.tokens)
+        cameras = torch.cat([self.camera_token[:, :1], self.camera_token[:, 1:].expand(-1, frames - 1, -1)], dim=1)
+        cameras = cameras.expand(batch, -1, -1).reshape(batch * frames, 1, -1)
+        return torch.cat([cameras, self._by_frame(x)[:, 1:]], dim=1).flatten(0, 1)
+
+    def camera(self, local: Tensor, x: Tensor) -> Tensor:
+        """What the last block within views and the last block put out for the camera tokens: (B * S, 2C)."""
+        return torch.cat([self._by_frame(local)[:, 0], self._by_frame(x)[:, 0]], dim=1)
+
+    def entry(self, local: Tensor, x: Tensor) -> Tensor:
+        """The same for the patches, (B * S, patches, 2C), the second half normalised."""
+        local, x = (self.turn(self._by_frame(each)[:, SPECIAL_TOKENS:]) for each in (local, x))
+        return torch.cat([local, self.norm(x)], dim=2)
+
+    def _by_frame(self, x: Tensor) -> Tensor:
+        return x.view(-1, self.shape.tokens, x.shape[1])
+
+
+class CameraDecoder(nn.Module):
+    """Camera tokens (B * S, dim) to pose encodings (B, S, 9), world to camera; the layers put out camera to world."""
+
+    def __init__(self, dim: int, frames: int) -> None:
+        super().__init__()
+        self.frames = frames
+        self.backbone = nn.Sequential(nn.Linear(dim, dim), nn.ReLU(), nn.Linear(dim, dim), nn.ReLU())
+        self.fc_t = nn.Linear(dim, 3)
+        self.fc_qvec = nn.Linear(dim, 4)
+        self.fc_fov = nn.Sequential(nn.Linear(dim, 2), nn.ReLU())
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        x = self.backbone(tokens)
+        position, quaternion = self.fc_t(x), self.fc_qvec(x)
+        i, j, k, r = (quaternion * quaternion).chunk(4, dim=1)
+        quaternion = quaternion / (i + j + k + r).sqrt()
+        axis, real = quaternion[:, :3], quaternion[:, 3:]
+        # The inverse of x -> R x + t is x -> R^T x - R^T t, and the conjugate of a unit quaternion means R^T.
+        across = _cross(axis, position)
+        moved = position + 2 * (_cross(axis, across) - real * across)
+        pose = torch.cat([-moved, -axis, real, self.fc_fov(x)], dim=1)
+        return pose.view(-1, self.frames, pose.shape[1])
+
+
+def _cross(first: Tensor, second: Tensor) -> Tensor:
+    """The cross product of vectors (..., 3), in operators that every backend has."""
+    return _shifted(first * _shifted(second) - _shifted(first) * second)
+
+
+def _shifted(x: Tensor) -> Tensor:
+    return torch.cat([x[:, 1:], x[:, :1]], dim=1)
