@@ -38,6 +38,7 @@ from vggt_edge.runtimes.common.kit import (
     SIGNATURE,
     encoded,
     sha256,
+    sources_under,
     write_bytes,
     write_json,
 )
@@ -141,7 +142,7 @@ class TensorRT(Backend):
         if options.strict:
             plan_audit.enforce(audit, str(prepared.path))
         checks = (_prepared_check(prepared), compiled.check, audit.check, engine.build_check(folder))
-        files = (KIT_FILE, "README.md", engine.SCRIPT, COMMON.name, SIGNATURE.name, MODEL_FILE, f"{MODEL_FILE}.data")
+        files = (KIT_FILE, MODEL_FILE, f"{MODEL_FILE}.data", *kit_sources())
         listed = tuple(f"{FOLDER}/{name}" for name in sorted(files))
         return Lowered(self.name, listed, realised, checks, audit.findings, audit.computed)
 
@@ -180,10 +181,18 @@ def _prepared_check(prepared: Prepared) -> Check:
     return Check("TensorRT rules", "passed", "strongly typed, within the rules of docs/runtimes/tensorrt.md", figures)
 
 
+def kit_sources() -> dict[str, Path]:
+    """The files of both kits, in Python and in C++, as they are copied, by their names in the TensorRT folder."""
+    python = (engine.KIT / engine.SCRIPT, engine.KIT / "README.md", COMMON, SIGNATURE)
+    cpp = sources_under(engine.KIT / "cpp", frozenset({"build"}))
+    return {source.name: source for source in python} | {str(each.relative_to(engine.KIT)): each for each in cpp}
+
+
 def write_kit(folder: Path, prepared: Prepared, plan: PrecisionPlan, profile: DeviceProfile) -> None:
-    """Put the device script, its README and its description of the model beside the prepared graph."""
-    for source in (engine.KIT / engine.SCRIPT, engine.KIT / "README.md", COMMON, SIGNATURE):
-        shutil.copyfile(source, folder / source.name)
+    """Put the kits for the device and their description of the model beside the prepared graph."""
+    for name, source in kit_sources().items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source, folder / name)
     islands = frozenset(prepared.islands)
     model = load_onnx(prepared.path)
     blocks = [_block_entry(model, plan, assignment.block, islands) for assignment in plan.assignments]
