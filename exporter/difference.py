@@ -30,13 +30,7 @@ class Change:
     name: str
     first: Value
     second: Value
-
-    @property
-    def relative(self) -> float | None:
-        first, second = self.first, self.second
-        if isinstance(first, str) or isinstance(second, str) or not first or second is None:
-            return None
-        return second / first - 1
+    relative: float | None
 
 
 @dataclass(frozen=True)
@@ -61,7 +55,13 @@ def difference(first: Path, second: Path) -> Difference:
 def _changes(section: str, first: Mapping[str, Value], second: Mapping[str, Value]) -> Iterator[Change]:
     for name in dict.fromkeys((*first, *second)):
         if first.get(name) != second.get(name):
-            yield Change(section, name, first.get(name), second.get(name))
+            yield Change(section, name, first.get(name), second.get(name), _relative(first.get(name), second.get(name)))
+
+
+def _relative(first: Value, second: Value) -> float | None:
+    if isinstance(first, str) or isinstance(second, str) or not first or second is None:
+        return None
+    return second / first - 1
 
 
 def _settings(bundle: Path, manifest: Manifest) -> dict[str, Value]:

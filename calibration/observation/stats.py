@@ -150,7 +150,7 @@ class CalibrationStats:
 
 
 @dataclass(frozen=True)
-class _Stored:
+class StoredStats:
     """What ``stats.json`` holds."""
 
     model_digest: str
@@ -165,13 +165,13 @@ def _unusable(path: Path, what: str) -> InputError:
     return InputError(what, where=str(path), expected=_EXPECTED, remedy=_REMEDY)
 
 
-def _read_json(path: Path) -> _Stored:
+def _read_json(path: Path) -> StoredStats:
     try:
         text = path.read_bytes()
     except OSError as error:
         raise _unusable(path, f"the statistics cannot be read: {error.strerror}") from error
     return read_document(
-        _Stored, text, what="calibration statistics", where=str(path), expected=_EXPECTED, remedy=_REMEDY
+        StoredStats, text, what="calibration statistics", where=str(path), expected=_EXPECTED, remedy=_REMEDY
     )
 
 

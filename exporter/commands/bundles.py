@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 from typing import Annotated
 
@@ -70,14 +69,14 @@ def verify(
     With --key or --certificate-chain, also check who has signed it. No network is used.
     """
     from vggt_edge.exporter.bundle import device_results, verify_bundle
-    from vggt_edge.exporter.signing.sign import signature_state, verify_signature
+    from vggt_edge.exporter.signing.sign import Verified, signature_state, verify_signature
 
     verifier = make_verifier(key, certificate_chain, identity, min_release)
     signature = signature_state(bundle) if verifier is None else verify_signature(bundle, verifier, min_release)
     manifest = verify_bundle(bundle)
     results = device_results(bundle)
     if json:
-        print_result({**dataclasses.asdict(manifest), "signature": signature}, as_json=True)
+        print_result(Verified(**vars(manifest), signature=signature), as_json=True)
         return
     print_result(manifest, as_json=False)
     print(printable(signature.text))
@@ -114,8 +113,7 @@ def diff(
 
     found = difference(first, second)
     if json:
-        changes = [{**dataclasses.asdict(one), "relative": one.relative} for one in found.changes]
-        print_result({**dataclasses.asdict(found), "changes": changes}, as_json=True)
+        print_result(found, as_json=True)
         return
     if not found.changes:
         print("no difference")

@@ -1,17 +1,21 @@
-"""``targets`` and ``doctor``: what there is to export to, and what this machine can do."""
+"""``targets``, ``doctor`` and ``schemas``: devices, what this machine can do, and the forms of all documents."""
 
 from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
 
 import typer
 
 from vggt_edge.exporter.commands import options
-from vggt_edge.exporter.commands.output import print_document, print_table, stdout_to_stderr
+from vggt_edge.exporter.commands.output import print_document, print_result, print_table, stdout_to_stderr
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands of this module to the command line."""
     app.command()(targets)
     app.command()(doctor)
+    app.command()(schemas)
 
 
 def targets(json: options.Json = False, log_level: options.Log = options.LogLevel.WARNING) -> None:
@@ -38,6 +42,18 @@ def targets(json: options.Json = False, log_level: options.Log = options.LogLeve
     ]
     columns = ("target", "aliases", "device", "chip", "runtime", "memory", "bandwidth", "schemes (on request)")
     print_table("Targets", columns, rows)
+
+
+def schemas(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where to write them; older ones are replaced.")],
+    json: options.Json = False,
+    log_level: options.Log = options.LogLevel.WARNING,
+) -> None:
+    """Write the JSON schemas of all documents: of the files in a bundle, and of what --json prints."""
+    from vggt_edge.exporter.schemas import write_schemas
+
+    written = write_schemas(folder)
+    print_result({"schemas": written, "folder": folder, "count": len(written)}, as_json=json)
 
 
 def doctor(

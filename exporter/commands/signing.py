@@ -76,14 +76,14 @@ def licenses(
     log_level: options.Log = options.LogLevel.WARNING,
 ) -> None:
     """List the licences of a bundle: of its weights, of the code inside, and of the tools that made it."""
-    from vggt_edge.exporter.supply.parts import read_parts
+    from vggt_edge.exporter.supply.parts import read_licenses
 
-    parts = read_parts(bundle)
+    found = read_licenses(bundle)
     if json:
-        print_result({"parts": parts}, as_json=True)
+        print_result(found, as_json=True)
         return
     allowed = {True: "allowed", False: "forbidden", None: "see the licence"}
-    rows = [(one.kind, one.name, one.license, allowed[one.commercial]) for one in parts]
+    rows = [(one.kind, one.name, one.license, allowed[one.commercial]) for one in found.parts]
     print_table("Licences", ("kind", "part", "licence", "commercial use"), rows)
 
 

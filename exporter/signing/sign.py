@@ -60,6 +60,13 @@ class SignatureState:
 
 
 @dataclass(frozen=True)
+class Verified(Manifest):
+    """The manifest of a bundle, and what is known of its signature."""
+
+    signature: SignatureState = field(kw_only=True)
+
+
+@dataclass(frozen=True)
 class Signing:
     """Who signs, and what is said beside the files."""
 

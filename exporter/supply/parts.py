@@ -28,6 +28,13 @@ class Part:
     commercial: bool | None
 
 
+@dataclass(frozen=True)
+class Licenses:
+    """All parts of a bundle: the weights first, then the code inside, then the tools."""
+
+    parts: tuple[Part, ...]
+
+
 class _Read(BaseModel):
     """Of the SBOM only what is asked for here."""
 
@@ -72,14 +79,16 @@ class _Sbom(_Read):
     components: tuple[_Component, ...] = ()
 
 
-def read_parts(bundle: Path) -> tuple[Part, ...]:
-    """The weights first, then the code inside, then the tools. ``InputError`` for a bundle without an SBOM."""
+def read_licenses(bundle: Path) -> Licenses:
+    """What the SBOM lists. ``InputError`` for a bundle without one."""
     sbom = _read(bundle)
     inside = [one for one in sbom.components if one.type in ("application", "library")]
-    return (
-        sbom.metadata.component.part("weights"),
-        *(one.part("code") for one in inside),
-        *(one.part("tool") for one in sbom.metadata.tools.components),
+    return Licenses(
+        (
+            sbom.metadata.component.part("weights"),
+            *(one.part("code") for one in inside),
+            *(one.part("tool") for one in sbom.metadata.tools.components),
+        )
     )
 
 

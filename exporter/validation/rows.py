@@ -109,7 +109,7 @@ class ValidationReport:
     def from_json(cls, text: str, *, where: str = "validation.json") -> ValidationReport:
         """Read a report back; ``InputError`` says what is wrong with it."""
         expected = f"a report of schema version {SCHEMA_VERSION}, as `vggt-edge validate` writes it"
-        stored = read_document(_Stored, text, what="a validation report", where=where, expected=expected)
+        stored = read_document(StoredReport, text, what="a validation report", where=where, expected=expected)
         report = cls(stored.scenes, stored.ground_truth_scenes, stored.rows, stored.notes)
         if stored.status is not report.status:
             raise InputError(
@@ -121,7 +121,7 @@ class ValidationReport:
 
 
 @dataclass(frozen=True)
-class _Stored:
+class StoredReport:
     """What ``validation.json`` holds."""
 
     scenes: tuple[str, ...]

@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
+from jsonschema import Draft202012Validator
 
 from vggt_edge.calibration.stages.walk import Stage
 from vggt_edge.exporter.bundle import read_manifest
@@ -26,6 +27,7 @@ from vggt_edge.exporter.models.prepared import save_tuned
 from vggt_edge.exporter.models.registry import MINI_WEIGHTS
 from vggt_edge.exporter.models.vggt import VGGT
 from vggt_edge.exporter.rerun import validate
+from vggt_edge.exporter.schemas import schemas
 from vggt_edge.exporter.steps.inputs import BENCH_SEED, CALIBRATION_SEED, VALIDATION_SEED, synthetic
 from vggt_edge.exporter.validation import Status
 from vggt_edge.runtimes.common.kit import script_module
@@ -52,6 +54,14 @@ def faults(sbom: str) -> list[str]:
     return [str(one) for one in JsonStrictValidator(SchemaVersion.V1_6).validate_str(sbom, all_errors=True) or ()]
 
 
+def check_schemas(bundle: Path) -> None:
+    """The documents of a bundle fit their schemas."""
+    texts = schemas()
+    for name in ("manifest", "plan", "stats", "validation", "measured"):
+        schema = json.loads(texts[f"{name}.schema.json"])
+        Draft202012Validator(schema).validate(json.loads((bundle / f"{name}.json").read_text()))
+
+
 def digests(bundle: Path) -> dict[str, str]:
     """sha256 by path, for every file but ``measured.json``."""
     return {entry.path: entry.sha256 for entry in read_manifest(bundle).files}
@@ -70,6 +80,7 @@ def test_an_export_is_a_sound_bundle_that_is_not_made_twice(vggt_edge: Run, tmp_
         "commercial": True,
     }
     assert faults((tmp_path / "one" / "sbom.cdx.json").read_text()) == []
+    check_schemas(tmp_path / "one")
     key = make_key(tmp_path)
     signs = ("--sign-key", key, "--purpose", "commercial")
     again = vggt_edge("export", *SMALL, *LAX, "-o", tmp_path / "one", "--resume", *signs)
