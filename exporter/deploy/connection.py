@@ -172,7 +172,14 @@ def connection_lost(where: str) -> Iterator[None]:
             expected="a folder that the user may write to, with space left",
             remedy="free some space there, or name another folder: ssh://user@board/folder",
         ) from error
-    except (asyncssh.Error, ConnectionError, BrokenPipeError) as error:
+    except asyncssh.ChannelOpenError as error:
+        raise DeviceError(
+            f"the board opens no session: {error.reason}",
+            where=where,
+            expected="an SSH server with sessions for commands and for files (SFTP)",
+            remedy="sudo apt-get install openssh-sftp-server on the board; see MaxSessions in its sshd_config",
+        ) from error
+    except (asyncssh.Error, ConnectionError) as error:
         raise _lost(where, error) from error
 
 

@@ -88,5 +88,7 @@ def kit_error(code: int, log: Sequence[str], where: str, limit_s: float | None) 
         )
     what = _MEANINGS.get(code, f"ended by signal {code - _SIGNALED}" if code > _SIGNALED else "an unknown code")
     return BY_EXIT_CODE.get(code, VggtEdgeError)(
-        f"the kit failed with exit code {code}, {what}{detail}", where=where, remedy="read its output above"
+        f"the kit failed with exit code {code}, {what}{detail}",
+        where=where,
+        remedy="read what the kit printed: above, and in kit.log",
     )

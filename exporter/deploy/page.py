@@ -34,7 +34,7 @@ class Rails:
 class DeviceRun:
     """A run of the kit on one device.
 
-    - title: the address that it was deployed to.
+    - title: name of the device; address: as it was deployed to.
     - state: ``passed``, ``failed``, ``not_judged`` or ``not_run``.
     - report: None where the kit wrote none.
     - rails: None where the board has no tegrastats.
@@ -43,6 +43,7 @@ class DeviceRun:
     """
 
     title: str
+    address: str
     state: str
     report: DeviceReport | None
     rails: Rails | None = None
@@ -127,7 +128,7 @@ def device_view(run: DeviceRun) -> DeviceView:
     blocks = report.precision if report else ()
     lost = sum(block.status != "realised" for block in blocks)
     return DeviceView(
-        title=run.title,
+        title=run.address,
         state=_status(run),
         state_title=_STATES[run.state],
         trouble=run.trouble,
@@ -171,7 +172,7 @@ def _facts(run: DeviceRun) -> tuple[tuple[str, str], ...]:
         ("Memory of the board in use", _board_memory(rails) if rails else ""),
         ("Load of the GPU, at most", f"{rails.gpu_percent} %" if rails else ""),
         ("Power mode", run.power_mode or ""),
-        ("Thermal state", f"{thermal.before or '-'} before, {thermal.after or '-'} after"),
+        ("Thermal state", f"{thermal.before or '-'} before, {thermal.after or '-'} after" if thermal.after else ""),
         ("Runs unlike the first", str(report.runs_unlike_first)),
     )
 

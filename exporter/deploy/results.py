@@ -47,12 +47,13 @@ def device_run(attempt: Attempt) -> DeviceRun:
     seen = attempt.telemetry
     rails = None if seen is None else Rails(**{field.name: getattr(seen, field.name) for field in fields(Rails)})
     return DeviceRun(
-        title=attempt.address.text,
+        title=attempt.address.label,
+        address=attempt.address.text,
         state=attempt.state,
         report=attempt.report,
         rails=rails,
         power_mode=attempt.survey.power_mode if attempt.survey else None,
-        trouble=str(attempt.error) if attempt.error else "",
+        trouble=attempt.error.what if attempt.error else "",
     )
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, TypeVar
 
-from vggt_edge.devices.errors import ToolchainError, VggtEdgeError
+from vggt_edge.devices.errors import ResourceError, ToolchainError, VggtEdgeError
 from vggt_edge.exporter.bundle import Manifest
 from vggt_edge.exporter.deploy.address import AdbAddress, Address, SshAddress
 from vggt_edge.exporter.deploy.kits import AndroidKit, JetsonKit, android_kit, jetson_kit
@@ -83,6 +83,12 @@ async def _deploy(
             await android.deploy(attempt, address, kits.android, manifest, settings, say)
     except VggtEdgeError as error:
         attempt.error = error
+    except OSError as error:  # of this machine; the other devices go on
+        attempt.error = ResourceError(
+            f"cannot use a file: {error.strerror}",
+            where=str(error.filename or address.text),
+            expected="a readable file",
+        )
     return attempt
 
 

@@ -23,7 +23,7 @@ from vggt_edge.exporter.commands.output import print_result, stdout_to_stderr, t
 Run = Callable[..., Any]
 VERBS = (
     "export", "calibrate", "plan", "validate", "inspect", "bench", "targets", "doctor", "verify", "sign", "licenses",
-    "diff", "schemas",
+    "diff", "schemas", "deploy",
 )  # fmt: skip
 
 

@@ -8,6 +8,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +25,21 @@ def device_of(done: Any) -> dict[str, Any]:
     return device
 
 
-def is_running(pid: int) -> bool:
-    try:
-        return "Z" not in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except FileNotFoundError:
-        return False
+def is_quiet(board: Any) -> bool:
+    """Whether nothing runs on the board, or soon nothing does."""
+    end = time.monotonic() + 10
+    while (found := programs(board)) and time.monotonic() < end:
+        time.sleep(0.01)
+    return not found
+
+
+def programs(board: Any) -> list[str]:
+    """Command lines that name the home of the board."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):
+            found.append(path.read_bytes().replace(b"\0", b" ").decode(errors="replace"))
+    return [line for line in found if str(board.home) in line]
 
 
 # --- good runs --------------------------------------------------------------------------------------------------------
@@ -81,12 +92,12 @@ def test_outputs_that_drift(deploy: Deploy, board: Any, bundle: Path) -> None:
 
 
 def test_a_broken_transfer_goes_on_where_it_was(
-    deploy: Deploy, board: Any, cut_wire: Callable[[int], Any], monkeypatch: pytest.MonkeyPatch
+    deploy: Deploy, board: Any, wire_to: Callable[[int], Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The wire is cut in the middle of the weights. What the board holds of them is hashed there, and believed."""
     for module in (files, survey):
         monkeypatch.setattr(module, "CHUNK_BYTES", 1 << 16)
-    wire = cut_wire(600_000)
+    wire = wire_to(600_000)
     address = f"ssh://{board.user}@127.0.0.1:{wire.port}"
     broken = deploy(address)
     assert broken.code == 3
@@ -231,64 +242,55 @@ def test_a_board_without_python(deploy: Deploy, board: Any, tmp_path: Path) -> N
 
 
 @pytest.fixture
-def slow_build(board: Any, tmp_path: Path) -> Callable[[], int]:
-    """The engine takes a minute; gives the process of the kit on the board as soon as it builds."""
+def building(board: Any, tmp_path: Path) -> Callable[[], None]:
+    """The engine takes a minute; waits until the kit builds it."""
     started = tmp_path / "started"
     board.set(BOARD_SLEEP="60", BOARD_STARTED=str(started))
 
-    def wait() -> int:
+    def wait() -> None:
         end = time.monotonic() + 30
-        while not (started.exists() and started.read_text()):
+        while not started.exists():
             assert time.monotonic() < end
             time.sleep(0.01)
-        return int(started.read_text())
+        assert programs(board)
 
     return wait
 
 
-def gone(pid: int) -> bool:
-    end = time.monotonic() + 10
-    while is_running(pid) and time.monotonic() < end:
-        time.sleep(0.01)
-    return not is_running(pid)
+def in_background(*steps: Callable[[], object]) -> None:
+    def run() -> None:
+        for step in steps:
+            step()
+
+    threading.Thread(target=run, daemon=True).start()
 
 
-def test_a_time_limit(deploy: Deploy, board: Any, slow_build: Callable[[], int]) -> None:
-    done = deploy(board.address, "--time-limit", "3")
+@pytest.mark.usefixtures("building")
+def test_a_time_limit(deploy: Deploy, board: Any) -> None:
+    done = deploy(board.address, "--time-limit", "1")
     assert done.code == 7
-    assert "ended after 3 s" in device_of(done)["error"]["what"]
-    assert gone(slow_build())
+    assert "ended after 1 s" in device_of(done)["error"]["what"]
+    assert is_quiet(board)
 
 
-def test_ctrl_c_ends_the_program_on_the_board(deploy: Deploy, board: Any, slow_build: Callable[[], int]) -> None:
-    pids: list[int] = []
-
-    def press() -> None:
-        pids.append(slow_build())
-        os.kill(os.getpid(), signal.SIGINT)
-
-    threading.Thread(target=press, daemon=True).start()
+def test_ctrl_c_ends_the_program_on_the_board(deploy: Deploy, board: Any, building: Callable[[], None]) -> None:
+    in_background(building, lambda: os.kill(os.getpid(), signal.SIGINT))
     done = deploy(board.address)
     assert done.code == 130
     assert done.document["error"]["what"] == "interrupted"
-    assert gone(pids[0])
+    assert is_quiet(board)
 
 
 def test_a_connection_that_breaks_ends_the_program_on_the_board(
-    deploy: Deploy, board: Any, slow_build: Callable[[], int], cut_wire: Callable[[int], Any]
+    deploy: Deploy, board: Any, building: Callable[[], None], wire_to: Callable[[int], Any]
 ) -> None:
     """Nobody would read what it prints."""
-    wire, pids = cut_wire(1 << 40), list[int]()
-
-    def cut() -> None:
-        pids.append(slow_build())
-        wire.cut()
-
-    threading.Thread(target=cut, daemon=True).start()
+    wire = wire_to(1 << 40)
+    in_background(building, wire.cut)
     done = deploy(f"ssh://{board.user}@127.0.0.1:{wire.port}")
     assert done.code == 3
     assert "connection was lost" in device_of(done)["error"]["what"]
-    assert gone(pids[0])
+    assert is_quiet(board)
 
 
 def test_a_bundle_of_another_signer_stays_here(deploy: Deploy, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from vggt_edge.exporter.deploy.page import DeviceRun, with_devices
 from vggt_edge.exporter.report import Budget, ReportData, SceneView, render_report
 from vggt_edge.exporter.validation import Row, Status, ValidationReport
 
@@ -72,6 +73,13 @@ def test_every_section_is_there_and_linked(page: Page) -> None:
     assert [name for name in page.ids if name in sections] == sections
     assert sorted(page.links) == sorted(f"#{name}" for name in sections)
     assert len(page.ids) == len(set(page.ids))
+
+
+def test_real_devices_join_the_page(html: str, page: Page) -> None:
+    """Once each, linked, and well-formed as the page itself."""
+    joined = Page(with_devices(html, [DeviceRun("orin", "ssh://orin", "not_run", None)]))
+    assert set(joined.ids) - set(page.ids) == {"devices"}
+    assert set(joined.links) - set(page.links) == {"#devices"}
 
 
 def test_nothing_is_loaded_from_elsewhere(html: str, page: Page) -> None:
