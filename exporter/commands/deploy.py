@@ -23,7 +23,7 @@ To = Annotated[
     typer.Option(
         "--to",
         metavar="ADDRESS",
-        help="Device: ssh://[user@]host[:port][/folder], adb, or adb:SERIAL; repeat it for several at once.",
+        help="Device: ssh://user@host:port/folder (host is enough), adb, or adb:SERIAL; repeatable.",
         show_default=False,
     ),
 ]
@@ -105,8 +105,9 @@ def deploy(
 ) -> None:
     """Run a bundle on devices over SSH or adb, and bring their results into its report.
 
-    With --key or --certificate-chain, only a bundle of that signer leaves this machine. The exit code is that of the
-    first device, in the order given, that failed.
+    With --key or --certificate-chain, only a bundle of that signer is sent.
+
+    The exit code is that of the first device, in the order given, that failed.
     """
     from vggt_edge.exporter.deploy.settings import TIME_LIMIT_S, Settings
 
