@@ -15,6 +15,7 @@ from vggt_edge.calibration.observation.sampling import Sampling
 from vggt_edge.calibration.plan import PrecisionPlan
 from vggt_edge.calibration.sensitivity.ablation import Sensitivity
 from vggt_edge.exporter.bundle import Manifest
+from vggt_edge.exporter.deploy.results import Deployed
 from vggt_edge.exporter.difference import Difference
 from vggt_edge.exporter.job import ExportResult, StepResult
 from vggt_edge.exporter.machine.usage import Measured
@@ -79,6 +80,7 @@ ANSWERS: Mapping[str, Any] = {
     "sign-answer": Answer[SignatureState],
     "licenses-answer": Answer[Licenses],
     "diff-answer": Answer[Difference],
+    "deploy-answer": Answer[Deployed],
     "error-answer": Failure,
 }
 

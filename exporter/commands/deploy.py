@@ -13,7 +13,7 @@ from vggt_edge.exporter.commands.output import print_document, print_error, prin
 from vggt_edge.exporter.commands.signing import make_verifier
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from vggt_edge.exporter.deploy.outcome import Attempt
     from vggt_edge.exporter.deploy.settings import Settings
@@ -135,30 +135,26 @@ def _run(bundle: Path, to: list[str], output: Path, settings: Settings, *, as_js
     from vggt_edge.exporter.bundle import verify_bundle
     from vggt_edge.exporter.deploy.address import parse_addresses
     from vggt_edge.exporter.deploy.outcome import exit_code_of
-    from vggt_edge.exporter.deploy.results import document_of, write_results
+    from vggt_edge.exporter.deploy.results import answer_of, write_results
     from vggt_edge.exporter.deploy.run import deploy_all, kits_of
+    from vggt_edge.exporter.machine.progress import make_progress
     from vggt_edge.exporter.steps.cache import check_free
 
     addresses = parse_addresses(to)
     check_free(output)
     manifest = verify_bundle(bundle)
     kits = kits_of(bundle, manifest, addresses)
-    attempts = deploy_all(addresses, kits, manifest, settings, _note(quiet))
+    note = make_progress(quiet=quiet, as_json=as_json).note
+    attempts = deploy_all(addresses, kits, manifest, settings, note)
     has_results = any(attempt.report for attempt in attempts)
-    document = document_of(bundle, manifest, attempts, output if has_results else None)
+    answer = answer_of(bundle, manifest, attempts, output if has_results else None, dry_run=settings.dry_run)
     if has_results:
-        write_results(output, bundle, attempts, to_document(document))
+        write_results(output, bundle, attempts, to_document(answer))
     exit_code = exit_code_of(attempts)
     _tell(attempts, output if has_results else None, settings, as_json=as_json)
     if as_json:
-        print_document({"result": document, "dry_run": settings.dry_run, "exit_code": exit_code})
+        print_document({"result": answer, "exit_code": exit_code})
     raise typer.Exit(exit_code)
-
-
-def _note(quiet: bool) -> Callable[[str], None]:
-    if quiet:
-        return lambda line: None
-    return lambda line: typer.echo(printable(line), err=True)
 
 
 def _tell(attempts: Sequence[Attempt], output: Path | None, settings: Settings, *, as_json: bool) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Literal, TypeAlias
 
 from vggt_edge.devices.errors import BY_EXIT_CODE, ResourceError, VggtEdgeError
 from vggt_edge.exporter.deploy.address import Address
@@ -11,6 +12,8 @@ from vggt_edge.exporter.deploy.files import Transfer
 from vggt_edge.exporter.deploy.survey import Survey
 from vggt_edge.exporter.deploy.tegrastats import Telemetry
 from vggt_edge.exporter.device_report import DeviceReport
+
+State: TypeAlias = Literal["passed", "failed", "not_judged", "not_run"]
 
 LONGEST_LOG = 20_000  # lines
 TIMED_OUT = 124
@@ -51,7 +54,7 @@ class Attempt:
         return self.error.exit_code if self.error else 0
 
     @property
-    def state(self) -> str:
+    def state(self) -> State:
         """``passed``, ``failed`` or ``not_judged`` as the device says; ``failed`` too where a precision was lost."""
         if self.report is None or (self.error is not None and self.report.status != "failed"):
             return "failed" if self.error else "not_run"

@@ -3,24 +3,74 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Literal
 
 from vggt_edge.calibration.scenes.names import printable
 from vggt_edge.devices.units import format_bytes
 from vggt_edge.exporter.bundle import REPORT, Manifest
 from vggt_edge.exporter.deploy.address import SshAddress
-from vggt_edge.exporter.deploy.outcome import Attempt
+from vggt_edge.exporter.deploy.files import Transfer
+from vggt_edge.exporter.deploy.outcome import Attempt, State
 from vggt_edge.exporter.deploy.page import DeviceRun, Rails, with_devices
 from vggt_edge.exporter.deploy.tegrastats import Telemetry
+from vggt_edge.exporter.device_report import DeviceReport
 from vggt_edge.exporter.device_result import RESULT
 from vggt_edge.exporter.steps.cache import check_free
 from vggt_edge.runtimes.common.files import aside
 
 DOCUMENT, LOG = "deploy.json", "kit.log"
 COLUMNS = ("device", "status", "code", "model", "runtime", "median ms", "memory", "hottest", "power mode", "note")
-SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class BoardFacts:
+    """A board before the run; ``folder``: where the kit lies. None: it does not tell, or lacks the module."""
+
+    model: str | None
+    system: str | None
+    python: str
+    modules: Mapping[str, str | None]
+    power_mode: str | None
+    free_bytes: int
+    folder: str
+
+
+@dataclass(frozen=True)
+class DeviceAnswer:
+    """One device.
+
+    - to: the address; label: its name in tables, and of its folder.
+    - board: over SSH alone; None where it was not reached.
+    - result: what the kit wrote, as far as the report shows it; None where it wrote nothing.
+    """
+
+    to: str
+    label: str
+    status: State
+    exit_code: int
+    error: Mapping[str, str] | None
+    board: BoardFacts | None
+    to_send_bytes: int | None
+    transfer: Transfer | None
+    telemetry: Telemetry | None
+    result: DeviceReport | None
+
+
+@dataclass(frozen=True)
+class Deployed:
+    """The document of a deployment. output, report: None where no device gave a result."""
+
+    bundle: Path
+    target: str
+    plan_digest: str | None
+    dry_run: bool
+    output: Path | None
+    report: Path | None
+    devices: tuple[DeviceAnswer, ...]
+    schema_version: Literal[1] = 1
 
 
 def write_results(output: Path, bundle: Path, attempts: Sequence[Attempt], document: object) -> None:
@@ -57,39 +107,36 @@ def device_run(attempt: Attempt) -> DeviceRun:
     )
 
 
-def document_of(
-    bundle: Path, manifest: Manifest, attempts: Sequence[Attempt], output: Path | None
-) -> dict[str, object]:
+def answer_of(
+    bundle: Path, manifest: Manifest, attempts: Sequence[Attempt], output: Path | None, *, dry_run: bool
+) -> Deployed:
     """What ``--json`` prints as ``result``. output: the folder of results; None where there is none."""
-    return {
-        "schema_version": SCHEMA_VERSION,
-        "bundle": bundle,
-        "target": manifest.target,
-        "plan_digest": manifest.digests.get("plan"),
-        "output": output,
-        "report": output / REPORT if output else None,
-        "devices": [_device(attempt) for attempt in attempts],
-    }
+    return Deployed(
+        bundle=bundle,
+        target=manifest.target,
+        plan_digest=manifest.digests.get("plan"),
+        dry_run=dry_run,
+        output=output,
+        report=output / REPORT if output else None,
+        devices=tuple(map(_device, attempts)),
+    )
 
 
-def _device(attempt: Attempt) -> dict[str, object]:
-    survey, report = attempt.survey, attempt.report
-    return {
-        "to": attempt.address.text,
-        "label": attempt.address.label,
-        "status": attempt.state,
-        "exit_code": attempt.exit_code,
-        "error": attempt.error.fields if attempt.error else None,
-        "folder": survey.folder if survey else None,
-        "board": None if survey is None else {
-            "model": survey.model, "system": survey.system, "python": survey.python, "modules": survey.modules,
-            "power_mode": survey.power_mode, "free_bytes": survey.free_bytes,
-        },
-        "to_send_bytes": attempt.to_send_bytes,
-        "transfer": attempt.transfer,
-        "telemetry": attempt.telemetry,
-        "result": report,
-    }  # fmt: skip
+def _device(attempt: Attempt) -> DeviceAnswer:
+    seen = attempt.survey
+    facts = None if seen is None else {field.name: getattr(seen, field.name) for field in fields(BoardFacts)}
+    return DeviceAnswer(
+        to=attempt.address.text,
+        label=attempt.address.label,
+        status=attempt.state,
+        exit_code=attempt.exit_code,
+        error=attempt.error.fields if attempt.error else None,
+        board=BoardFacts(**facts) if facts else None,
+        to_send_bytes=attempt.to_send_bytes,
+        transfer=attempt.transfer,
+        telemetry=attempt.telemetry,
+        result=attempt.report,
+    )
 
 
 def table_rows(attempts: Sequence[Attempt]) -> list[tuple[object, ...]]:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from jsonschema import Draft202012Validator
 
 from vggt_edge.exporter.deploy import files, survey
 
@@ -45,7 +46,7 @@ def programs(board: Any) -> list[str]:
 # --- good runs --------------------------------------------------------------------------------------------------------
 
 
-def test_a_whole_deployment(deploy: Deploy, board: Any, bundle: Path) -> None:
+def test_a_whole_deployment(deploy: Deploy, board: Any, bundle: Path, repository: Path) -> None:
     """Sent, built, replayed, measured, brought back: the kit's own result stands in the report.
 
     Names of files and folders that a shell would run are names, and nothing else.
@@ -66,11 +67,15 @@ def test_a_whole_deployment(deploy: Deploy, board: Any, bundle: Path) -> None:
         assert text in page
     assert json.loads((output / device["label"] / "result.json").read_text())["status"] == "passed"
     assert "status: passed" in (output / device["label"] / "kit.log").read_text()
-    assert "a stand-in builds no engine" in done.err
+    events = [json.loads(line) for line in done.err.splitlines()]
+    assert f"{device['label']}: TensorRT: a stand-in builds no engine" in {event["text"] for event in events}
+    Draft202012Validator(json.loads((repository / "docs/schemas/deploy-answer.schema.json").read_text())).validate(
+        done.document
+    )
 
-    assert device["folder"] == str(board.home / "a $(touch pwned)'b; ")
+    assert device["board"]["folder"] == str(board.home / "a $(touch pwned)'b; ")
     sent = {path.name for path in (bundle / "tensorrt").iterdir()}
-    assert sent < {path.name for path in Path(device["folder"]).iterdir()}
+    assert sent < {path.name for path in Path(device["board"]["folder"]).iterdir()}
     assert not list(board.folder.rglob("pwned"))
 
 
@@ -120,7 +125,7 @@ def test_a_dry_run_changes_nothing(deploy: Deploy, board: Any, bundle: Path) -> 
     (board.folder / "environment").write_text("echo Welcome to JetPack\n")
     done = deploy(board.address, "--dry-run")
     assert done.code == 0
-    assert done.document["dry_run"] is True
+    assert done.document["result"]["dry_run"] is True
     device = device_of(done)
     assert (device["status"], device["transfer"]) == ("not_run", None)
     sent = [*(bundle / "tensorrt").iterdir(), bundle / "model.sig"]
