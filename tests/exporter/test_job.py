@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,6 +22,7 @@ from cyclonedx.validation.json import JsonStrictValidator
 from jsonschema import Draft202012Validator
 
 from vggt_edge.calibration.stages.walk import Stage
+from vggt_edge.exporter import job
 from vggt_edge.exporter.bundle import read_manifest
 from vggt_edge.exporter.models.checkpoint import read_checkpoint, save_checkpoint
 from vggt_edge.exporter.models.prepared import save_tuned
@@ -29,7 +31,7 @@ from vggt_edge.exporter.models.vggt import VGGT
 from vggt_edge.exporter.rerun import validate
 from vggt_edge.exporter.schemas import schemas
 from vggt_edge.exporter.steps.inputs import BENCH_SEED, CALIBRATION_SEED, VALIDATION_SEED, synthetic
-from vggt_edge.exporter.validation import Status
+from vggt_edge.exporter.validation import Row, Status, ValidationReport
 from vggt_edge.runtimes.common.kit import script_module
 
 photographs = script_module(Path(__file__).with_name("pictures.py"), "pictures").photographs
@@ -91,6 +93,18 @@ def test_an_export_is_a_sound_bundle_that_is_not_made_twice(vggt_edge: Run, tmp_
     assert other.code == 2
     assert validate(tmp_path / "one").status is Status.PASSED
     assert (tmp_path / "one" / "report.html").stat().st_size > 100_000
+
+
+@pytest.mark.parametrize(("value", "signed"), [(30.0, True), (10.0, False)])
+def test_only_what_passed_its_validation_is_signed(value: float, signed: bool) -> None:
+    status = Status.PASSED if signed else Status.FAILED
+    row = Row("simulation", "depth", "sqnr_db", "fp32", status, value, 20.0, "sqnr_db_min")
+    notes: list[str] = []
+    work = SimpleNamespace(progress=SimpleNamespace(note=notes.append))
+    signing = SimpleNamespace(seal=lambda folder, manifest: "signed")
+    seal = job._seal(work, ValidationReport(("room",), (), (row,)), signing)
+    assert seal(Path("folder"), None) == ("signed" if signed else None)
+    assert notes == ([] if signed else ["validation failed: the bundle is not signed"])
 
 
 def killed_when(command: list[str], reached: Callable[[], bool], seconds: float = 120) -> None:
