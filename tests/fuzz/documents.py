@@ -151,7 +151,7 @@ def _read_manifest(folder: Path) -> None:
     verify_bundle(folder)
 
 
-def _write_bundle(folder: Path) -> None:
+def write_bundle(folder: Path) -> None:
     """A small bundle with everything that ``verify`` asks for."""
     STATS.save(folder)
     stats_digest = file_sha256(folder / "stats.json")
@@ -178,7 +178,7 @@ def _write_bundle(folder: Path) -> None:
 
 
 def _write_bundle_with_result(folder: Path) -> None:
-    _write_bundle(folder)
+    write_bundle(folder)
     (folder / "result.json").write_text(json.dumps(RESULT))
 
 
@@ -322,8 +322,8 @@ def targets() -> list[Target]:
             ).to_json(),
             {"validation.json": JSON}, OWN,
         ),
-        Target("manifest.json", _write_bundle, _read_manifest, {"manifest.json": JSON}, OWN),
-        Target("measured.json", _write_bundle, _read_manifest, {"measured.json": JSON}, OWN),
+        Target("manifest.json", write_bundle, _read_manifest, {"manifest.json": JSON}, OWN),
+        Target("measured.json", write_bundle, _read_manifest, {"measured.json": JSON}, OWN),
         Target(
             "result.json", _write_bundle_with_result, device_results, {"result.json": JSON}, OWN,
         ),

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import documents
 import files
+import signatures
 from harness import Count, Target, fuzz, mutated
 
 from vggt_edge.exporter.commands.output import stdout_to_stderr
@@ -22,7 +23,7 @@ from vggt_edge.exporter.commands.output import stdout_to_stderr
 
 def all_targets() -> list[Target]:
     """Every reader that is fuzzed."""
-    return [*documents.targets(), *files.targets()]
+    return [*documents.targets(), *files.targets(), *signatures.targets(documents.write_bundle)]
 
 
 def chosen(names: list[str]) -> list[Target]:
