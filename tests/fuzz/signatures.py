@@ -90,15 +90,16 @@ def targets(write_bundle: Any) -> list[Target]:
         write_signed(folder, write_bundle)
 
     return [
-        Target("model.sig", write, _read_signature, {"out/model.sig": JSON}, OWN),
-        Target("model.sig by key", write, _check_signature, {"out/model.sig": JSON}, OWN),
-        Target("signed statement", _write_statement, _read_statement, {"statement.json": JSON}, OWN),
+        Target("model.sig", write, _read_signature, {"out/model.sig": JSON}, OWN, 0.5),
+        Target("model.sig by key", write, _check_signature, {"out/model.sig": JSON}, OWN, 0.5),
+        Target("signed statement", _write_statement, _read_statement, {"statement.json": JSON}, OWN, 0.5),
         Target(
             "kit_signature.py",
             _write_statement,
             _read_statement_on_device,
             {"statement.json": JSON},
             (ValueError,),  # which its caller turns into an error of the kit
+            0.5,
         ),
-        Target("sbom", _write_sbom, _read_sbom, {SBOM: JSON}, OWN),
+        Target("sbom", _write_sbom, _read_sbom, {SBOM: JSON}, OWN, 0.5),
     ]
