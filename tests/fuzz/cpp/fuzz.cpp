@@ -86,9 +86,11 @@ float number(Random& random) {
     }
 }
 
+/// Every other time plain ones, so that the code behind the check for NaN is reached.
 std::vector<float> numbers(Random& random, std::size_t count) {
     std::vector<float> values(count);
-    for (float& value : values) value = number(random);
+    const bool are_plain = below(random, 2) == 0;
+    for (float& value : values) value = are_plain ? std::normal_distribution<float>()(random) : number(random);
     return values;
 }
 
@@ -110,7 +112,8 @@ void pictures(Random& random) {
 }
 
 void geometry(Random& random) {
-    const FrameSize size{side(random), side(random)};
+    FrameSize size{side(random), side(random)};
+    if (below(random, 2) == 0) size = {28, 14};
     const std::vector<Camera> cameras = decode_poses(numbers(random, 9 * below(random, 4) + (below(random, 9) == 0)), size);
     const bool fits = size.width > 0 && size.height > 0 && size.width < 64 && size.height < 64;
     unproject(numbers(random, fits ? cameras.size() * size.pixel_count() : below(random, 50)), cameras, size);
