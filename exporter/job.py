@@ -230,7 +230,7 @@ def export(request: ExportRequest, progress: Progress = SILENT, signing: Signing
         job.cache.clear()
     report = ValidationReport.from_json((request.output / VALIDATION).read_text())
     if report.status is Status.FAILED:
-        raise gate_error(report, request.output / REPORT)
+        raise gate_error(report, request.output / REPORT, request.precision)
     return _result(job, manifest, report)
 
 

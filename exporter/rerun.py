@@ -75,7 +75,7 @@ def validate(
         progress.note(text)
     report = replace(report, notes=(*report.notes, *changed))
     if report.status is Status.FAILED:
-        raise gate_error(report, bundle)
+        raise gate_error(report, bundle, job.request.precision)
     return report
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from vggt_edge.calibration.plan import Assignment, PrecisionPlan
 from vggt_edge.calibration.planning.cost import BlockCost, block_scheme, latency_ms, weight_bytes
 from vggt_edge.calibration.planning.program import Budget, Candidate, Totals, natural, solve, totals
-from vggt_edge.calibration.scheme import scheme
+from vggt_edge.calibration.scheme import FP4, FP8, scheme
 from vggt_edge.devices.errors import BudgetError, InputError, UsageError
 from vggt_edge.devices.profile import DeviceProfile
 from vggt_edge.devices.units import format_bytes
@@ -97,17 +97,36 @@ def make_candidates(
     return tuple(candidates)
 
 
-def default_budget(candidates: Sequence[Candidate], rest_bytes: int) -> Budget:
-    """What ``mixed`` gets without a budget: the memory that 8 bits everywhere would take.
+@dataclass(frozen=True)
+class DefaultBudget:
+    """What ``mixed`` gets without a budget. said: the same for people."""
 
-    Of each block, the smallest 8-bit candidate counts (its smallest candidate where it has none), so all-8-bit always
-    fits, and the plan can only be as accurate or more: bits move from blocks that do not need them to those that do.
+    budget: Budget
+    said: str
+
+
+def default_budget(candidates: Sequence[Candidate], rest_bytes: int) -> DefaultBudget:
+    """The memory of 8 bits everywhere or, on a device that multiplies 4-bit floats, the error of FP8 everywhere.
+
+    8 bits: of each block, the smallest 8-bit candidate counts (its smallest candidate where it has none), so all-8-bit
+    always fits, and the plan can only be as accurate or more: bits move from blocks that do not need them to those that
+    do. FP8: where it has the memory of FP8, a plan of 16, 8 and 4-bit floats is more accurate than needed; so it gets
+    as small as the accuracy of FP8 allows.
     """
+    options = _by_block(candidates)
+    if any(scheme(one.scheme).input == FP4 for one in candidates):
+        error = totals(_fp8_or_widest(each) for each in options.values()).error
+        return DefaultBudget(Budget(max_accuracy_drop=error), f"the predicted error of fp8 everywhere, {error:.4g}")
     size = rest_bytes
-    for options in _by_block(candidates).values():
-        eight = [option.weight_bytes for option in options if scheme(option.scheme).weight_bits == 8]
-        size += min(eight or [option.weight_bytes for option in options])
-    return Budget(max_memory_bytes=size)
+    for each in options.values():
+        eight = [option.weight_bytes for option in each if scheme(option.scheme).weight_bits == 8]
+        size += min(eight or [option.weight_bytes for option in each])
+    return DefaultBudget(Budget(max_memory_bytes=size), f"the memory of 8 bits everywhere, {format_bytes(size)}")
+
+
+def _fp8_or_widest(options: Sequence[Candidate]) -> Candidate:
+    """What a block gets in a plan of ``fp8`` for all; convolutions stay wide. options: the widest first."""
+    return next((option for option in options if scheme(option.scheme).input == FP8), options[0])
 
 
 def plan_mixed(candidates: Sequence[Candidate], budget: Budget, context: PlanContext) -> PrecisionPlan:
@@ -117,10 +136,9 @@ def plan_mixed(candidates: Sequence[Candidate], budget: Budget, context: PlanCon
     """
     notes = []
     if budget.is_empty:
-        budget = default_budget(candidates, context.rest_bytes)
-        notes.append(
-            f"no budget was given: the memory of 8 bits everywhere, {format_bytes(budget.max_memory_bytes or 0)}, is it"
-        )
+        default = default_budget(candidates, context.rest_bytes)
+        budget = default.budget
+        notes.append(f"No budget given; the plan keeps to {default.said}.")
     chosen = solve(candidates, budget, context.rest_bytes)
     sums = totals(chosen)
     explain = _Reasons(budget, context.rest_bytes, sums)

@@ -133,7 +133,7 @@ def test_under_an_accuracy_drop_the_plan_is_as_small_as_it_can_be() -> None:
 def test_without_a_budget_mixed_is_no_larger_and_no_worse_than_eight_bits() -> None:
     plan = plan_mixed(CANDIDATES, Budget(), CONTEXT)
     eight = plan_uniform(BLOCKS, "w8a8", ORIN, CONTEXT, ERRORS)
-    assert "no budget was given" in plan.notes[0]
+    assert plan.notes[0].startswith("No budget given; the plan keeps to the memory of 8 bits everywhere, ")
     assert plan.weight_bytes <= eight.weight_bytes
     assert sum(a.predicted_error for a in plan.assignments) < sum(a.predicted_error for a in eight.assignments)
 
@@ -141,8 +141,27 @@ def test_without_a_budget_mixed_is_no_larger_and_no_worse_than_eight_bits() -> N
 def test_the_default_budget_fits_where_there_are_no_eight_bits() -> None:
     wide = [one for one in CANDIDATES if one.scheme == "fp16"]
     smallest = sum(one.weight_bytes for one in wide) + 50_000
-    assert default_budget(wide, 50_000) == Budget(max_memory_bytes=smallest)
+    assert default_budget(wide, 50_000).budget == Budget(max_memory_bytes=smallest)
     assert set(schemes_of(plan_mixed(wide, Budget(), CONTEXT)).values()) == {"fp16"}
+
+
+def test_where_four_bit_floats_multiply_mixed_is_smaller_than_fp8_and_no_worse() -> None:
+    """The known answer: 4 bits where they cost least, 16 where FP8 costs most, by the error that those save."""
+    thor = resolve("jetson-thor")
+    share = {"fp16": 0.0, "fp8": 1 / 16, "nvfp4": 3 / 16}
+    errors = {(block, name): level * part for block, level in SENSITIVITY.items() for name, part in share.items()}
+    plan = plan_mixed(make_candidates(BLOCKS, errors, thor, 64), Budget(), CONTEXT)
+    fp8 = plan_uniform(BLOCKS, "fp8", thor, CONTEXT, errors)
+    assert plan.notes[0] == "No budget given; the plan keeps to the predicted error of fp8 everywhere, 0.3516."
+    assert plan.weight_bytes < fp8.weight_bytes
+    assert sum(a.predicted_error for a in plan.assignments) <= sum(a.predicted_error for a in fp8.assignments)
+    assert schemes_of(plan) == {
+        "frame_blocks.0": "nvfp4",
+        "frame_blocks.1": "nvfp4",
+        "frame_blocks.2": "nvfp4",
+        "camera_head.trunk.0": "fp16",
+        "depth_head": "fp16",
+    }
 
 
 def test_reasons_give_the_marginal_numbers() -> None:

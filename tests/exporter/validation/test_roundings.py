@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -73,15 +74,16 @@ def test_only_quantized_activations_round(scheme: str, expected: bool) -> None:
 
 
 @pytest.mark.parametrize(
-    ("row", "advice"),
+    ("row", "precision", "advice"),
     [
-        (Row("fp32", "depth", "finite_share", "", Status.FAILED, reason="NaN"), "check the checkpoint"),
-        (Row("onnxruntime", "depth", "sqnr_db", "simulation", Status.FAILED, 9, 40), "which no other plan mends"),
-        (Row("simulation", "depth", "abs_rel", "fp32", Status.FAILED, 1, 0.1), "raise --max-memory"),
+        (Row("fp32", "depth", "finite_share", "", Status.FAILED, reason="NaN"), "nvfp4", "check the checkpoint"),
+        (Row("onnxruntime", "depth", "sqnr_db", "simulation", Status.FAILED, 9, 40), "fp8", "which no other plan mends"),
+        (Row("simulation", "depth", "abs_rel", "fp32", Status.FAILED, 1, 0.1), "mixed", "raise --max-memory"),
+        (Row("simulation", "depth", "abs_rel", "fp32", Status.FAILED, 1, 0.1), "nvfp4", "--precision mixed"),
     ],
 )
-def test_advice_fits_the_check_that_failed(row: Row, advice: str, tmp_path: object) -> None:
-    error = gate_error(ValidationReport(("room",), (), (row,)), tmp_path)  # type: ignore[arg-type]
+def test_advice_fits_the_check_that_failed(row: Row, precision: str, advice: str, tmp_path: Path) -> None:
+    error = gate_error(ValidationReport(("room",), (), (row,)), tmp_path, precision)
     assert isinstance(error, AccuracyGateError)
     assert advice in error.remedy
     assert error.remedy.count(";") <= 1
