@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from functools import cached_property
+from statistics import mean
 
 from torch import nn
 
@@ -10,11 +12,20 @@ from vggt_edge.calibration import apply
 from vggt_edge.calibration.observation.collect import calibrate
 from vggt_edge.calibration.observation.stats import CalibrationStats
 from vggt_edge.calibration.plan import Assignment, PrecisionPlan
+from vggt_edge.calibration.scheme import SCHEMES
+from vggt_edge.calibration.tuning.method import quantize
 from vggt_edge.exporter.models.checkpoint import build_model
 from vggt_edge.exporter.models.config import OUTPUTS, InputShape
 from vggt_edge.exporter.models.registry import open_model
 from vggt_edge.exporter.models.vggt import ARCHITECTURE, VGGT
-from vggt_edge.exporter.steps.inputs import BENCH_SEED, CALIBRATION_SEED, Outputs, run_model, synthetic
+from vggt_edge.exporter.steps.inputs import (
+    BENCH_SEED,
+    CALIBRATION_SCENES,
+    CALIBRATION_SEED,
+    Outputs,
+    run_model,
+    synthetic,
+)
 from vggt_edge.exporter.validation import figures
 from vggt_edge.exporter.validation.figures import Sample
 from vggt_edge.exporter.validation.outputs import without_batch
@@ -60,13 +71,23 @@ class Rooms:
         apply.apply_plan(model, plan, self.stats)
         return self.outputs(model)
 
-    def row(self, title: str, ours: list[Outputs]) -> str:
-        """A line of the table under ``HEADER``, which follows a cell for titles."""
+    def tuned(self, name: str, effort: str, seed: int) -> list[Outputs]:
+        """Outputs with all blocks in the scheme ``name``, prepared and tuned as an export does it."""
+        scenes = synthetic(CALIBRATION_SEED, CALIBRATION_SCENES, 0, *self._shown)
+        return self.outputs(quantize(self.model(), scenes, SCHEMES[name], seed, effort))
+
+    def row(self, title: str, *ours: list[Outputs]) -> str:
+        """A line of the table under ``HEADER``, which follows a cell for titles. ours: of each seed, for means."""
+        figures = [self._figures(each) for each in ours]
+        cells = (f"{mean(column):.3g}" for column in zip(*figures, strict=True))
+        return f"| {title} | " + " | ".join(cells) + " |"
+
+    def _figures(self, ours: list[Outputs]) -> tuple[float, ...]:
         samples = [Sample(*each) for each in zip(self.scenes, ours, self.fp32, strict=True)]
         declared = ARCHITECTURE.outputs
         truth = {(one.output, one.metric): one.value for one in figures.against_ground_truth(declared, samples)}
         (cross,) = (one.value for one in figures.cross_head(declared, samples) if one.metric == "cross_head")
         drifts = figures.drifts(declared, ours, self.fp32)
         points = next(one.value for one in drifts if (one.output, one.metric) == ("points", "sqnr_db"))
-        cells = (truth["pose_enc", "auc30"], truth["pose_enc", "auc5"], truth["depth", "abs_rel"], cross, points)
-        return f"| {title} | " + " | ".join(f"{cell:.3g}" for cell in cells) + " |"
+        found = (truth["pose_enc", "auc30"], truth["pose_enc", "auc5"], truth["depth", "abs_rel"], cross, points)
+        return tuple(math.nan if one is None else one for one in found)
