@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import TypeAlias
 
@@ -35,13 +35,17 @@ _INFEASIBLE = 2
 
 @dataclass(frozen=True)
 class Candidate:
-    """One block under one scheme. error: predicted, adds up over blocks; a negative one is noise and counts as zero."""
+    """One block under one scheme. error: predicted, adds up over blocks; a negative one is noise and counts as zero.
+
+    outputs: the error of each output, as far as it is known.
+    """
 
     block: str
     scheme: str
     error: float
     weight_bytes: int
     latency_ms: float
+    outputs: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -49,12 +53,14 @@ class Budget:
     """Limits of a plan; None: no limit.
 
     Memory is that of all stored weights, what lies outside the blocks included. Latency is the sum over the blocks,
-    the accuracy drop the summed error of the candidates, in the unit in which they were measured.
+    the accuracy drop the summed error of the candidates, in the unit in which they were measured. Output errors are
+    limits of the same sum for single outputs.
     """
 
     max_memory_bytes: int | None = None
     max_latency_ms: float | None = None
     max_accuracy_drop: float | None = None
+    max_output_errors: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def is_empty(self) -> bool:
@@ -68,6 +74,7 @@ class Totals:
     error: float
     weight_bytes: int
     latency_ms: float
+    outputs: Mapping[str, float] = field(default_factory=dict)
 
 
 def totals(candidates: Iterable[Candidate]) -> Totals:
@@ -77,7 +84,17 @@ def totals(candidates: Iterable[Candidate]) -> Totals:
         math.fsum(max(candidate.error, 0.0) for candidate in chosen),
         sum(candidate.weight_bytes for candidate in chosen),
         math.fsum(candidate.latency_ms for candidate in chosen),
+        {name: math.fsum(_of_output(one, name) for one in chosen) for name in output_names(chosen)},
     )
+
+
+def output_names(candidates: Iterable[Candidate]) -> tuple[str, ...]:
+    """Outputs whose error is known of some candidate, in alphabetical order."""
+    return tuple(sorted({name for candidate in candidates for name in candidate.outputs}))
+
+
+def _of_output(candidate: Candidate, name: str) -> float:
+    return max(candidate.outputs.get(name, 0.0), 0.0)
 
 
 def solve(candidates: Sequence[Candidate], budget: Budget, rest_bytes: int = 0) -> tuple[Candidate, ...]:
@@ -157,6 +174,8 @@ class _Program:
             # Of plans that are equal in all else: the one that gives earlier blocks the earlier candidates.
             "rank": (place * (len(self.blocks) - self.owner)).astype(np.float64),
         }
+        for name in output_names(ordered):
+            self.values[_quantity(name)] = np.array([_of_output(candidate, name) for candidate in ordered])
 
     def minimise(self, values: Values, rows: Sequence[tuple[Values, float]]) -> Values | None:
         """The 0/1 choice with the least sum of ``values`` that keeps every row's sum at or below its limit, or None."""
@@ -191,6 +210,10 @@ class _Program:
         largest = float(above.max())
         scale = _ROW_SCALE / largest if largest > 0 else 1.0
         return above * scale, math.fsum(least), scale
+
+
+def _quantity(output: str) -> str:
+    return f"error of {output}"
 
 
 def _slack(values: Values) -> float:
@@ -234,6 +257,9 @@ def _limits(budget: Budget, rest_bytes: int, program: _Program) -> tuple[_Limit,
         limits.append(_Limit("--max-latency", "latency", budget.max_latency_ms))
     if budget.max_accuracy_drop is not None:
         limits.append(_Limit("--max-accuracy-drop", "error", budget.max_accuracy_drop))
+    for name, value in budget.max_output_errors.items():
+        if _quantity(name) in program.values:
+            limits.append(_Limit(f"the error of {name}", _quantity(name), value))
     for limit in limits:
         if not math.isfinite(limit.value):
             raise InputError(f"{limit.flag} is {limit.value}", expected="a finite number")

@@ -6,9 +6,9 @@ What a scale is weighed against is not only the weights behind a channel, but al
 
 Shifting (Outlier Suppression+, arXiv 2304.09145) takes the mean of each channel out of inputs whose ranges are found at
 run time: what is the same for all tokens costs range without telling anything. Static ranges of integers are left as
-they are: with them poses were worse for it. So are those of FP4 blocks, whose poses lost a third. Static floats gain: the
-error of a float is a share of it, so that what is nearer to zero is stored better, whatever its range. There the mean is
-that of the tokens by their weight for the task.
+they are: with them poses were worse for it. So are FP4 blocks, whose poses lost a third. FP8 gains: the error of a
+float is a share of it, so that what is nearer to zero is stored better, whatever its range. There the mean is that of
+the tokens by their weight for the task.
 """
 
 from __future__ import annotations

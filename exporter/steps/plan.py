@@ -38,7 +38,8 @@ def make_plan(job: Job, stats: CalibrationStats, sensitivities: tuple[Sensitivit
     budget = Budget(request.max_memory_bytes, request.max_latency_ms, request.max_accuracy_drop)
     if request.precision == "mixed":
         schemes = {block.name: job.schemes_of(block) for block in job.blocks}
-        candidates = make_candidates(job.blocks, errors, job.profile, request.group_size, schemes)
+        outputs = {(one.block, one.scheme): one.per_output for one in sensitivities}
+        candidates = make_candidates(job.blocks, errors, job.profile, request.group_size, schemes, outputs)
         plan = fitted(
             plan_mixed(candidates, budget, context),
             job.blocks,

@@ -293,9 +293,7 @@ def test_every_shift_is_exact(block: str, index: int, small: VGGT, scenes: tuple
     torch.testing.assert_close(seen[1], seen[0] - by, rtol=1e-4, atol=1e-5 * float(seen[0].abs().max()))
 
 
-@pytest.mark.parametrize(
-    ("name", "takes"), [("w8a8", False), ("w4a8d", True), ("w4a4d", True), ("nvfp4", False)]
-)
+@pytest.mark.parametrize(("name", "takes"), [("w8a8", False), ("w4a8d", True), ("w4a4d", True), ("nvfp4", False)])
 def test_means_are_taken_out_of_what_is_scaled_at_run_time(
     name: str, takes: bool, small: VGGT, plain_evidence: dict[str, Evidence]
 ) -> None:

@@ -77,7 +77,11 @@ def test_only_quantized_activations_round(scheme: str, expected: bool) -> None:
     ("row", "precision", "advice"),
     [
         (Row("fp32", "depth", "finite_share", "", Status.FAILED, reason="NaN"), "nvfp4", "check the checkpoint"),
-        (Row("onnxruntime", "depth", "sqnr_db", "simulation", Status.FAILED, 9, 40), "fp8", "which no other plan mends"),
+        (
+            Row("onnxruntime", "depth", "sqnr_db", "simulation", Status.FAILED, 9, 40),
+            "fp8",
+            "which no other plan mends",
+        ),
         (Row("simulation", "depth", "abs_rel", "fp32", Status.FAILED, 1, 0.1), "mixed", "raise --max-memory"),
         (Row("simulation", "depth", "abs_rel", "fp32", Status.FAILED, 1, 0.1), "nvfp4", "--precision mixed"),
     ],
