@@ -40,9 +40,12 @@ def bfloat16_nearest(values: Tensor) -> Tensor:
     return values.clamp(min=BFLOAT16_IN_FP16_MIN).to(torch.bfloat16).to(torch.float32)
 
 
-def e4m3_nearest(values: Tensor) -> Tensor:
-    """The nearest E4M3 numbers in units of the tensor, as float32. Values are not negative."""
-    unit = e4m3_unit(float(values.max()))
+def e4m3_nearest(values: Tensor, unit: float | None = None) -> Tensor:
+    """The nearest E4M3 numbers in units of the tensor, as float32. Values are not negative.
+
+    unit: a power of two; by default the one that the largest value needs.
+    """
+    unit = e4m3_unit(float(values.max())) if unit is None else unit
     return E4M3().nearest((values.to(torch.float32) / unit).clamp(min=E4M3_SCALE_MIN)) * unit
 
 

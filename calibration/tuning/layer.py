@@ -8,10 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from vggt_edge.calibration.quantization.form import Form
+from vggt_edge.calibration.quantization.ranges import BLOCK, ScaleNumbers
 from vggt_edge.calibration.quantization.tuned import Tuned, set_tuned
 from vggt_edge.calibration.scheme import NumberType
 from vggt_edge.calibration.tuning.gptq import compensated
-from vggt_edge.calibration.tuning.grids import Palette, Uniform, palette_grid, uniform_grids
+from vggt_edge.calibration.tuning.grids import Palette, Uniform, block_grid, palette_grid, uniform_grids
 from vggt_edge.calibration.tuning.input_scale import Sample, best_input_scale
 
 WEIGHT_SHRINKS = (1.0, 0.92, 0.84, 0.76)
@@ -74,7 +75,8 @@ def _rounded(layer: nn.Linear, form: Form, evidence: Evidence, tuned: Tuned) -> 
         stored, _ = _chosen(weight, hessian, compensated(weight, hessian, grid.nearest), grid)
         tuned = replace(tuned, weight_table=grid.table)
     else:
-        stored, scale = _best_rows(layer, form, hessian)
+        best = _best_blocks if form.scale is ScaleNumbers.E4M3 else _best_rows
+        stored, scale = best(layer, form, hessian)
         tuned = replace(tuned, weight_scale=scale)
     layer.weight = nn.Parameter(stored, requires_grad=False)
     return tuned
@@ -90,6 +92,15 @@ def _best_rows(layer: nn.Linear, form: Form, hessian: Tensor) -> tuple[Tensor, T
     ours = compensated(weight.repeat(len(grids), 1), hessian, every.nearest)
     stored, chosen = _chosen(weight, hessian, ours, grids[0])
     return stored, torch.cat([every.scale, grids[0].scale])[chosen]
+
+
+def _best_blocks(layer: nn.Linear, form: Form, hessian: Tensor) -> tuple[Tensor, Tensor]:
+    """Rounded weight and scale, where blocks take their scales in the course of compensation."""
+    weight, fitted = layer.weight.detach().float(), block_grid(layer, form)
+    plain = Uniform(fitted.scale.clone(), layer.in_features, form)
+    ours = compensated(weight, hessian, fitted.nearest, fit=fitted.fit, block=BLOCK)
+    stored, chosen = _chosen(weight, hessian, ours, plain)
+    return stored, torch.cat([fitted.scale, plain.scale])[chosen]
 
 
 def _chosen(weight: Tensor, hessian: Tensor, ours: Tensor, grid: Uniform | Palette) -> tuple[Tensor, Tensor]:

@@ -59,3 +59,37 @@ def test_inputs_never_seen_are_rounded_to_nearest() -> None:
     """A Hessian of zeros says nothing, so nothing is moved."""
     weight = torch.tensor([[0.4, 1.6]])
     assert torch.equal(compensated(weight, torch.zeros(2, 2), to_integers), weight.round())
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_blocks_are_fitted_once_and_whole(seed: int) -> None:
+    """With the indices of their columns, and costs above zero; without scales of its own a fit changes nothing else."""
+    generator = torch.Generator().manual_seed(seed)
+    inputs = torch.randn(200, 48, generator=generator) @ torch.randn(48, 48, generator=generator)
+    weight, hessian = torch.randn(4, 48, generator=generator) * 3, inputs.T @ inputs
+    seen: list[int] = []
+
+    def fit(values: Tensor, costs: Tensor, block: int) -> None:
+        assert values.shape == (16, 4)
+        assert costs.shape == (16,)
+        assert bool((costs > 0).all())
+        seen.append(block)
+
+    stored = compensated(weight, hessian, to_integers, fit=fit, block=16)
+    assert sorted(seen) == [0, 1, 2]
+    assert torch.equal(stored, stored.round())
+    assert error(weight, stored, hessian) < error(weight, weight.round(), hessian)
+
+
+def test_an_error_costs_what_is_left_of_it_after_compensation() -> None:
+    """Two inputs of variance 1 and correlation r: of an error in the first, the second leaves 1 - r^2."""
+    found: list[Tensor] = []
+    hessian = torch.tensor([[1.0, 0.6], [0.6, 1.0]])
+    compensated(
+        torch.tensor([[0.4, 0.4]]),
+        hessian,
+        to_integers,
+        damping=0.0,
+        fit=lambda values, costs, block: found.append(costs),
+    )
+    torch.testing.assert_close(torch.cat(found), torch.tensor([1 - 0.6**2, 1.0]))

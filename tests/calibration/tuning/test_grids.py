@@ -15,10 +15,12 @@ from vggt_edge.calibration.quantization.form import Form, LayerShape
 from vggt_edge.calibration.quantization.linear import PaletteLayer, QuantLayer
 from vggt_edge.calibration.quantization.tuned import Tuned, set_tuned
 from vggt_edge.calibration.scheme import SCHEMES
-from vggt_edge.calibration.tuning.grids import Palette, Uniform, palette_grid, uniform_grids
+from vggt_edge.calibration.tuning.grids import BLOCK_PEAKS, Palette, Uniform, block_grid, palette_grid, uniform_grids
 
-UNIFORM = ("w8a16", "w8a8", "w8a8d", "w4a16", "w4a8d", "w4a4d")
+UNIFORM = ("w8a16", "w8a8", "w8a8d", "w4a16", "w4a8d", "w4a4d", "fp8", "nvfp4")
 PALETTES = ("p4a16", "p6a16")
+IN_FP16 = (*(name for name in UNIFORM if name != "nvfp4"), *PALETTES)
+"""Schemes whose scales or tables are FP16 numbers; those of FP4 are E4M3 numbers in units of their tensor."""
 SHRINKS = (1.0, 0.92, 0.5)
 
 
@@ -89,7 +91,7 @@ def test_the_widest_grid_is_that_of_plain_quantization(name: str) -> None:
     assert torch.equal(widest.rounded(layer.weight), restored(layer, name))
 
 
-@pytest.mark.parametrize("name", [*UNIFORM, *PALETTES])
+@pytest.mark.parametrize("name", IN_FP16)
 @given(seed=st.integers(0, 10**6), magnitude=st.sampled_from((1e-7, 1.0, 1000.0)))
 @settings(max_examples=8)
 def test_scales_are_numbers_that_a_device_stores(name: str, seed: int, magnitude: float) -> None:
@@ -121,3 +123,19 @@ def test_important_inputs_are_stored_better(make_layer: Callable[..., nn.Linear]
         rounded = palette_grid(layer, form_of(layer, "p4a16"), weights).rounded(layer.weight)
         errors.append(float((rounded - layer.weight)[:, :8].square().sum()))
     assert errors[1] < 0.5 * errors[0]
+
+
+def test_a_block_of_fp4_takes_the_scale_that_costs_least() -> None:
+    """Of all eight, where both values count, and where the 5 alone does: beside a 6 it would round to 4 or 6."""
+    layer = nn.Linear(16, 1, bias=False)
+    layer.weight = nn.Parameter(torch.tensor([[6.0, 5.0, *[0.0] * 14]]), requires_grad=False)
+    grid = block_grid(layer, form_of(layer, "nvfp4"))
+    values = layer.weight.T.contiguous()
+    for costs in (torch.ones(16), torch.tensor([0.0, 1.0, *[0.0] * 14])):
+        grid.fit(values, costs, 0)
+        lost = (grid.rounded(layer.weight) - layer.weight).square() @ costs
+        for peak in BLOCK_PEAKS:
+            scale = torch.full((1, 1), 6.0 / peak).to(torch.float8_e4m3fn).float()
+            other = (form_of(layer, "nvfp4").fake_quantize(layer.weight, scale) - layer.weight).square() @ costs
+            assert float(lost) <= float(other) + 1e-6
+    assert float(lost) < 0.02
