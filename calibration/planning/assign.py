@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from vggt_edge.calibration.plan import Assignment, PrecisionPlan
 from vggt_edge.calibration.planning.cost import BlockCost, block_scheme, latency_ms, weight_bytes
 from vggt_edge.calibration.planning.program import Budget, Candidate, Totals, natural, solve, totals
-from vggt_edge.calibration.scheme import FP4, FP8, scheme
+from vggt_edge.calibration.scheme import FP4, FP8, NumberType, scheme
 from vggt_edge.devices.errors import BudgetError, InputError, UsageError
 from vggt_edge.devices.profile import DeviceProfile
 from vggt_edge.devices.units import format_bytes
@@ -171,7 +171,7 @@ def plan_uniform(
     context: PlanContext,
     errors: Mapping[tuple[str, str], float] | None = None,
 ) -> PrecisionPlan:
-    """One scheme for every block; convolutions get 8 bits where 4 were asked, and the reason says so.
+    """One scheme for every block; those that cannot have it get another one, and the reason says so.
 
     errors: as for ``make_candidates``, optional here: what was not measured is predicted as 0, and a note says that.
     Raises ``UsageError`` if the device does not run the scheme, also not on request.
@@ -188,7 +188,9 @@ def plan_uniform(
         time = latency_ms(block, got, profile, context.group_size)
         reason = f"{name} was asked for all blocks"
         if got != name:
-            reason += f"; convolutions have no 4-bit form, so this block gets {got}"
+            reason += f"; {_why(block, name)}, so this block gets {got}"
+        elif others := _other_layers(block, name):
+            reason += f"; {others}: their inputs cannot be cut into the blocks that {name} has"
         assignments.append(_assignment(Candidate(block.name, got, error, size, time), reason))
     notes = []
     if name != LOSSLESS and any((one.block, one.scheme) not in measured for one in assignments):
@@ -207,6 +209,21 @@ def plan_uniform(
         kept_scheme=context.kept_scheme,
         notes=tuple(notes),
     )
+
+
+def _why(block: BlockCost, name: str) -> str:
+    """Why no layer of a block gets the scheme ``name``."""
+    if scheme(name).weight.type is NumberType.PALETTE:
+        return "its layers are too small for tables"
+    if block.is_conv:
+        return f"convolutions have no form of {name}"
+    return f"its inputs cannot be cut into the blocks that {name} has"
+
+
+def _other_layers(block: BlockCost, name: str) -> str:
+    """The linears that get another scheme than their block: ``attn.qkv in fp8, attn.proj in fp8``."""
+    forms = {one.name: one.form(name).scheme for one in block.layers if one.pinned is None and one.is_linear}
+    return ", ".join(f"{layer} in {got}" for layer, got in forms.items() if got != scheme(name).name)
 
 
 def check_budget(plan: PrecisionPlan, budget: Budget) -> None:

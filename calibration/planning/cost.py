@@ -60,6 +60,10 @@ class LayerCost:
     pinned: str | None = None
     widened: frozenset[Numbers] = frozenset()
 
+    @property
+    def is_linear(self) -> bool:
+        return self.shape.kind is Kind.LINEAR
+
     def form(self, name: str, group_size: int | None = None) -> Form:
         """What the layer gets where its block has the scheme ``name``."""
         kept = None if self.pinned is None else scheme(self.pinned)

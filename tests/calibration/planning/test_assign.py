@@ -159,6 +159,22 @@ def test_where_four_bit_floats_multiply_mixed_is_smaller_than_fp8_and_hardly_wor
     assert schemes_of(plan) == frames | {"camera_head.trunk.0": "fp8", "depth_head": "fp16"}
 
 
+def test_a_width_that_16_does_not_divide_keeps_8_bits_and_says_so() -> None:
+    """Of 120 channels, three layers of four; of 122, all: the hidden ones are four times as many."""
+    thor, asked = resolve("jetson-thor"), "nvfp4 was asked for all blocks"
+    blocks = (transformer("even.0"), transformer("odd.0", dim=122), transformer("partly.0", dim=120))
+    plan = plan_uniform(blocks, "nvfp4", thor, CONTEXT)
+    assert schemes_of(plan) == {"even.0": "nvfp4", "odd.0": "fp8", "partly.0": "nvfp4"}
+    assert plan.assignment("even.0").reason == asked
+    assert plan.assignment("odd.0").reason == (
+        f"{asked}; its inputs cannot be cut into the blocks that nvfp4 has, so this block gets fp8"
+    )
+    assert plan.assignment("partly.0").reason == (
+        f"{asked}; attn.qkv in fp8, attn.proj in fp8, mlp.fc1 in fp8: "
+        "their inputs cannot be cut into the blocks that nvfp4 has"
+    )
+
+
 def test_no_output_pays_for_another() -> None:
     """The error of poses alone forbids 4 bits in the camera trunk, whatever is left for points."""
     thor = resolve("jetson-thor")
@@ -218,7 +234,7 @@ def test_uniform_four_bits_leave_convolutions_at_eight() -> None:
     got = schemes_of(plan)
     assert got.pop("depth_head") == "w8a16"
     assert set(got.values()) == {"w4a16"}
-    assert "convolutions have no 4-bit form" in plan.assignment("depth_head").reason
+    assert "convolutions have no form of w4a16, so this block gets w8a16" in plan.assignment("depth_head").reason
     assert plan.assignment("depth_head").predicted_error == ERRORS["depth_head", "w8a16"]
     assert plan.notes == ()
 
