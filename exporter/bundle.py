@@ -300,11 +300,11 @@ def _fault(bundle: Path, entry: FileEntry) -> str:
     """What is wrong with one listed file; "" when nothing is."""
     path = bundle / entry.path
     steps = [path, *path.parents[: len(PurePosixPath(entry.path).parts) - 1]]
-    if any(step.is_symlink() for step in steps):
-        return "is a link, or lies behind one"
-    if not path.is_file():
-        return "is missing"
     try:
+        if any(step.is_symlink() for step in steps):
+            return "is a link, or lies behind one"
+        if not path.is_file():
+            return "is missing"
         size = path.stat().st_size
         if size != entry.size_bytes:
             return f"has {size} bytes instead of {entry.size_bytes}"

@@ -245,6 +245,10 @@ class TestVerifying:
         (bundle / "tensorrt").symlink_to(tmp_path / "elsewhere")
         assert "tensorrt/model.onnx.data: is a link, or lies behind one" in problems_of(bundle)
 
+    def test_a_name_that_no_file_can_have_is_a_problem(self, bundle: Path) -> None:
+        rewrite(bundle, lambda raw: raw["files"][0].update(path="9" * 300))
+        assert f"{'9' * 300}: cannot be read: File name too long" in problems_of(bundle)
+
     @pytest.mark.parametrize("name", ["/etc/passwd", "../secret", "a/../../b", "a\\..\\b", "C:/x", "", "a//b", "./a"])
     def test_a_hostile_path_is_refused_before_anything_is_read(self, bundle: Path, name: str) -> None:
         rewrite(bundle, lambda raw: raw["files"][0].update(path=name))
