@@ -383,6 +383,9 @@ class RayConfidence(Confidence):
 
 
 KINDS: Mapping[str, Quantity] = MappingProxyType(
-    {quantity.kind: quantity for quantity in (PoseEncoding(), Depth(), Points(), Confidence())}
+    {
+        quantity.kind: quantity
+        for quantity in (PoseEncoding(), Depth(), Points(), Confidence(), Rays(8, 14), RayConfidence(8, 14))
+    }
 )
-"""The quantities that the apps of the device kits decode, by kind."""
+"""The quantities that the apps of the device kits know, by kind; of rays, eight cells along 14 pixels."""

@@ -92,10 +92,13 @@ extension Kit {
     /// The shape of a known output, nil for an unknown one.
     func expectedShape(of output: String) -> [Int]? {
         let pixels = [1, input.frames, input.height, input.width]
+        let cells = [1, input.frames, 8 * input.height / 14, 8 * input.width / 14]
         return switch output {
         case "pose_enc": [1, input.frames, PoseEncoding.length]
         case "depth", "depth_conf", "points_conf": pixels
         case "points": pixels + [3]
+        case "rays": cells + [6]
+        case "ray_conf": cells
         default: nil
         }
     }

@@ -59,10 +59,13 @@ private fun isPlainName(name: String): Boolean =
 /** The shape of a known output, null for an unknown one. */
 internal fun Kit.expectedShape(output: String): List<Long>? {
     val pixels = listOf(1L, input.frames.toLong(), input.height.toLong(), input.width.toLong())
+    val cells = listOf(1L, input.frames.toLong(), input.height * 8L / 14, input.width * 8L / 14)
     return when (output) {
         "pose_enc" -> listOf(1L, input.frames.toLong(), PoseEncoding.LENGTH.toLong())
         "depth", "depth_conf", "points_conf" -> pixels
         "points" -> pixels + 3L
+        "rays" -> cells + 6L
+        "ray_conf" -> cells
         else -> null
     }
 }

@@ -199,7 +199,7 @@ internal fun <T> future(call: suspend () -> T): CompletableFuture<T> =
 internal fun checkOutput(name: String, values: FloatArray) {
     val least = when (name) {
         "depth" -> 0f
-        "depth_conf", "points_conf" -> 1f
+        "depth_conf", "points_conf", "ray_conf" -> 1f
         else -> Float.NEGATIVE_INFINITY
     }
     if (values.all { it.isFinite() && it >= least }) return
