@@ -25,7 +25,7 @@ _KIT_SUFFIXES = (".py", ".sh", ".swift", ".kt", ".kts", ".cpp", ".hpp", ".h", ".
 def sbom_json(origin: Origin, files: Iterable[FileEntry], *, plotly: str | None) -> str:
     """The document, the same for the same bundle. plotly: version of plotly.js inside the report; None for none."""
     listed = tuple(files)
-    components = [_checkpoint(origin), *map(_data, _data_sets(origin)), *_code(plotly), *map(_file, listed)]
+    components = [_checkpoint(origin), *map(_data, _data_sets(origin)), *_code(listed, plotly), *map(_file, listed)]
     document: Json = {
         "$schema": "http://cyclonedx.org/schema/bom-1.6.schema.json",
         "bomFormat": "CycloneDX",
@@ -100,37 +100,45 @@ def _data(data: Material) -> Json:
     }
 
 
-def _code(plotly: str | None) -> list[Json]:
+def _code(files: tuple[FileEntry, ...], plotly: str | None) -> list[Json]:
     """Code that the bundle itself holds."""
-    kit: Json = {
+    return [*([_kit()] if any(map(_is_of_kit, files)) else []), *([_plotly(plotly)] if plotly is not None else [])]
+
+
+def _kit() -> Json:
+    return {
         "type": "application",
         "bom-ref": "kit",
         "name": "vggt-edge device kit",
         "description": "scripts and sources for the device",
         "licenses": _licenses(OWN),
     }
-    if plotly is None:
-        return [kit]
-    report: Json = {
+
+
+def _plotly(version: str) -> Json:
+    return {
         "type": "library",
         "bom-ref": "plotly.js",
         "name": "plotly.js",
-        "version": plotly,
-        "purl": f"pkg:npm/plotly.js@{plotly}",
+        "version": version,
+        "purl": f"pkg:npm/plotly.js@{version}",
         "description": "inside report.html",
         "licenses": _licenses("MIT"),
     }
-    return [kit, report]
+
+
+def _is_of_kit(entry: FileEntry) -> bool:
+    path = PurePosixPath(entry.path)
+    return path.suffix in _KIT_SUFFIXES or path.name == "CMakeLists.txt"
 
 
 def _file(entry: FileEntry) -> Json:
-    is_kit = PurePosixPath(entry.path).suffix in _KIT_SUFFIXES
     return {
         "type": "file",
         "bom-ref": f"file:{entry.path}",
         "name": entry.path,
         "hashes": _hashes(entry.sha256),
-        **({"licenses": _licenses(OWN)} if is_kit else {}),
+        **({"licenses": _licenses(OWN)} if _is_of_kit(entry) else {}),
     }
 
 

@@ -91,6 +91,8 @@ class TestSbom:
         assert named(sbom, "model.onnx")["hashes"][0]["content"] == "1" * 64
         assert named(sbom, "tensorrt/build_and_verify.py")["licenses"] == [{"license": {"id": "Apache-2.0"}}]
         assert named(sbom, "plotly.js")["purl"] == "pkg:npm/plotly.js@4.1.1"
+        assert named(sbom, "vggt-edge device kit")["licenses"] == [{"license": {"id": "Apache-2.0"}}]
+        assert "device kit" not in sbom_json(ORIGIN, FILES[:1], plotly=None)
         tools = {one["name"]: one for one in sbom["metadata"]["tools"]["components"]}
         assert tools["torch"]["purl"] == "pkg:pypi/torch@2.13.0%2Bcpu"
         assert all(tool["licenses"] for tool in tools.values())
