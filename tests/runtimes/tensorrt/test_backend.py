@@ -47,6 +47,7 @@ def without_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_folder_holds_exactly_what_is_listed_and_the_kit_accepts_it(lower: Lower) -> None:
     lowered, out = lower()
     assert sorted(str(path.relative_to(out)) for path in out.rglob("*") if path.is_file()) == sorted(lowered.files)
+    assert {"tensorrt/cpp/CMakeLists.txt", "tensorrt/cpp/ros2/src/reconstructor.cpp"} < set(lowered.files)
     kit = kit_module().load_kit(out / "tensorrt")
     assert kit["target"] == "jetson-orin-nano-8gb"
     limits = load_profile("jetson-orin").tolerances
