@@ -11,6 +11,7 @@ from vggt_edge.calibration.scenes.names import printable
 from vggt_edge.exporter.commands import options
 from vggt_edge.exporter.commands.output import print_document, print_error, print_table, to_document
 from vggt_edge.exporter.commands.signing import make_verifier
+from vggt_edge.exporter.deploy.settings import KitLanguage
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -67,6 +68,10 @@ Runs = Annotated[
         show_default=False,
     ),
 ]
+Kit = Annotated[
+    KitLanguage,
+    typer.Option("--kit", help="Kit that boards run; cpp is compiled there with cmake first.", show_default=True),
+]
 Runner = Annotated[
     Path | None,
     typer.Option("--runner", metavar="FILE", help="The executor_runner that adb needs.", show_default=False),
@@ -94,6 +99,7 @@ def deploy(
     host_key: HostKey = None,
     time_limit: TimeLimit = None,
     runs: Runs = None,
+    kit: Kit = KitLanguage.PYTHON,
     runner: Runner = None,
     key: options.TrustedKey = None,
     certificate_chain: options.TrustedChain = None,
@@ -115,6 +121,7 @@ def deploy(
         host_keys=frozenset(host_key or ()),
         time_limit_s=TIME_LIMIT_S if time_limit is None else time_limit,
         runs=runs,
+        kit=kit,
         runner=runner,
         dry_run=dry_run,
     )
@@ -143,7 +150,7 @@ def _run(bundle: Path, to: list[str], output: Path, settings: Settings, *, as_js
     addresses = parse_addresses(to)
     check_free(output)
     manifest = verify_bundle(bundle)
-    kits = kits_of(bundle, manifest, addresses)
+    kits = kits_of(bundle, manifest, addresses, settings.kit)
     note = make_progress(quiet=quiet, as_json=as_json).note
     attempts = deploy_all(addresses, kits, manifest, settings, note)
     has_results = any(attempt.report for attempt in attempts)

@@ -9,6 +9,7 @@ from typing import Any
 
 from vggt_edge.devices.errors import BY_EXIT_CODE, InputError, UsageError
 from vggt_edge.exporter.bundle import MANIFEST, SIGNATURE, FileEntry, Manifest
+from vggt_edge.exporter.deploy.settings import KitLanguage
 from vggt_edge.exporter.deploy.survey import Requirements
 from vggt_edge.exporter.machine.files import file_sha256
 from vggt_edge.runtimes.common.kit import COMMON, KIT_FILE, kit_script
@@ -16,6 +17,11 @@ from vggt_edge.runtimes.executorch import kit_files
 from vggt_edge.runtimes.executorch.files import FOLDER as EXECUTORCH
 from vggt_edge.runtimes.tensorrt.backend import FOLDER as TENSORRT
 from vggt_edge.runtimes.tensorrt.engine import SCRIPT, kit_module
+
+CPP = "cpp"
+CPP_BUILD = f"{CPP}/CMakeLists.txt"
+NUMPY = "numpy"
+PYTHON_OF_BOARDS = ">=3.8"  # for on_board/board.py
 
 
 @dataclass(frozen=True)
@@ -46,12 +52,12 @@ class AndroidKit:
     outputs: tuple[str, ...]
 
 
-def jetson_kit(bundle: Path, manifest: Manifest) -> JetsonKit:
+def jetson_kit(bundle: Path, manifest: Manifest, language: KitLanguage) -> JetsonKit:
     """``UsageError`` for a bundle without one, ``InputError`` for a ``kit.json`` that cannot be used.
 
     The signature of the bundle goes along: the kit looks for it in its own folder.
     """
-    files = _files(manifest, TENSORRT, SCRIPT, "ssh://")
+    files = _files(manifest, TENSORRT, CPP_BUILD if language is KitLanguage.CPP else SCRIPT, "ssh://")
     source = bundle / TENSORRT
     module = kit_module()
     raw = _read(source / KIT_FILE, module.checked_kit)
@@ -60,7 +66,7 @@ def jetson_kit(bundle: Path, manifest: Manifest) -> JetsonKit:
         files=(*files, *map(_described, signature)),
         paths=(*(source / entry.path for entry in files), *signature),
         outputs=_outputs(raw),
-        needed=_requirements(raw, module.RUNTIMES, str(source / KIT_FILE)),
+        needed=_requirements(raw, module.RUNTIMES, language, str(source / KIT_FILE)),
         digest=file_sha256(bundle / MANIFEST),
     )
 
@@ -117,13 +123,19 @@ def _outputs(raw: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(name for name, _ in kit_script(COMMON).outputs_of(raw))
 
 
-def _requirements(raw: Mapping[str, Any], runtimes: Mapping[str, tuple[Any, str, str]], where: str) -> Requirements:
-    """runtimes: by Python module, with what to do where it is missing; the kit's own table."""
+def _requirements(
+    raw: Mapping[str, Any], runtimes: Mapping[str, tuple[Any, str, str]], language: KitLanguage, where: str
+) -> Requirements:
+    """runtimes: by Python module, with what to do where it is missing; the kit's own table.
+
+    The kit in C++ takes no module: it finds TensorRT when it is compiled, and checks the version itself.
+    """
     ranges = raw.get("requires")
     if not isinstance(ranges, dict) or not all(isinstance(value, str) for value in ranges.values()):
         raise InputError("kit.json does not say what it requires", where=where, expected="version ranges by name")
+    by_python = {NUMPY: "", **ranges}
     return Requirements(
-        ranges=ranges,
+        ranges=by_python if language is KitLanguage.PYTHON else {"python": PYTHON_OF_BOARDS},
         remedies={name: remedy for name, (_, _, remedy) in runtimes.items()},
         engine_bytes=raw["weight_bytes"]["fp16"],
         target=raw["target"],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import TypeAlias
 
@@ -14,6 +15,13 @@ TIME_LIMIT_S = 7200.0
 LONGEST_FILE = 4 << 20  # of a result.json, which has some ten kilobytes
 
 
+class KitLanguage(StrEnum):
+    """Which kit a board runs; the one in C++ is compiled there first."""
+
+    PYTHON = "python"
+    CPP = "cpp"
+
+
 @dataclass(frozen=True)
 class Settings:
     """What the command line says.
@@ -21,6 +29,7 @@ class Settings:
     - host_keys: fingerprints of boards that known_hosts does not list.
     - time_limit_s: for the kit on each device.
     - runs: measured predictions; None: the kit's own number.
+    - kit: the language of the kit that runs on boards, ``python`` or ``cpp``.
     - runner: the ``executor_runner`` for adb.
     - dry_run: look and tell, but change nothing.
     """
@@ -28,5 +37,6 @@ class Settings:
     host_keys: frozenset[str] = frozenset()
     time_limit_s: float = TIME_LIMIT_S
     runs: int | None = None
+    kit: KitLanguage = KitLanguage.PYTHON
     runner: Path | None = None
     dry_run: bool = False

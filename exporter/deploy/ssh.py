@@ -7,22 +7,24 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from time import perf_counter
 
-from vggt_edge.devices.errors import InputError, VggtEdgeError
+from vggt_edge.devices.errors import InputError, ToolchainError, VggtEdgeError
 from vggt_edge.devices.units import format_bytes
 from vggt_edge.exporter.bundle import Manifest
 from vggt_edge.exporter.deploy import tegrastats
 from vggt_edge.exporter.deploy.address import SshAddress
 from vggt_edge.exporter.deploy.connection import Board, connect
 from vggt_edge.exporter.deploy.files import Item, items_of
-from vggt_edge.exporter.deploy.kits import JetsonKit
+from vggt_edge.exporter.deploy.kits import CPP, JetsonKit
 from vggt_edge.exporter.deploy.outcome import Attempt, kit_error
-from vggt_edge.exporter.deploy.settings import LONGEST_FILE, Say, Settings
+from vggt_edge.exporter.deploy.settings import LONGEST_FILE, KitLanguage, Say, Settings
 from vggt_edge.exporter.deploy.survey import check_space, check_versions, look
 from vggt_edge.exporter.deploy.transfer import send
 from vggt_edge.exporter.device_report import read_report
 from vggt_edge.exporter.device_result import RESULT
 from vggt_edge.exporter.machine.progress import LINE_INTERVAL_S
 from vggt_edge.runtimes.tensorrt.engine import SCRIPT
+
+_CPP_OUTPUT, _CPP_PROGRAM = "cpp-build", "vggt-edge-check"
 
 
 async def deploy(
@@ -69,13 +71,35 @@ async def _run(attempt: Attempt, board: Board, folder: str, settings: Settings, 
         attempt.print(line)
         say(line)
 
-    command = ["python3", "-u", f"{folder}/{SCRIPT}", "--output", f"{folder}/{RESULT}"]
-    command += ["--iterations", str(settings.runs)] if settings.runs else []
+    if settings.kit is KitLanguage.CPP:
+        await _compile(board, folder, settings, take)
     has_tegrastats = attempt.survey is not None and attempt.survey.has_tegrastats
     async with _recorded(board, has_tegrastats) as recorder:
-        code = await board.attend(command, settings.time_limit_s, take)
+        code = await board.attend(_kit_command(folder, settings), settings.time_limit_s, take)
     attempt.telemetry = recorder.telemetry
     attempt.error = kit_error(code, attempt.log, board.address.text, settings.time_limit_s)
+
+
+def _kit_command(folder: str, settings: Settings) -> list[str]:
+    """Both kits have the same options."""
+    program = ["python3", "-u", f"{folder}/{SCRIPT}"]
+    if settings.kit is KitLanguage.CPP:
+        program = [f"{folder}/{_CPP_OUTPUT}/{_CPP_PROGRAM}"]
+    runs = ["--iterations", str(settings.runs)] if settings.runs else []
+    return [*program, "--folder", folder, "--output", f"{folder}/{RESULT}", *runs]
+
+
+async def _compile(board: Board, folder: str, settings: Settings, take: Say) -> None:
+    """``ToolchainError`` where cmake, a compiler or TensorRT's headers are missing."""
+    output = f"{folder}/{_CPP_OUTPUT}"
+    for command in (["cmake", "-S", f"{folder}/{CPP}", "-B", output], ["cmake", "--build", output, "--parallel"]):
+        if (code := await board.attend(command, settings.time_limit_s, take)) != 0:
+            raise ToolchainError(
+                f"the kit in C++ cannot be compiled on the board: {' '.join(command[:2])} ended with {code}",
+                where=board.address.text,
+                expected="cmake, a C++17 compiler, TensorRT's and CUDA's headers: tensorrt/cpp/README.md",
+                remedy="read what it printed above, or use --kit python",
+            )
 
 
 @asynccontextmanager

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 #: Beside the files and the engine: timing caches, logs, the result.
 SPARE_BYTES = 64 << 20
-NUMPY = "numpy"
 
 
 @dataclass(frozen=True)
@@ -67,7 +66,7 @@ class Requirements:
 async def look(board: Board, folder: str, files: Sequence[FileEntry], needed: Requirements) -> Survey:
     """Ask a board; reads only."""
     listed = [{"path": file.path, "size_bytes": file.size_bytes, "sha256": file.sha256} for file in files]
-    modules = sorted({NUMPY, *needed.ranges} - {"python"})
+    modules = sorted({*needed.ranges} - {"python"})
     request = {
         "do": "survey", "folder": folder, "modules": modules, "files": listed, "chunk_bytes": CHUNK_BYTES,
     }  # fmt: skip
@@ -80,7 +79,7 @@ async def look(board: Board, folder: str, files: Sequence[FileEntry], needed: Re
 def check_versions(survey: Survey, needed: Requirements, where: str) -> None:
     """``ToolchainError`` for a module that is missing, or a version out of its range: another JetPack, as a rule."""
     found: dict[str, str | None] = {**survey.modules, "python": survey.python}
-    for name, range_ in {NUMPY: "", **needed.ranges}.items():
+    for name, range_ in needed.ranges.items():
         version = found.get(name)
         if version is not None and _fits(version, range_):
             continue

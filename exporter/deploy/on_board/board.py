@@ -16,7 +16,7 @@ import threading
 
 PART = ".part"
 GRACE_S = 5.0
-TIMED_OUT = 124
+TIMED_OUT, NOT_FOUND = 124, 127
 # tegrastats and nvpmodel lie there, which the PATH of a session without a login may lack.
 SYSTEM_PROGRAMS = "/usr/bin:/usr/sbin"
 
@@ -138,7 +138,11 @@ def attend(request):
     """Run a program until it ends, its time is over, or standard input does: that is the end of the connection."""
     name, *arguments = request["command"]
     command = [program(name) or name, *arguments]
-    child = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
+    try:
+        child = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
+    except OSError as error:
+        print("error: cannot run %s: %s" % (name, error.strerror), file=sys.stderr, flush=True)
+        os._exit(NOT_FOUND)
     threading.Thread(target=end_with_input, args=(child,), daemon=True).start()
     try:
         code = child.wait(request["limit_s"])

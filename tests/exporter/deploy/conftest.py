@@ -96,6 +96,8 @@ def write_jetson(folder: Path, plan: PrecisionPlan) -> None:
         "tolerances": {"sqnr_db_min": 25.0, "pose_degrees_max": 3.0},
     }
     (folder / "kit.json").write_text(json.dumps(content))
+    (folder / "cpp").mkdir()
+    (folder / "cpp" / "CMakeLists.txt").write_text("a stand-in of cmake reads it")
     (folder / HOSTILE).write_text("sent like any other")
     write_golden(folder, inputs, outputs, outputs)
 
@@ -327,6 +329,7 @@ def board(sshd: Board, monkeypatch: pytest.MonkeyPatch) -> Board:
     sshd.home.mkdir()
     for name in ("tegrastats", "nvpmodel"):
         sshd.program(name, (HERE / "board" / "bin" / name).read_text())
+    (sshd.folder / "bin" / "cmake").unlink(missing_ok=True)
     sshd.program("python3", f'#!/bin/sh\nexec {sys.executable} -S "$@"\n')
     sshd.set()
     sshd.knows(sshd.key)

@@ -74,6 +74,7 @@ def test_a_whole_deployment(deploy: Deploy, board: Any, bundle: Path, repository
     )
 
     assert device["board"]["folder"] == str(board.home / "a $(touch pwned)'b; ")
+    assert not (Path(device["board"]["folder"]) / "cpp-build").exists()
     sent = {path.name for path in (bundle / "tensorrt").iterdir()}
     assert sent < {path.name for path in Path(device["board"]["folder"]).iterdir()}
     assert not list(board.folder.rglob("pwned"))
@@ -91,6 +92,29 @@ def test_outputs_that_drift(deploy: Deploy, board: Any, bundle: Path) -> None:
     assert device["result"]["outputs"][0]["against_simulation"]["sqnr_db"] < 25
     page = (bundle.with_name("bundle-devices") / "report.html").read_text()
     assert "too far from the simulation" in page
+
+
+CMAKE = """#!/bin/sh
+# In cmake's place: its build is a program that runs the kit in Python, which has the same options.
+[ "$1" = --build ] || { [ -f "$2/CMakeLists.txt" ] && mkdir -p "$4"; exit; }
+printf '#!/bin/sh\\nexec python3 "%s/../build_and_verify.py" "$@"\\n' "$2" >"$2/vggt-edge-check"
+chmod +x "$2/vggt-edge-check"
+echo "[100%] Built target vggt-edge-check"
+"""
+
+
+def test_the_kit_in_cpp_is_compiled_on_the_board(deploy: Deploy, board: Any) -> None:
+    """The modules of Python are not asked for. A board whose cmake cannot be run is told what to install."""
+    board.program("cmake", "no program")
+    done = deploy(board.address, "--kit", "cpp")
+    assert done.code == 3
+    assert "cannot be compiled on the board: cmake -S ended with 127" in device_of(done)["error"]["what"]
+    assert "cannot run cmake" in done.err
+    board.program("cmake", CMAKE)
+    done = deploy(board.address, "--kit", "cpp")
+    assert done.code == 0, done.err
+    assert set(device_of(done)["board"]["modules"]) == set()
+    assert "Built target" in done.err
 
 
 # --- what is sent -----------------------------------------------------------------------------------------------------
@@ -128,7 +152,7 @@ def test_a_dry_run_changes_nothing(deploy: Deploy, board: Any, bundle: Path) -> 
     assert done.document["result"]["dry_run"] is True
     device = device_of(done)
     assert (device["status"], device["transfer"]) == ("not_run", None)
-    sent = [*(bundle / "tensorrt").iterdir(), bundle / "model.sig"]
+    sent = [*(path for path in (bundle / "tensorrt").rglob("*") if path.is_file()), bundle / "model.sig"]
     assert device["to_send_bytes"] == sum(path.stat().st_size for path in sent)
     assert list(board.home.iterdir()) == []
     assert not bundle.with_name("bundle-devices").exists()
