@@ -26,7 +26,7 @@ T = TypeVar("T")
 
 CONNECT_S = 20.0
 KEEPALIVE_S, KEEPALIVES = 15.0, 4
-#: A board that has a program to end takes this long at most (on_board/board.py waits five seconds twice).
+#: A board that has a program to end takes this long at most (kit_board/board.py waits five seconds twice).
 END_S = 12.0
 LONGEST_LINE = 4096
 KNOWN_HOSTS = ("~/.ssh/known_hosts", "~/.ssh/known_hosts2", "/etc/ssh/ssh_known_hosts")
@@ -199,7 +199,7 @@ class Board:
     connection: asyncssh.SSHClientConnection
 
     async def ask(self, kind: type[T], request: Mapping[str, object]) -> T:
-        """The answer of ``on_board/board.py``; its errors, and those of its Python, as errors of the project."""
+        """The answer of ``kit_board/board.py``; its errors, and those of its Python, as errors of the project."""
         with connection_lost(self.address.text):
             done = await self.connection.run(_COMMAND, input=_program(request), errors="replace")
         answer = str(done.stdout or "").strip().rpartition("\n")[2]
@@ -219,7 +219,7 @@ class Board:
             answer,
             what="the answer of a board",
             where=self.address.text,
-            expected="what on_board/board.py prints",
+            expected="what kit_board/board.py prints",
             remedy="look at what the login shell of the board prints and runs",
         )
 
@@ -263,7 +263,7 @@ class Board:
 
 
 def _program(request: Mapping[str, object]) -> str:
-    source = (resources.files("vggt_edge.exporter.deploy") / "on_board" / "board.py").read_text(encoding="utf-8")
+    source = (resources.files("vggt_edge.exporter.deploy") / "kit_board" / "board.py").read_text(encoding="utf-8")
     return f"{json.dumps(source)}\n{json.dumps(request)}\n"
 
 

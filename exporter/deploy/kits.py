@@ -21,7 +21,7 @@ from vggt_edge.runtimes.tensorrt.engine import SCRIPT, kit_module
 CPP = "cpp"
 CPP_BUILD = f"{CPP}/CMakeLists.txt"
 NUMPY = "numpy"
-PYTHON_OF_BOARDS = ">=3.8"  # for on_board/board.py
+PYTHON_OF_BOARDS = ">=3.8"  # for kit_board/board.py
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from vggt_edge.devices.errors import (
 )
 from vggt_edge.exporter.deploy.outcome import kit_error
 
-SOURCE = (resources.files("vggt_edge.exporter.deploy") / "on_board" / "board.py").read_text()
+SOURCE = (resources.files("vggt_edge.exporter.deploy") / "kit_board" / "board.py").read_text()
 
 
 def test_it_is_python_3_8_and_imports_the_standard_library_alone() -> None:
