@@ -18,7 +18,7 @@ from vggt_edge.calibration.metrics.geometry import decode_pose
 from vggt_edge.calibration.transforms.prepare import prepare
 from vggt_edge.devices.errors import InputError
 from vggt_edge.exporter.models.architectures import recognise
-from vggt_edge.exporter.models.checkpoint import CONFIG_KEY, build_model, read_checkpoint
+from vggt_edge.exporter.models.checkpoint import CONFIG_KEY, build_model, read_checkpoint, save_checkpoint
 from vggt_edge.exporter.models.depth_anything_3 import ARCHITECTURE, DepthAnything3
 from vggt_edge.exporter.models.depth_anything_3_layers import KNOWN, DepthAnything3Config
 
@@ -182,3 +182,17 @@ def test_a_configuration_of_another_size_is_said_first(as_saved: dict[str, Tenso
 def test_the_terms_of_the_large_weights_are_noted() -> None:
     assert any("CC BY-NC 4.0" in note for note in ARCHITECTURE.notes("depth-anything/DA3-LARGE"))
     assert not any("CC BY-NC" in note for note in ARCHITECTURE.notes("depth-anything/DA3-SMALL"))
+
+
+def test_the_whole_command(vggt_edge: Callable[..., Any], tmp_path: Path) -> None:
+    """ONNX Runtime computes what our model does, and every output has its gate."""
+    save_checkpoint(build(2, 28, 42).state_dict(), TINY, tmp_path / "tiny.safetensors")
+    finished = vggt_edge(
+        "export", "--model", tmp_path / "tiny.safetensors", "--target", "host-cpu", "--precision", "fp32",
+        "--frames", "2", "--resolution", "42", "--calibration-scenes", "1", "--validation-scenes", "1",
+        "--effort", "none", "--json", "-o", tmp_path / "out",
+    )  # fmt: skip
+    assert finished.code == 0, finished.err
+    report = json.loads((tmp_path / "out" / "validation.json").read_text())
+    gated = {row["output"] for row in report["rows"] if row["tolerance_key"] and row["against"] == "fp32"}
+    assert gated == {"pose_enc", "depth", "depth_conf", "rays", "ray_conf"}
