@@ -67,7 +67,7 @@ class Row:
 
 def summarize(scheme: str, method: str, figures: Sequence[Mapping[str, float]]) -> Row:
     """figures: of each seed, by column key. A seed without a value leaves the whole column without one."""
-    columns = {column.key: [one[column.key] for one in figures] for column in COLUMNS}
+    columns = {column.key: [one.get(column.key, math.nan) for one in figures] for column in COLUMNS}
     spread = {key: _spread(values) for key, values in columns.items()} if len(figures) > 1 else {}
     return Row(scheme, method, len(figures), {key: math.fsum(v) / len(v) for key, v in columns.items()}, spread)
 

@@ -63,7 +63,8 @@ def _share(ours: Row, fp32: Row, limit: float) -> Verdict:
 
 
 def _ahead(ours: Row, others: Sequence[Row]) -> Verdict:
-    competed = [column for column in COLUMNS if column.higher is not None]
+    given = [column for column in COLUMNS if not all(math.isnan(row.mean[column.key]) for row in (ours, *others))]
+    competed = [column for column in given if column.higher is not None]
     counted = [column for column in competed if column.counted]
     behind = {column: text for column in competed if (text := _behind(column, ours, others))}
     missed = [column for column in counted if column in behind]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 
 import pytest
 
@@ -103,3 +104,13 @@ def test_a_method_that_gives_no_numbers_loses() -> None:
     verdicts = judge([row(FP32, FP32), row("w8a8", "rtn"), row("w8a8", "ours", broken)])
     assert [one.met for one in verdicts] == [False, False]
     assert goal([row("w8a8", "rtn", broken), better("ours", "w8a8", 81.0)], AHEAD).met
+
+
+def test_a_column_that_no_method_has_is_not_counted() -> None:
+    """A model without points has no figures of them."""
+    ours, other = better("ours", "w4a4d", 80.0), row("w4a4d", "rtn", auc30=70.0)
+    without = [replace(one, mean={**one.mean, "points_sqnr_db": math.nan}) for one in (ours, other)]
+    counted = sum(column.counted and column.higher is not None for column in COLUMNS)
+    assert goal([ours, other], "ahead").detail == f"ahead in {counted} of {counted}"
+    found = goal(without, "ahead")
+    assert (found.met, found.detail) == (True, f"ahead in {counted - 1} of {counted - 1}")
