@@ -64,8 +64,21 @@ def fp32_outputs(scene: Scene) -> Arrays:
         "depth_conf": confidence,
         "points": truth.points,
         "points_conf": confidence,
+        "rays": rays(truth),
+        "ray_conf": confidence[:, 3:11, 3:11],
     }
     return {name: value[None].astype(np.float32) for name, value in known.items()}
+
+
+def rays(truth: GroundTruth) -> npt.NDArray[Any]:
+    """(S, 8, 8, 6): direction per unit of depth, and origin, of cells in the middle of each view."""
+    assert truth.depth is not None
+    assert truth.points is not None
+    rotation, translation = truth.extrinsics[:, :, :3], truth.extrinsics[:, :, 3]
+    origin = -np.einsum("sij,si->sj", rotation, translation)[:, None, None]
+    directions = (truth.points - origin) / np.maximum(truth.depth, 1e-3)[..., None]
+    whole = np.concatenate([directions, np.broadcast_to(origin, directions.shape)], axis=-1)
+    return whole[:, 3:11, 3:11]
 
 
 def ruined(value: npt.NDArray[Any]) -> npt.NDArray[Any]:
