@@ -82,7 +82,7 @@ final class PredictingTests: AppLifeCase {
         StandIn.shared.letAllOn(.prediction)
         _ = try await task.value
         try await eventually("freed") { StandIn.shared.figure("live MLModel") == 0 }
-        XCTAssertEqual(StandIn.shared.figure("live MLMultiArray"), 0)
+        try await eventually("arrays freed") { StandIn.shared.figure("live MLMultiArray") == 0 }
     }
 
     private func runningPrediction() async throws -> Task<Int, any Error> {
@@ -213,7 +213,7 @@ final class PredictingTests: AppLifeCase {
         let model = try await load()
         for _ in 0..<50 { _ = try await model.predict(images: Self.images) }
         await model.unloadAndWait()
-        XCTAssertEqual(StandIn.shared.figure("live MLMultiArray"), 0)
+        try await eventually("arrays freed") { StandIn.shared.figure("live MLMultiArray") == 0 }
     }
 }
 
