@@ -196,7 +196,7 @@ class EventProgress:
 
     def note(self, text: str) -> None:
         """A line that has a text."""
-        self._say("note", text=text)
+        self._say("note", text=printable(text))
 
     @contextmanager
     def step(self, name: str, total: int | None = None) -> Iterator[Step]:

@@ -219,7 +219,9 @@ def test_a_bundle_is_judged_on_other_pictures_and_tells_when_its_own_were_replac
     (folder / "more.heic").write_bytes(b"x")
     made = vggt_edge("export", *SMALL, "--scenes", folder, "-o", tmp_path / "out", "--json")
     assert made.code in (0, 4), made.err
-    assert made.err.count("passed over in caf\\xe9: .heic files (not read): 1") == 1
+    events = [json.loads(line) for line in made.err.splitlines() if line.startswith('{"event"')]
+    notes = [event["text"] for event in events if event["event"] == "note"]
+    assert notes.count("passed over in caf\\xe9: .heic files (not read): 1") == 1
     page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
     assert "passed over in caf\\xe9: .heic files (not read): 1" in page
     assert "caf\\xe9-03" in page

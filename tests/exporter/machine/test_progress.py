@@ -123,7 +123,7 @@ def test_a_program_reads_events() -> None:
             step.update(done, 4)
     assert stream.getvalue().isascii()
     note, started, first, second, ended = (json.loads(line) for line in stream.getvalue().splitlines())
-    assert (note["event"], note["text"]) == ("note", "Größe\x1b[31m")
+    assert (note["event"], note["text"]) == ("note", r"Größe\x1b[31m")
     assert (started["event"], started["step"], started["total"]) == ("step_started", "tune", 4)
     assert (first["event"], first["done"], first["to_go_seconds"]) == ("step_progress", 1, 6.0)
     assert (second["done"], second["to_go_seconds"]) == (3, pytest.approx(3.5 / 3, abs=1e-3))
