@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from vggt_edge.devices import errors
-from vggt_edge.exporter.cli import app, explain, main
+from vggt_edge.exporter.cli import app, explain
 from vggt_edge.exporter.commands.output import print_result, stdout_to_stderr, to_document
 
 Run = Callable[..., Any]
@@ -318,7 +318,9 @@ def test_the_installed_command_exits_with_the_code(tmp_path: Path) -> None:
     assert finished.stderr.startswith("error: unknown target 'toaster'")
 
 
-def test_main_reads_the_process_arguments(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(sys, "argv", ["vggt-edge", "--version"])
-    assert main() == 0
-    assert "vggt-edge" in capsys.readouterr().out
+def test_main_reads_the_process_arguments() -> None:
+    """In a process of its own, whose streams and signals it changes for good."""
+    code = "from vggt_edge.exporter.cli import main; assert main() == 0"
+    finished = subprocess.run([sys.executable, "-c", code, "--version"], capture_output=True, text=True)
+    assert finished.returncode == 0, finished.stderr
+    assert "vggt-edge" in finished.stdout

@@ -302,6 +302,7 @@ def test_a_time_limit(deploy: Deploy, board: Any) -> None:
     assert is_quiet(board)
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_ctrl_c_ends_the_program_on_the_board(deploy: Deploy, board: Any, building: Callable[[], None]) -> None:
     in_background(building, lambda: os.kill(os.getpid(), signal.SIGINT))
     done = deploy(board.address)
