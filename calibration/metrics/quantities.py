@@ -379,7 +379,7 @@ class RayConfidence(Confidence):
     kind = "ray_confidence"
 
     def shape(self, frames: int, height: int, width: int) -> tuple[int, ...]:
-        return (frames, *(side * self.cells // self.pixels for side in (height, width)))
+        return Rays(self.cells, self.pixels).shape(frames, height, width)[:-1]
 
 
 KINDS: Mapping[str, Quantity] = MappingProxyType(

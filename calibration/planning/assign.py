@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from vggt_edge.calibration.plan import Assignment, PrecisionPlan
 from vggt_edge.calibration.planning.cost import BlockCost, block_scheme, latency_ms, weight_bytes
-from vggt_edge.calibration.planning.program import Budget, Candidate, Totals, natural, solve, totals
+from vggt_edge.calibration.planning.program import Budget, Candidate, Totals, natural, output_error, solve, totals
 from vggt_edge.calibration.scheme import FP4, FP8, NumberType, scheme
 from vggt_edge.devices.errors import BudgetError, InputError, UsageError
 from vggt_edge.devices.profile import DeviceProfile
@@ -103,7 +103,7 @@ def make_candidates(
 
 @dataclass(frozen=True)
 class DefaultBudget:
-    """What ``mixed`` gets without a budget. said: the same for people."""
+    """Budget of ``mixed`` where none is given. said: the same for people."""
 
     budget: Budget
     said: str
@@ -115,7 +115,7 @@ def default_budget(candidates: Sequence[Candidate], rest_bytes: int) -> DefaultB
     8 bits: of each block, the smallest 8-bit candidate counts (its smallest candidate where it has none), so all-8-bit
     always fits, and the plan can only be as accurate or more: bits move from blocks that do not need them to those that
     do. FP8: the plan is as small as an error 3 dB above that of FP8 allows, in total and of each output. Without the
-    latter, points of vggt-mini would pay for poses: 4 bits in the camera trunk cost it 4 points of AUC@30.
+    latter, points of vggt-mini would pay for poses, which suffer most from 4 bits in the camera trunk.
     """
     options = _by_block(candidates)
     if any(scheme(one.scheme).input == FP4 for one in candidates):
@@ -132,7 +132,7 @@ def default_budget(candidates: Sequence[Candidate], rest_bytes: int) -> DefaultB
 
 
 def _fp8_or_widest(options: Sequence[Candidate]) -> Candidate:
-    """What a block gets in a plan of ``fp8`` for all; convolutions stay wide. options: the widest first."""
+    """Candidate of a block in a plan of ``fp8`` for all; convolutions stay wide. options: the widest first."""
     return next((option for option in options if scheme(option.scheme).input == FP8), options[0])
 
 
@@ -171,7 +171,7 @@ def plan_uniform(
     context: PlanContext,
     errors: Mapping[tuple[str, str], float] | None = None,
 ) -> PrecisionPlan:
-    """One scheme for every block; those that cannot have it get another one, and the reason says so.
+    """A plan with one scheme for every block; those that cannot have it get another one, and the reason says so.
 
     errors: as for ``make_candidates``, optional here: what was not measured is predicted as 0, and a note says that.
     Raises ``UsageError`` if the device does not run the scheme, also not on request.
@@ -320,10 +320,7 @@ class _Reasons:
             sums.error - max(one.error, 0.0) + max(other.error, 0.0),
             sums.weight_bytes - one.weight_bytes + other.weight_bytes,
             sums.latency_ms - one.latency_ms + other.latency_ms,
-            {
-                name: total - max(one.outputs.get(name, 0.0), 0.0) + max(other.outputs.get(name, 0.0), 0.0)
-                for name, total in sums.outputs.items()
-            },
+            {name: total - output_error(one, name) + output_error(other, name) for name, total in sums.outputs.items()},
         )
 
     def excess(self, sums: Totals) -> str:

@@ -35,7 +35,7 @@ _INFEASIBLE = 2
 
 @dataclass(frozen=True)
 class Candidate:
-    """One block under one scheme. error: predicted, adds up over blocks; a negative one is noise and counts as zero.
+    """A block under one scheme. error: predicted, adds up over blocks; a negative one is noise and counts as zero.
 
     outputs: the error of each output, as far as it is known.
     """
@@ -84,7 +84,7 @@ def totals(candidates: Iterable[Candidate]) -> Totals:
         math.fsum(max(candidate.error, 0.0) for candidate in chosen),
         sum(candidate.weight_bytes for candidate in chosen),
         math.fsum(candidate.latency_ms for candidate in chosen),
-        {name: math.fsum(_of_output(one, name) for one in chosen) for name in output_names(chosen)},
+        {name: math.fsum(output_error(one, name) for one in chosen) for name in output_names(chosen)},
     )
 
 
@@ -93,7 +93,8 @@ def output_names(candidates: Iterable[Candidate]) -> tuple[str, ...]:
     return tuple(sorted({name for candidate in candidates for name in candidate.outputs}))
 
 
-def _of_output(candidate: Candidate, name: str) -> float:
+def output_error(candidate: Candidate, name: str) -> float:
+    """Error of an output, as it is summed: 0 where it is not known, and for noise below zero."""
     return max(candidate.outputs.get(name, 0.0), 0.0)
 
 
@@ -175,7 +176,7 @@ class _Program:
             "rank": (place * (len(self.blocks) - self.owner)).astype(np.float64),
         }
         for name in output_names(ordered):
-            self.values[_quantity(name)] = np.array([_of_output(candidate, name) for candidate in ordered])
+            self.values[_quantity(name)] = np.array([output_error(candidate, name) for candidate in ordered])
 
     def minimise(self, values: Values, rows: Sequence[tuple[Values, float]]) -> Values | None:
         """The 0/1 choice with the least sum of ``values`` that keeps every row's sum at or below its limit, or None."""

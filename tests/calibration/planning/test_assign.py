@@ -160,7 +160,7 @@ def test_where_four_bit_floats_multiply_mixed_is_smaller_than_fp8_and_hardly_wor
 
 
 def test_a_width_that_16_does_not_divide_keeps_8_bits_and_says_so() -> None:
-    """Of 120 channels, three layers of four; of 122, all: the hidden ones are four times as many."""
+    """Three layers of four read the 120 channels; of 122, the hidden ones are no multiple of 16 either."""
     thor, asked = resolve("jetson-thor"), "nvfp4 was asked for all blocks"
     blocks = (transformer("even.0"), transformer("odd.0", dim=122), transformer("partly.0", dim=120))
     plan = plan_uniform(blocks, "nvfp4", thor, CONTEXT)
