@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -23,6 +25,17 @@ class PatchProjection(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         return self.proj(images).flatten(2).transpose(1, 2)  # type: ignore[no-any-return]
+
+
+def resized_positions(table: Tensor, side: int, **to: Any) -> Tensor:
+    """A position table (1, 1 + side * side, C), class token first, for another grid.
+
+    to: arguments of ``torch.nn.functional.interpolate`` that say which grid.
+    """
+    cls, patches = table[:, :1], table[:, 1:]
+    square = patches.reshape(1, side, side, -1).permute(0, 3, 1, 2)
+    resized = functional.interpolate(square, mode="bicubic", **to)
+    return torch.cat([cls, resized.flatten(2).transpose(1, 2)], dim=1)
 
 
 class DinoPatchEmbed(nn.Module):
@@ -53,10 +66,7 @@ class DinoPatchEmbed(nn.Module):
     def _position_table(self) -> Tensor:
         if self.grid == (self.native_grid, self.native_grid):
             return self.pos_embed
-        cls, patches = self.pos_embed[:, :1], self.pos_embed[:, 1:]
-        square = patches.reshape(1, self.native_grid, self.native_grid, -1).permute(0, 3, 1, 2)
-        resized = functional.interpolate(square, size=self.grid, mode="bicubic", antialias=True)
-        return torch.cat([cls, resized.flatten(2).transpose(1, 2)], dim=1)
+        return resized_positions(self.pos_embed, self.native_grid, size=self.grid, antialias=True)
 
     def embed(self, images: Tensor) -> Tensor:
         """Normalised images (N, 3, H, W) to tokens (N * tokens, C): class token, registers, patches."""

@@ -15,7 +15,7 @@ from typing import Self
 from torch import Tensor, nn
 
 from vggt_edge.calibration.metrics.output import Output, of_heads
-from vggt_edge.calibration.metrics.quantities import Confidence, Depth, PoseEncoding, RayConfidence, Rays
+from vggt_edge.calibration.metrics.quantities import PoseEncoding, RayConfidence, Rays
 from vggt_edge.calibration.stages.walk import IMAGES, Stage
 from vggt_edge.calibration.transforms.wiring import Read, Rectified, Stream, Tokens, Turn, Unit, Values, Wiring, Write
 from vggt_edge.exporter.models.architecture import Architecture, Model
@@ -27,7 +27,7 @@ from vggt_edge.exporter.models.depth_anything_3_layers import (
     DepthAnything3Config,
     Transformer,
 )
-from vggt_edge.exporter.models.dpt_head import activate_depth
+from vggt_edge.exporter.models.dpt_head import DEPTH_OUTPUTS, activate_depth
 from vggt_edge.exporter.models.dual_dpt import DEPTH, RAY_CELLS, RAYS, DualDPT, activate_rays
 from vggt_edge.exporter.models.layers import Block, RopeTables, patch_positions, tables_at
 from vggt_edge.exporter.models.shape import InputShape
@@ -50,17 +50,7 @@ _OUTPUTS = (
         description="per frame: translation 3, unit quaternion xyzw 4, vertical and horizontal field of view in "
         "radians; world to camera",
     ),
-    Output(
-        "depth",
-        "depth",
-        Depth(),
-        title="depth",
-        description="depth of every pixel, in units of the scene",
-        confidence="depth_conf",
-    ),
-    Output(
-        "depth_conf", "depth", Confidence(), title="depth confidence", description="confidence of the depth, from 1"
-    ),
+    *DEPTH_OUTPUTS,
     Output(
         "rays",
         "rays",
@@ -133,7 +123,7 @@ class DepthAnything3(Model):
         return Stage(name, kind, (read, *_ROPE.get(kind, ())), (f"x.{index + 1}",), block, run, (name,))
 
     def _entries_stage(self) -> Stage:
-        """Each head reads what the last block within views wrote before a tap, and the tap itself."""
+        """The step in front of the heads, which read a tap and the last block within views before it."""
         taps = self.config.taps
         within = [tap + 1 if _kind(self.config, tap) == "local" else tap for tap in taps]
         reads = tuple(f"x.{value}" for local, tap in zip(within, taps, strict=True) for value in (local, tap + 1))
@@ -156,8 +146,8 @@ class DepthAnything3(Model):
         return named | {name: getattr(self, name) for name in ("cam_dec", "head") if hasattr(self, name)}
 
     def wiring(self) -> Wiring:
-        """One stream through the backbone. What the dense head reads is turned back before: its norm joins two vectors
-        of which one was normalised with a gain by channel.
+        """The backbone has a single stream. The inputs of the dense head are turned back before: its norm joins two
+        vectors of which one was normalised with a gain by channel.
         """
         width = self.config.embed_dim
         streams = {TOKENS: Stream(width, True), ENTRIES: Stream(2 * width, False)}
@@ -226,18 +216,13 @@ class DepthAnything3Architecture(Architecture):
         {"camera": "cam_dec.", "depth": "head.scratch.refinenet1.", "rays": "head.scratch.refinenet1_aux."}
     )
     # The four ray outputs have one norm in common, which files name after the first.
-    shared = MappingProxyType(
-        {
-            f"head.scratch.output_conv2_aux.3.2.{part}": f"head.scratch.output_conv2_aux.0.2.{part}"
-            for part in ("weight", "bias")
-        }
-    )
+    shared = MappingProxyType({f"{_RAY_NORM}.{part}": f"{_SAVED_NORM}.{part}" for part in ("weight", "bias")})
 
     def build(self, config: DepthAnything3Config, shape: InputShape, heads: Sequence[str]) -> DepthAnything3:
         return DepthAnything3(config, shape, heads)
 
     def default_config(self, tensors: Mapping[str, Tensor]) -> DepthAnything3Config:
-        """That of the authors' model of this width; ``ValueError`` for a width that none of those has."""
+        """Sizes of the authors' model of this width; ``ValueError`` for a width that none of those has."""
         found = self.sizes(tensors)
         for config in KNOWN:
             if config.embed_dim == found.get("embed dim"):
@@ -263,7 +248,7 @@ ARCHITECTURE = DepthAnything3Architecture()
 
 
 def _kind(config: DepthAnything3Config, index: int) -> str:
-    """Of a block: ``encoder``, without positions, then in turn ``local`` and ``global``."""
+    """Kind of a block: ``encoder``, without positions, then in turn ``local`` and ``global``."""
     return "encoder" if index < config.alternating_from else ("local", "global")[index % 2]
 
 

@@ -6,9 +6,8 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
-from vggt_edge.exporter.models.aggregator import IMAGENET_MEAN, IMAGENET_STD, PatchProjection
+from vggt_edge.exporter.models.aggregator import IMAGENET_MEAN, IMAGENET_STD, PatchProjection, resized_positions
 from vggt_edge.exporter.models.layers import Block
 from vggt_edge.exporter.models.shape import InputShape
 
@@ -96,12 +95,9 @@ class Transformer(nn.Module):
         side, grid = self.native_grid, self.shape.grid
         if grid == (side, side):
             return self.pos_embed
-        cls, patches = self.pos_embed[:, :1], self.pos_embed[:, 1:]
-        square = patches.reshape(1, side, side, -1).permute(0, 3, 1, 2)
         # As DINOv2 was trained: the scale is that of a grid a tenth of a patch larger.
         scale = tuple((length + 0.1) / side for length in grid)
-        resized = functional.interpolate(square, scale_factor=scale, mode="bicubic")
-        return torch.cat([cls, resized.flatten(2).transpose(1, 2)], dim=1)
+        return resized_positions(self.pos_embed, side, scale_factor=scale)
 
     def embed(self, images: Tensor) -> Tensor:
         """Images (B, S, 3, H, W) to tokens (B * S * tokens, C): class token, patches."""
@@ -118,11 +114,11 @@ class Transformer(nn.Module):
         return torch.cat([cameras, self._by_frame(x)[:, 1:]], dim=1).flatten(0, 1)
 
     def camera(self, local: Tensor, x: Tensor) -> Tensor:
-        """What the last block within views and the last block put out for the camera tokens: (B * S, 2C)."""
+        """Camera tokens as the last block within views and the last block put them out, joined: (B * S, 2C)."""
         return torch.cat([self._by_frame(local)[:, 0], self._by_frame(x)[:, 0]], dim=1)
 
     def entry(self, local: Tensor, x: Tensor) -> Tensor:
-        """The same for the patches, (B * S, patches, 2C), the second half normalised."""
+        """Patch tokens of both blocks, joined: (B * S, patches, 2C), the second half normalised."""
         local, x = (self.turn(self._by_frame(each)[:, SPECIAL_TOKENS:]) for each in (local, x))
         return torch.cat([local, self.norm(x)], dim=2)
 

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from vggt_edge.calibration.metrics.output import Output
+from vggt_edge.calibration.metrics.quantities import Confidence, Depth
 from vggt_edge.exporter.models.config import InputShape, VGGTConfig
 
 UV_WEIGHT = 0.1
@@ -109,7 +111,7 @@ class Scratch(nn.Module):
 
 
 class Pyramid(nn.Module):
-    """What every DPT head starts with: patch tokens of four depths (N, patches, dim) to maps of four resolutions."""
+    """First part of every DPT head: patch tokens of four depths (N, patches, dim) to maps of four resolutions."""
 
     def __init__(self, dim: int, channels: Sequence[int], shape: InputShape) -> None:
         super().__init__()
@@ -128,7 +130,7 @@ class Pyramid(nn.Module):
         self.uv_levels = nn.ModuleList(UVEmbedding(width, *shape.grid, self.aspect) for width in channels)
 
     def level(self, index: int, tokens: Tensor) -> Tensor:
-        """One of the four maps, (N, channels, rows, columns), from the tokens of its depth."""
+        """Map ``index`` of the four, (N, channels, rows, columns), from the tokens of its depth."""
         x = self.norm(tokens).transpose(1, 2).unflatten(2, self.shape.grid)
         return self.resize_layers[index](self.uv_levels[index](self.projects[index](x)))  # type: ignore[no-any-return]
 
@@ -155,6 +157,22 @@ class DPTHead(Pyramid):
         x = functional.interpolate(scratch.output_conv1(x), size=full, mode="bilinear", align_corners=True)
         maps = scratch.output_conv2(self.uv_out(x))
         return maps.view(-1, self.shape.frames, *maps.shape[1:])  # type: ignore[no-any-return]
+
+
+DEPTH_OUTPUTS = (
+    Output(
+        "depth",
+        "depth",
+        Depth(),
+        title="depth",
+        description="depth of every pixel, in units of the scene",
+        confidence="depth_conf",
+    ),
+    Output(
+        "depth_conf", "depth", Confidence(), title="depth confidence", description="confidence of the depth, from 1"
+    ),
+)
+"""The tensors that ``activate_depth`` makes."""
 
 
 def activate_depth(maps: Tensor) -> tuple[Tensor, Tensor]:

@@ -32,7 +32,7 @@ class Permute(nn.Module):
 
 
 class DualScratch(nn.Module):
-    """What lies between the pyramid and the two outputs; named as in the authors' checkpoints.
+    """Layers between the pyramid and the two outputs; named as in the authors' checkpoints.
 
     decoders: ``DEPTH``, ``RAYS`` or both.
     """

@@ -111,7 +111,7 @@ def _refuse_scaled(tensors: Mapping[str, Tensor], where: str) -> None:
 
 
 def with_shared(tensors: Mapping[str, Tensor], one: Architecture) -> dict[str, Tensor]:
-    """With the tensors that the file holds under another name only, because modules share them."""
+    """``tensors`` with those added that the file holds under another name only, because modules share them."""
     return {name: tensors[other] for name, other in one.shared.items() if other in tensors} | dict(tensors)
 
 

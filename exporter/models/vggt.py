@@ -12,14 +12,14 @@ from typing import Self
 from torch import Tensor, nn
 
 from vggt_edge.calibration.metrics.output import Output, of_heads
-from vggt_edge.calibration.metrics.quantities import Confidence, Depth, Points, PoseEncoding
+from vggt_edge.calibration.metrics.quantities import Confidence, Points, PoseEncoding
 from vggt_edge.calibration.stages.walk import IMAGES, Stage
 from vggt_edge.calibration.transforms.wiring import Wiring
 from vggt_edge.exporter.models.aggregator import IMAGENET_MEAN, IMAGENET_STD, Aggregator
 from vggt_edge.exporter.models.architecture import Architecture, Model
 from vggt_edge.exporter.models.camera_head import CameraHead
 from vggt_edge.exporter.models.config import OUTPUTS, PATCH, SPECIAL_TOKENS, VGGTConfig, config_from_json
-from vggt_edge.exporter.models.dpt_head import DPTHead, activate_depth, activate_points
+from vggt_edge.exporter.models.dpt_head import DEPTH_OUTPUTS, DPTHead, activate_depth, activate_points
 from vggt_edge.exporter.models.layers import Block, RopeTables
 from vggt_edge.exporter.models.shape import InputShape
 from vggt_edge.exporter.models.wiring import wiring_of
@@ -37,17 +37,7 @@ _OUTPUTS = (
         description="per frame: translation 3, quaternion xyzw 4, vertical and horizontal field of view in radians; "
         "world to camera",
     ),
-    Output(
-        "depth",
-        "depth",
-        Depth(),
-        title="depth",
-        description="depth of every pixel, in units of the scene",
-        confidence="depth_conf",
-    ),
-    Output(
-        "depth_conf", "depth", Confidence(), title="depth confidence", description="confidence of the depth, from 1"
-    ),
+    *DEPTH_OUTPUTS,
     Output(
         "points",
         "points",
