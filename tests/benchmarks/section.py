@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -149,10 +150,16 @@ def _resume(results: Results, titles: Mapping[str, str]) -> str:
 
 
 def _commands(results: Results, titles: Mapping[str, str]) -> str:
-    lines = [f"# {name}: {titles[name]}\n{result['command']}" for name, result in results.items()]
+    lines = [f"# {name}: {titles[name]}\n{_wrapped(result['command'])}" for name, result in results.items()]
     lead = "`$CKPT` is the checkpoint, `$DIR` the benchmark's folder; all of them are run by\n"
     lead += "`python tests/benchmarks/full_size.py --checkpoint $CKPT --work $DIR`."
     return f"## The commands\n{lead}\n\n```\n" + "\n".join(lines) + "\n```" if lines else ""
+
+
+def _wrapped(command: str) -> str:
+    """A shell command on lines of at most 120 characters."""
+    lines = textwrap.wrap(command, 118, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
+    return " \\\n".join(lines)
 
 
 def _some(results: Results, names: Iterable[str]) -> list[tuple[str, Result]]:
