@@ -254,7 +254,7 @@ def _published(job: Job, signing: Signing | None) -> Manifest | None:
 
 
 def _seal(job: Job, report: ValidationReport, signing: Signing | None) -> Callable[[Path, Manifest], object]:
-    """What signs the bundle; nothing does where nobody asked, or where validation has failed."""
+    """Function that signs the bundle; it does nothing where nobody asked, or where validation has failed."""
     if signing is not None and report.status is Status.FAILED:
         job.progress.note("validation failed: the bundle is not signed")
     if signing is None or report.status is Status.FAILED:

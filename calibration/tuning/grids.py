@@ -14,7 +14,7 @@ from vggt_edge.calibration.quantization.palette import palettize
 from vggt_edge.calibration.quantization.ranges import e4m3_unit
 
 BLOCK_PEAKS = (8.0, 7.0, 6.0, 5.0, 4.5, 4.0, 3.5, 3.0)
-"""What the largest magnitude of an FP4 block may become; beyond 6 it is clipped."""
+"""Values that the largest magnitude of an FP4 block may take; beyond 6 it is clipped."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class FloatBlocks(Uniform):
     unit: float
 
     def fit(self, values: Tensor, costs: Tensor, block: int) -> None:
-        """Each row takes the scale with the smallest sum of costs * squared error.
+        """Give each row the scale with the smallest sum of costs * squared error.
 
         values: (columns, out), of the block. costs: (columns,).
         """

@@ -114,7 +114,7 @@ def divided(evidence: Evidence, by: Tensor) -> Evidence:
 
 
 def shifted(evidence: Evidence, by: Tensor) -> Evidence:
-    """The same observations of a linear after ``by`` (in,) was subtracted from its input.
+    """Observations of a linear as if ``by`` (in,) had been subtracted from its input.
 
     Peaks exceed those of the sample by as much as before: the side on which the others lie is not known.
     """

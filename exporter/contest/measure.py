@@ -46,8 +46,8 @@ class HeldOut:
         return found
 
     def figures(self, outputs: Sequence[Outputs]) -> dict[str, float]:
-        """By column key. A figure that cannot be had (an output is not finite) is not a number; only those of outputs
-        that the model does not have are left out.
+        """Figures by column key. A figure that cannot be had (an output is not finite) is not a number; only those of
+        outputs that the model does not have are left out.
         """
         values = geometry(self.model.outputs, self.scenes, outputs) | {"output_error": self._output_error(outputs)}
         reference = [{name: each[name] for name in _DRIFTING if name in each} for each in self.reference]

@@ -90,7 +90,7 @@ class TensorRT(Backend):
         return weight == FP4 or shape.kind is not Kind.LINEAR or calls > 1
 
     def check_profile(self, profile: DeviceProfile) -> None:
-        """Every graph has the same opset."""
+        """``LoweringError`` where the newest opset of the device is older than that of our graphs."""
         if (profile.toolchain.opset or OPSET) < OPSET:
             raise LoweringError(
                 f"the graph for TensorRT is of opset {OPSET}, and {profile.name} reads up to {profile.toolchain.opset}",

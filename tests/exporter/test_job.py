@@ -52,7 +52,7 @@ def make_key(folder: Path) -> Path:
 
 
 def faults(sbom: str) -> list[str]:
-    """What CycloneDX's own validator finds wrong."""
+    """Faults that CycloneDX's own validator finds."""
     return [str(one) for one in JsonStrictValidator(SchemaVersion.V1_6).validate_str(sbom, all_errors=True) or ()]
 
 

@@ -63,7 +63,7 @@ def test_inputs_never_seen_are_rounded_to_nearest() -> None:
 
 @pytest.mark.parametrize("seed", range(5))
 def test_blocks_are_fitted_once_and_whole(seed: int) -> None:
-    """With the indices of their columns, and costs above zero; without scales of its own a fit changes nothing else."""
+    """Blocks come with their own columns and costs above zero; a fit that chooses no scales changes nothing else."""
     generator = torch.Generator().manual_seed(seed)
     inputs = torch.randn(200, 48, generator=generator) @ torch.randn(48, 48, generator=generator)
     weight, hessian = torch.randn(4, 48, generator=generator) * 3, inputs.T @ inputs

@@ -126,7 +126,7 @@ def test_important_inputs_are_stored_better(make_layer: Callable[..., nn.Linear]
 
 
 def test_a_block_of_fp4_takes_the_scale_that_costs_least() -> None:
-    """Of all eight, where both values count, and where the 5 alone does: beside a 6 it would round to 4 or 6."""
+    """Best of all eight, where both values count and where the 5 alone does: beside a 6 it would round to 4 or 6."""
     layer = nn.Linear(16, 1, bias=False)
     layer.weight = nn.Parameter(torch.tensor([[6.0, 5.0, *[0.0] * 14]]), requires_grad=False)
     grid = block_grid(layer, form_of(layer, "nvfp4"))

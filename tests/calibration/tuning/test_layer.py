@@ -118,7 +118,7 @@ def test_a_row_that_compensation_makes_worse_is_rounded_to_nearest() -> None:
 def test_scales_of_fp4_chosen_on_the_way_are_ahead_of_those_of_plain_rounding(
     inputs: Tensor, make_layer: MakeLayer, evidence_of: MakeEvidence
 ) -> None:
-    """By the Hessian's error, against compensation with six or four by plain squared errors."""
+    """The Hessian's error is smaller than that of compensation with six or four by plain squared errors."""
     layer, weight, evidence = make_layer(), make_layer().weight, evidence_of(inputs)
     assert evidence.hessian is not None
     (plain,) = uniform_grids(layer, form_of(layer, "nvfp4"), (1.0,))

@@ -297,7 +297,7 @@ def test_every_shift_is_exact(block: str, index: int, small: VGGT, scenes: tuple
 def test_means_are_taken_out_of_what_is_scaled_at_run_time(
     name: str, takes: bool, small: VGGT, plain_evidence: dict[str, Evidence]
 ) -> None:
-    """Of the inputs of LayerNorms' readers and of values; other forms, and an ablation, leave them."""
+    """Inputs of LayerNorms' readers and of values lose their means; other forms, and an ablation, leave them."""
     module, forms = small.blocks()[FRAME], forms_of(small, FRAME, name)
     evidence = {path: with_common_part(one) for path, one in of_block(plain_evidence, small, FRAME).items()}
     twin, alike = copy.deepcopy(module), dict(evidence)

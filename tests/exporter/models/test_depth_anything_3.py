@@ -149,7 +149,7 @@ def test_the_size_is_told_by_the_tensors(config: DepthAnything3Config) -> None:
 
 
 def test_a_size_that_is_not_supported_is_refused(as_saved: dict[str, Tensor], tmp_path: Path) -> None:
-    """As DA3-GIANT, 1536 wide, is."""
+    """DA3-GIANT is 1536 wide."""
     save_file(as_saved, tmp_path / "model.safetensors")
     with pytest.raises(InputError, match=r"size that is not supported: embed dim 32, 6 blocks; .*da3-large with 1024"):
         read_checkpoint(tmp_path / "model.safetensors")
