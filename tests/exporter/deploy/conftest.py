@@ -171,6 +171,14 @@ ForceCommand {folder}/enter
 SFTP_SERVERS = ("/usr/lib/openssh/sftp-server", "/usr/libexec/openssh/sftp-server", "/usr/libexec/sftp-server")
 
 
+def comes_true(condition: Callable[[], bool], within_s: float = 10) -> bool:
+    """Whether the condition holds, now or soon."""
+    end = time.monotonic() + within_s
+    while not (holds := condition()) and time.monotonic() < end:
+        time.sleep(0.01)
+    return holds
+
+
 @dataclass
 class Board:
     """An SSH server whose sessions are on the "board".
@@ -210,12 +218,27 @@ class Board:
         """known_hosts lists this key for the board; an empty one for none."""
         (self.ssh / "known_hosts").write_text(f"[127.0.0.1]:{self.port} {key}\n" if key else "")
 
+    def is_quiet(self) -> bool:
+        """Whether nothing runs on the board, or soon nothing does."""
+        return comes_true(lambda: not self.programs())
+
+    def programs(self) -> list[str]:
+        """Command lines that name the home of the board."""
+        found = []
+        for path in Path("/proc").glob("[0-9]*/cmdline"):
+            with suppress(OSError):
+                found.append(path.read_bytes().replace(b"\0", b" ").decode(errors="replace"))
+        return [line for line in found if str(self.home) in line]
+
 
 class Wire:
-    """A wire to the board that breaks after ``limit_bytes`` towards it, or when told to; whole again after that."""
+    """A wire to the board that breaks after ``limit_bytes`` towards it, or when told to; whole again after that.
 
-    def __init__(self, port: int, limit_bytes: int) -> None:
-        self.target, self.left = port, limit_bytes
+    Before it breaks it waits for ``arrived``: a server drops what it has received and not yet written.
+    """
+
+    def __init__(self, port: int, limit_bytes: int, arrived: Callable[[], bool]) -> None:
+        self.target, self.left, self.arrived = port, limit_bytes, arrived
         self.ends: list[socket.socket] = []
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.port = self.listener.getsockname()[1]
@@ -236,6 +259,7 @@ class Wire:
                 self.left -= weight * len(data)
                 if self.left < 0:
                     self.left = 1 << 40
+                    comes_true(self.arrived)
                     self.cut()
                 target.sendall(data)
         target.close()
@@ -252,12 +276,12 @@ class Wire:
 
 
 @pytest.fixture
-def wire_to(board: Board) -> Iterator[Callable[[int], Wire]]:
-    """``wire_to(limit_bytes)``: a wire that breaks, known to who deploys like the board itself."""
+def wire_to(board: Board) -> Iterator[Callable[..., Wire]]:
+    """``wire_to(limit_bytes, arrived)``: a wire that breaks, known to who deploys like the board itself."""
     wires: list[Wire] = []
 
-    def lay(limit_bytes: int) -> Wire:
-        wires.append(Wire(board.port, limit_bytes))
+    def lay(limit_bytes: int, arrived: Callable[[], bool] = lambda: True) -> Wire:
+        wires.append(Wire(board.port, limit_bytes, arrived))
         (board.ssh / "known_hosts").write_text(f"[127.0.0.1]:{wires[-1].port} {board.key}\n")
         return wires[-1]
 
