@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
-from time import perf_counter
 
 from vggt_edge.devices.errors import InputError, ToolchainError, VggtEdgeError
 from vggt_edge.devices.units import format_bytes
@@ -21,7 +20,7 @@ from vggt_edge.exporter.deploy.survey import check_space, check_versions, look
 from vggt_edge.exporter.deploy.transfer import send
 from vggt_edge.exporter.device_report import read_report
 from vggt_edge.exporter.device_result import RESULT
-from vggt_edge.exporter.machine.progress import LINE_INTERVAL_S
+from vggt_edge.exporter.machine.progress import LINE_INTERVAL_S, Interval
 from vggt_edge.runtimes.tensorrt.engine import SCRIPT
 
 _CPP_OUTPUT, _CPP_PROGRAM = "cpp-build", "vggt-edge-check"
@@ -53,14 +52,13 @@ async def _send(attempt: Attempt, board: Board, kit: JetsonKit, folder: str, ite
 
 
 def _counter(total: int, say: Say) -> Callable[[int], None]:
-    """Says now and then how much is sent."""
-    done, last = 0, perf_counter()
+    """Return a callback that counts sent bytes and says now and then how many there are."""
+    done, interval = 0, Interval(LINE_INTERVAL_S)
 
     def sent(count: int) -> None:
-        nonlocal done, last
+        nonlocal done
         done += count
-        if perf_counter() - last >= LINE_INTERVAL_S:
-            last = perf_counter()
+        if interval.is_over():
             say(f"sent {format_bytes(done)} of {format_bytes(total)}")
 
     return sent

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from time import perf_counter
@@ -139,8 +140,60 @@ class _Count:
         return "" if self.to_go_s is None else f"{format_duration(self.to_go_s)} to go"
 
 
-class PlainProgress:
-    """Plain lines: one as a step begins and ends, and in between at most one per ``interval_s``."""
+class Interval:
+    """Spaces out lines of progress: at most one every ``seconds``, the first of them after as many."""
+
+    def __init__(self, seconds: float, clock: Callable[[], float] = perf_counter) -> None:
+        self._seconds = seconds
+        self._clock = clock
+        self._last = clock()
+
+    def is_over(self) -> bool:
+        """Whether a line is due; if so, the next interval begins."""
+        now = self._clock()
+        if now - self._last < self._seconds:
+            return False
+        self._last = now
+        return True
+
+
+class _LineProgress(ABC):
+    """Lines on a stream: one as a step begins and ends, and in between at most one every ``interval_s`` seconds."""
+
+    def __init__(self, stream: TextIO | None, interval_s: float, clock: Callable[[], float]) -> None:
+        self._stream = stream if stream is not None else sys.stderr
+        self._interval_s = interval_s
+        self._clock = clock
+
+    @contextmanager
+    def step(self, name: str, total: int | None = None) -> Iterator[Step]:
+        """A line at the start, at most one per interval, and one at the end."""
+        start, interval = self._clock(), Interval(self._interval_s, self._clock)
+        self._started(name, total)
+
+        def changed(count: _Count) -> None:
+            if interval.is_over():
+                self._under_way(name, count)
+
+        yield _Count(total, changed, self._clock)
+        # Reached only without an error: a step that failed must not read "done".
+        self._done(name, self._clock() - start)
+
+    def _print(self, line: str) -> None:
+        print(line, file=self._stream, flush=True)
+
+    @abstractmethod
+    def _started(self, name: str, total: int | None) -> None: ...
+
+    @abstractmethod
+    def _under_way(self, name: str, count: _Count) -> None: ...
+
+    @abstractmethod
+    def _done(self, name: str, seconds: float) -> None: ...
+
+
+class PlainProgress(_LineProgress):
+    """Plain lines, for people and log files."""
 
     def __init__(
         self,
@@ -149,38 +202,24 @@ class PlainProgress:
         interval_s: float = LINE_INTERVAL_S,
         clock: Callable[[], float] = perf_counter,
     ) -> None:
-        self._stream = stream if stream is not None else sys.stderr
-        self._interval_s = interval_s
-        self._clock = clock
+        super().__init__(stream, interval_s, clock)
 
     def note(self, text: str) -> None:
         """One line on the stream."""
-        print(printable(text), file=self._stream, flush=True)
+        self._print(printable(text))
 
-    @contextmanager
-    def step(self, name: str, total: int | None = None) -> Iterator[Step]:
-        """A line at the start, at most one every ``LINE_INTERVAL_S`` seconds, and one at the end."""
-        start = last = self._clock()
+    def _started(self, name: str, total: int | None) -> None:
         self.note(f"{name} ...")
 
-        def changed(count: _Count) -> None:
-            nonlocal last
-            now = self._clock()
-            if now - last >= self._interval_s:
-                last = now
-                self.note(_line(name, count))
+    def _under_way(self, name: str, count: _Count) -> None:
+        of_total = f"{count.done}/{count.total}" if count.total else f"{count.done}"
+        self.note(f"{name}: " + ", ".join(filter(None, (of_total, count.to_go, _peak()))))
 
-        yield _Count(total, changed, self._clock)
-        # Reached only without an error: a step that failed must not read "done".
-        self.note(f"{name}: done in {format_duration(self._clock() - start)}, {_peak()}")
+    def _done(self, name: str, seconds: float) -> None:
+        self.note(f"{name}: done in {format_duration(seconds)}, {_peak()}")
 
 
-def _line(name: str, count: _Count) -> str:
-    of_total = f"{count.done}/{count.total}" if count.total else f"{count.done}"
-    return f"{name}: " + ", ".join(filter(None, (of_total, count.to_go, _peak())))
-
-
-class EventProgress:
+class EventProgress(_LineProgress):
     """A line of JSON for each event, for programs: its members are those of ``docs/exit-codes.md``."""
 
     def __init__(
@@ -190,36 +229,26 @@ class EventProgress:
         interval_s: float = EVENT_INTERVAL_S,
         clock: Callable[[], float] = perf_counter,
     ) -> None:
-        self._stream = stream if stream is not None else sys.stderr
-        self._interval_s = interval_s
-        self._clock = clock
+        super().__init__(stream, interval_s, clock)
 
     def note(self, text: str) -> None:
         """A line that has a text."""
         self._say("note", text=printable(text))
 
-    @contextmanager
-    def step(self, name: str, total: int | None = None) -> Iterator[Step]:
-        """A line at the start, at most one every ``EVENT_INTERVAL_S`` seconds, and one at the end."""
-        start = last = self._clock()
+    def _started(self, name: str, total: int | None) -> None:
         self._say("step_started", step=name, total=total)
 
-        def changed(count: _Count) -> None:
-            nonlocal last
-            now = self._clock()
-            if now - last >= self._interval_s:
-                last = now
-                left = None if count.to_go_s is None else round(count.to_go_s, 3)
-                self._say("step_progress", step=name, done=count.done, total=count.total, to_go_seconds=left)
+    def _under_way(self, name: str, count: _Count) -> None:
+        left = None if count.to_go_s is None else round(count.to_go_s, 3)
+        self._say("step_progress", step=name, done=count.done, total=count.total, to_go_seconds=left)
 
-        yield _Count(total, changed, self._clock)
-        self._say("step_done", step=name, seconds=round(self._clock() - start, 3))
+    def _done(self, name: str, seconds: float) -> None:
+        self._say("step_done", step=name, seconds=round(seconds, 3))
 
     def _say(self, event: str, **members: str | float | None) -> None:
-        """ASCII alone, whatever the locale; None is left out."""
+        """Print one event in ASCII, whatever the locale; members that are None are left out."""
         known = {name: value for name, value in members.items() if value is not None}
-        line = {"event": event, **known, "peak_memory_bytes": peak_memory_bytes()}
-        print(json.dumps(line), file=self._stream, flush=True)
+        self._print(json.dumps({"event": event, **known, "peak_memory_bytes": peak_memory_bytes()}))
 
 
 class LiveProgress:
