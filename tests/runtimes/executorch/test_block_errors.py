@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
 
 from vggt_edge.calibration.apply import quantized
@@ -13,7 +13,7 @@ from vggt_edge.calibration.scheme import SCHEMES
 from vggt_edge.devices.errors import LoweringError
 from vggt_edge.runtimes.executorch import block_errors
 from vggt_edge.runtimes.executorch.block_errors import block_error_check
-from vggt_edge.runtimes.executorch.pieces import Pieces, cut
+from vggt_edge.runtimes.executorch.pieces import Piece, Pieces, cut
 from vggt_edge.runtimes.executorch.sdk import installed
 from vggt_edge.runtimes.executorch.xnnpack import lower_pieces
 
@@ -55,8 +55,27 @@ def test_a_block_that_computes_something_else_is_named() -> None:
     with torch.no_grad():
         other.blocks[1].weight_scale.mul_(1.05)
     _, tampered = cut_model(other)
-    with pytest.raises(LoweringError, match=r"least in blocks\.1"):
+    with pytest.raises(LoweringError, match=r"simulation in blocks\.1: "):
         block_error_check(program, pieces, lower_pieces(tampered.pieces))
+
+
+class Rounded(nn.Module):
+    def forward(self, x: Tensor) -> tuple[Tensor]:
+        return (x.round(),)
+
+
+@pytest.mark.parametrize(("away", "is_fault"), [(0.0, False), (0.25, True)])
+def test_roundings_are_told_from_a_fault(away: float, is_fault: bool) -> None:
+    """Values lie in the middle between two integers, where noise decides, or a quarter away from it."""
+    values = torch.arange(64.0) + 0.5 + away
+    piece = Piece("head", ("x",), ("y",), (), fx.symbolic_trace(Rounded()), {}, {}, "key")
+    error = block_errors._Error(piece, 0, decibels=32.0)
+    if is_fault:
+        with pytest.raises(LoweringError, match=r"in head: 32 dB, while .* itself moves to 200\.0 dB") as raised:
+            error.explained({"x": values})
+        assert "roundings explain" in raised.value.expected
+    else:
+        assert error.explained({"x": values}).endswith("roundings, not a fault")
 
 
 def test_large_models_are_left_out_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
