@@ -18,6 +18,7 @@
 #include "vggt_edge/files.hpp"
 #include "vggt_edge/judge.hpp"
 #include "vggt_edge/points.hpp"
+#include "vggt_edge/signature.hpp"
 
 using namespace vggt_edge;
 
@@ -139,6 +140,11 @@ std::vector<Target> targets(const std::filesystem::path& folder) {
     const std::string json = R"({"a":[1,-2.5e3,"\u00e9\ud83d\ude00\n",null,true,{}],"b":{"c":[]}})";
     const std::string report = R"({"Layers":[{"Name":"a + b","Metadata":"[ONNX Layer: frame/MatMul]","TacticName":"sm80_i8i8",)"
                                R"("Weights":{"Type":"Int8"},"Inputs":[{"Format/Datatype":"Half"},{"Datatype":"FP8"}]},"c"]})";
+    const std::string envelope = R"({"dsseEnvelope":{"payload":"e30=","payloadType":"application/vnd.in-toto+json",)"
+                                 R"("signatures":[{"keyid":"","sig":"MEUCIQ=="}]}})";
+    const std::string statement = R"({"predicateType":"https://model_signing/signature/v1.0","predicate":{"resources":)"
+                                  R"([{"name":"a/kit.json","algorithm":"sha256","digest":"00"}],"serialization":)"
+                                  R"({"method":"files"},"vggt-edge":{"release":2}}})";
     const Kit whole = parse_kit(kit);
     return {
         {"json", [=](Random& random) { json_text(parse_json(damaged(random, json))); }},
@@ -156,6 +162,8 @@ std::vector<Target> targets(const std::filesystem::path& folder) {
          }},
         {"inspector",
          [=](Random& random) { json_text(audit(inspector_layers(damaged(random, report)), whole.blocks)); }},
+        {"model.sig", [=](Random& random) { parse_envelope(damaged(random, envelope)); }},
+        {"signed statement", [=](Random& random) { parse_statement(damaged(random, statement)); }},
         {"pictures", pictures},
         {"geometry", geometry},
         {"figures", figures},

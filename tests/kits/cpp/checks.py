@@ -22,10 +22,12 @@ FAILURES = {
 NOT_CAPTURED = ("cudaStreamBeginCapture", "cudaStreamEndCapture", "cudaGraphInstantiate", "captured enqueue")
 
 
-def check(program: Path, app: Path, prepared: Path) -> int:
-    """The number of things that are not as they should be; each is printed."""
+def check(program: Path, with_openssl: Path | None, app: Path, prepared: Path) -> int:
+    """The number of things that are not as they should be; each is printed. with_openssl: the same program with it."""
     found = [*like_python(program, prepared), *failures(program, prepared), *arguments(program, prepared)]
-    found += [*planted(program, prepared), *stored(app, prepared)]
+    if with_openssl is not None:
+        found += signed(with_openssl, prepared)
+    found += [*without_openssl(program, prepared), *planted(program, prepared), *stored(app, prepared)]
     for each in found:
         print(each)
     return len(found)
@@ -44,7 +46,7 @@ def replay(program: Path, folder: Path, *words: str) -> tuple[int, str]:
 
 
 def like_python(program: Path, prepared: Path) -> Iterator[str]:
-    """The same exit codes and the same result.json for the same predictions."""
+    """Both kits end with the same exit code and write the same result.json for the same predictions."""
     folders = sorted(path.parent for path in prepared.glob("*/python"))
     assert len(folders) > 10
     for folder in folders:
@@ -83,7 +85,7 @@ def differences(where: str, ours: Any, theirs: Any) -> Iterator[str]:
 
 
 def failures(program: Path, prepared: Path) -> Iterator[str]:
-    """Each call of CUDA or TensorRT that fails ends the program with its code and a reason, and leaks nothing."""
+    """A failing call of CUDA or TensorRT ends the program with the call's code and a reason, and leaks nothing."""
     for call, wanted in FAILURES.items():
         yield from unlike(call, wanted, *replay(program, failing(prepared, fails=call)))
     memory = failing(prepared, fails="build", says="Error Code 2: OutOfMemory (Requested size was 1 bytes.)")
@@ -119,6 +121,7 @@ def arguments(program: Path, prepared: Path) -> Iterator[str]:
         ("--iterations", "0"),
         ("--warmup", "1.5"),
         ("--optimization-level", "6"),
+        ("--min-release", "-1"),
         ("--rebuild",),
         ("--output",),
     ):
@@ -140,6 +143,29 @@ def planted(program: Path, prepared: Path) -> Iterator[str]:
     code, said = replay(program, folder)
     if code or (folder / "model.engine").read_bytes() == b"planted":
         yield f"planted: exit code {code}: {said}"
+
+
+def signed(program: Path, prepared: Path) -> Iterator[str]:
+    """The C++ kit says the same of signed folders as Python's, with the same exit code, before it builds anything."""
+    cases = sorted(path.parent for path in prepared.glob("signed/*/python.json"))
+    assert len(cases) > 20
+    for case in cases:
+        python = json.loads((case / "python.json").read_text())
+        folder = case / "tensorrt"
+        code, said = run(program, folder, "--folder", str(folder), "--build-only", *python["words"])
+        is_built = (folder / "model.engine").exists()
+        if code != python["code"] or python["said"] not in said or is_built != (code == 0):
+            yield f"{case.name}: exit code {code}: {said}instead of {python['code']}: {python['said']}"
+
+
+def without_openssl(program: Path, prepared: Path) -> Iterator[str]:
+    """A program without OpenSSL refuses a key, and does all the rest."""
+    case = prepared / "signed/sound"
+    words = ("--folder", str(case / "tensorrt"), "--build-only")
+    code, said = run(program, case / "tensorrt", *words, "--key", str(case.parent / "p256.pub"))
+    if code != 3 or "compiled without OpenSSL" not in said:
+        yield f"without OpenSSL: exit code {code}: {said}"
+    yield from unlike("without OpenSSL and key", 0, *run(program, case / "tensorrt", *words))
 
 
 def stored(app: Path, prepared: Path) -> Iterator[str]:

@@ -2,7 +2,7 @@
 
 ``layers.json``: layers of engine inspectors with what Python's kit reads in them. One folder per case of ``CASES``: a
 small kit as the exporter writes it, ``standin.json`` for the stand-in of TensorRT, and in ``python/`` the
-``result.json`` that Python's kit writes for the same predictions.
+``result.json`` that Python's kit writes for the same predictions. ``signed/``: see ``signed.py``.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+from signed import write_signed
 
 from vggt_edge.runtimes.common.kit import script_module
 from vggt_edge.runtimes.tensorrt.backend import write_golden
@@ -30,8 +31,9 @@ kit = kit_module()
 
 @dataclass(frozen=True)
 class Case:
-    """What the stand-in does, and what the program has to end with.
+    """A case: the behaviour of the stand-in, and the exit code of the program.
 
+    - code: exit code.
     - factors: by which all outputs are multiplied, one run after the other; the last one stays. None: NaN.
     - fails: the call that fails.
     - says: what the builder logs as an error when it fails.
@@ -72,6 +74,7 @@ def main(folder: Path) -> None:
     (folder / "layers.json").write_text(json.dumps(layers()))
     for name, case in CASES.items():
         write_case(folder / name, case)
+    write_signed(folder / "signed", folder / "good")
 
 
 # --- layers -----------------------------------------------------------------------------------------------------------
@@ -149,7 +152,7 @@ def python_result(folder: Path, case: Case, output: Path) -> int:
 
 
 class Runner(SimpleNamespace):
-    """In the place of a Runner of Python's kit: multiplies the golden outputs."""
+    """Takes the place of a ``Runner`` of Python's kit; its predictions are the golden outputs times a factor."""
 
     def __init__(self, folder: Path, case: Case) -> None:
         _, expected, _ = kit.load_golden(folder / "golden.safetensors")

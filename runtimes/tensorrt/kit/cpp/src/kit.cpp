@@ -13,7 +13,6 @@ namespace vggt_edge {
 
 namespace {
 
-constexpr std::size_t longest_json = 16 << 20;
 constexpr int schema_version = 1;
 constexpr double widest_angle = 180;
 const std::string golden_file = "golden.safetensors";

@@ -12,6 +12,7 @@
 #include "vggt_edge/engine.hpp"
 #include "vggt_edge/files.hpp"
 #include "vggt_edge/result.hpp"
+#include "vggt_edge/signature.hpp"
 
 namespace {
 
@@ -31,10 +32,14 @@ constexpr const char* help =
     "  --iterations N             measured runs (default: 100)\n"
     "  --warmup N                 runs before the measured ones (default: 20)\n"
     "  --workspace-mb N           limit of the builder's workspace in MiB\n"
-    "  --optimization-level N     of the builder, 0 to 5\n";
+    "  --optimization-level N     of the builder, 0 to 5\n"
+    "  --key FILE                 public key (PEM) by which the bundle has to be signed (default: unchecked)\n"
+    "  --min-release N            smallest signed release number to accept\n";
 
 struct Arguments {
     fs::path folder = ".", output, engine, store;
+    std::optional<fs::path> key;  // an empty one is given too
+    std::optional<std::int64_t> min_release;
     bool build_only = false, help = false;
     int iterations = 100, warm_up = 20;
     BuildOptions build;
@@ -44,8 +49,9 @@ void say(const std::string& text) { std::fprintf(stderr, "%s\n", text.c_str()); 
 
 KitError wrong_argument(const std::string& what) { return KitError(Exit::usage, what, "see --help"); }
 
-int number(const std::string& option, const std::string& text, int lowest, int highest) {
-    int value = 0;
+template <class Whole>
+Whole number(const std::string& option, const std::string& text, Whole lowest, Whole highest) {
+    Whole value = 0;
     const auto [end, state] = std::from_chars(text.data(), text.data() + text.size(), value);
     const bool is_number = state == std::errc() && end == text.data() + text.size();
     if (is_number && value >= lowest && value <= highest) return value;
@@ -70,12 +76,26 @@ Arguments parsed(int count, char** words) {
         else if (option == "--warmup") arguments.warm_up = number(option, value(), 1, 1'000'000);
         else if (option == "--workspace-mb") arguments.build.workspace_mib = number(option, value(), 1, 1 << 24);
         else if (option == "--optimization-level") arguments.build.optimization_level = number(option, value(), 0, 5);
+        else if (option == "--key") arguments.key = value();
+        else if (option == "--min-release") arguments.min_release = number(option, value(), std::int64_t{0}, largest_number);
         else if (option == "--help" || option == "-h") arguments.help = true;
         else throw wrong_argument("unknown option " + option.substr(0, 40));
     }
     if (arguments.output.empty()) arguments.output = arguments.folder / "result.json";
     if (arguments.engine.empty()) arguments.engine = arguments.folder / "model.engine";
     return arguments;
+}
+
+void check_author(const Arguments& arguments) {
+    if (!arguments.key) {
+        if (arguments.min_release) {
+            throw KitError(Exit::usage, "--min-release checks nothing without a key", "give --key too");
+        }
+        say("signature: not checked; --key FILE checks it with the public key of whoever made the bundle");
+        return;
+    }
+    const auto release = check_signature(arguments.folder, *arguments.key, arguments.min_release);
+    say("signature: verified with " + arguments.key->string() + (release ? ", release " + std::to_string(*release) : ""));
 }
 
 double milliseconds_since(std::chrono::steady_clock::time_point start) {
@@ -137,6 +157,7 @@ void summarise(const std::vector<Entry>& entries, const Measurement& measured) {
 
 /// The whole job. The result is written also when accuracy or precision fail.
 Exit run(const Arguments& arguments) {
+    check_author(arguments);
     Measurement measured;
     const Runtime runtime = find_runtime();
     measured.runtime_version = runtime.version;

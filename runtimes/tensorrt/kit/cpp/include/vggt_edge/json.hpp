@@ -67,6 +67,9 @@ private:
     std::variant<std::nullptr_t, bool, std::int64_t, double, std::string, List, Table> value_;
 };
 
+/// Bytes of the longest JSON file that the kit reads.
+constexpr std::size_t longest_json = 16 << 20;
+
 /// What a text may ask of its reader.
 ///
 /// - most_values: values in the whole text.
