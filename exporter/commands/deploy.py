@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -18,6 +21,7 @@ if TYPE_CHECKING:
 
     from vggt_edge.exporter.deploy.outcome import Attempt
     from vggt_edge.exporter.deploy.settings import Settings
+    from vggt_edge.exporter.signing.keys import Verifier
 
 To = Annotated[
     list[str],
@@ -111,26 +115,42 @@ def deploy(
 ) -> None:
     """Run a bundle on devices over SSH or adb, and bring their results into its report.
 
-    With --key or --certificate-chain, only a bundle of that signer is sent.
+    With --key or --certificate-chain, only a bundle of that signer is sent. With --key, boards check the signature too.
 
     The exit code is that of the first device, in the order given, that failed.
     """
     from vggt_edge.exporter.deploy.settings import TIME_LIMIT_S, Settings
 
-    settings = Settings(
-        host_keys=frozenset(host_key or ()),
-        time_limit_s=TIME_LIMIT_S if time_limit is None else time_limit,
-        runs=runs,
-        kit=kit,
-        runner=runner,
-        dry_run=dry_run,
-    )
     verifier = make_verifier(key, certificate_chain, identity, min_release)
     if verifier is not None:
         from vggt_edge.exporter.signing.sign import verify_signature
 
         verify_signature(bundle, verifier, min_release)
-    _run(bundle, to, output or _beside(bundle), settings, as_json=json, quiet=log_level is options.LogLevel.ERROR)
+    with _key_to_send(verifier) as key_to_send:
+        settings = Settings(
+            host_keys=frozenset(host_key or ()),
+            time_limit_s=TIME_LIMIT_S if time_limit is None else time_limit,
+            runs=runs,
+            kit=kit,
+            key=key_to_send,
+            min_release=min_release,
+            runner=runner,
+            dry_run=dry_run,
+        )
+        _run(bundle, to, output or _beside(bundle), settings, as_json=json, quiet=log_level is options.LogLevel.ERROR)
+
+
+@contextmanager
+def _key_to_send(verifier: Verifier | None) -> Iterator[Path | None]:
+    """A file with the public key alone: what --key names may hold more, a private key even."""
+    pem = None if verifier is None else verifier.public_pem
+    if pem is None:
+        yield None
+        return
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "key.pub"
+        path.write_bytes(pem)
+        yield path
 
 
 def _beside(bundle: Path) -> Path:
@@ -150,7 +170,7 @@ def _run(bundle: Path, to: list[str], output: Path, settings: Settings, *, as_js
     addresses = parse_addresses(to)
     check_free(output)
     manifest = verify_bundle(bundle)
-    kits = kits_of(bundle, manifest, addresses, settings.kit)
+    kits = kits_of(bundle, manifest, addresses, settings)
     note = make_progress(quiet=quiet, as_json=as_json).note
     attempts = deploy_all(addresses, kits, manifest, settings, note)
     has_results = any(attempt.report for attempt in attempts)

@@ -18,6 +18,8 @@ from vggt_edge.runtimes.executorch.files import FOLDER as EXECUTORCH
 from vggt_edge.runtimes.tensorrt.backend import FOLDER as TENSORRT
 from vggt_edge.runtimes.tensorrt.engine import SCRIPT, kit_module
 
+#: Name of the public key in the folder on the board.
+KEY = "deploy-key.pub"
 CPP = "cpp"
 CPP_BUILD = f"{CPP}/CMakeLists.txt"
 NUMPY = "numpy"
@@ -52,19 +54,21 @@ class AndroidKit:
     outputs: tuple[str, ...]
 
 
-def jetson_kit(bundle: Path, manifest: Manifest, language: KitLanguage) -> JetsonKit:
+def jetson_kit(bundle: Path, manifest: Manifest, language: KitLanguage, key: Path | None = None) -> JetsonKit:
     """``UsageError`` for a bundle without one, ``InputError`` for a ``kit.json`` that cannot be used.
 
-    The signature of the bundle goes along: the kit looks for it in its own folder.
+    The signature of the bundle goes along: the kit looks for it in its own folder. So does the public key, as ``KEY``.
     """
     files = _files(manifest, TENSORRT, CPP_BUILD if language is KitLanguage.CPP else SCRIPT, "ssh://")
     source = bundle / TENSORRT
     module = kit_module()
     raw = _read(source / KIT_FILE, module.checked_kit)
-    signature = [bundle / SIGNATURE] if (bundle / SIGNATURE).is_file() else []
+    others = {SIGNATURE: bundle / SIGNATURE} if (bundle / SIGNATURE).is_file() else {}
+    if key is not None:
+        others[KEY] = key
     return JetsonKit(
-        files=(*files, *map(_described, signature)),
-        paths=(*(source / entry.path for entry in files), *signature),
+        files=(*files, *(FileEntry(name, path.stat().st_size, file_sha256(path)) for name, path in others.items())),
+        paths=(*(source / entry.path for entry in files), *others.values()),
         outputs=_outputs(raw),
         needed=_requirements(raw, module.RUNTIMES, language, str(source / KIT_FILE)),
         digest=file_sha256(bundle / MANIFEST),
@@ -100,10 +104,6 @@ def _files(manifest: Manifest, folder: str, script: str, scheme: str) -> tuple[F
             remedy="apps bring their own kit to phones: docs/how-to/ios-kit.md, docs/how-to/android-kit.md",
         )
     return tuple(replace(entry, path=entry.path.removeprefix(f"{folder}/")) for entry in inside)
-
-
-def _described(path: Path) -> FileEntry:
-    return FileEntry(path.name, path.stat().st_size, file_sha256(path))
 
 
 def _read(path: Path, check: Any) -> Mapping[str, Any]:

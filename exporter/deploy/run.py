@@ -17,7 +17,7 @@ from vggt_edge.exporter.bundle import Manifest
 from vggt_edge.exporter.deploy.address import AdbAddress, Address, SshAddress
 from vggt_edge.exporter.deploy.kits import AndroidKit, JetsonKit, android_kit, jetson_kit
 from vggt_edge.exporter.deploy.outcome import Attempt
-from vggt_edge.exporter.deploy.settings import KitLanguage, Settings
+from vggt_edge.exporter.deploy.settings import Settings
 
 T = TypeVar("T")
 _SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
@@ -31,13 +31,13 @@ class Kits:
     android: AndroidKit | None
 
 
-def kits_of(bundle: Path, manifest: Manifest, addresses: Sequence[Address], language: KitLanguage) -> Kits:
+def kits_of(bundle: Path, manifest: Manifest, addresses: Sequence[Address], settings: Settings) -> Kits:
     """Read the kits of a bundle. Errors name what the bundle, or this machine, lacks."""
     kinds = {type(address) for address in addresses}
     if SshAddress in kinds:
         _check_library()
     return Kits(
-        jetson_kit(bundle, manifest, language) if SshAddress in kinds else None,
+        jetson_kit(bundle, manifest, settings.kit, settings.key) if SshAddress in kinds else None,
         android_kit(bundle, manifest) if AdbAddress in kinds else None,
     )
 

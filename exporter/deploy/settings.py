@@ -30,6 +30,8 @@ class Settings:
     - time_limit_s: for the kit on each device.
     - runs: measured predictions; None: the kit's own number.
     - kit: the language of the kit that runs on boards, ``python`` or ``cpp``.
+    - key: file with the public key that kits on boards check the bundle with; None: they check nothing.
+    - min_release: the smallest signed release that they accept; goes with ``key``.
     - runner: the ``executor_runner`` for adb.
     - dry_run: look and tell, but change nothing.
     """
@@ -38,5 +40,7 @@ class Settings:
     time_limit_s: float = TIME_LIMIT_S
     runs: int | None = None
     kit: KitLanguage = KitLanguage.PYTHON
+    key: Path | None = None
+    min_release: int | None = None
     runner: Path | None = None
     dry_run: bool = False

@@ -13,7 +13,7 @@ from vggt_edge.exporter.deploy import tegrastats
 from vggt_edge.exporter.deploy.address import SshAddress
 from vggt_edge.exporter.deploy.connection import Board, connect
 from vggt_edge.exporter.deploy.files import Item, items_of
-from vggt_edge.exporter.deploy.kits import CPP, JetsonKit
+from vggt_edge.exporter.deploy.kits import CPP, KEY, JetsonKit
 from vggt_edge.exporter.deploy.outcome import Attempt, kit_error
 from vggt_edge.exporter.deploy.settings import LONGEST_FILE, KitLanguage, Say, Settings
 from vggt_edge.exporter.deploy.survey import check_space, check_versions, look
@@ -83,8 +83,13 @@ def _kit_command(folder: str, settings: Settings) -> list[str]:
     program = ["python3", "-u", f"{folder}/{SCRIPT}"]
     if settings.kit is KitLanguage.CPP:
         program = [f"{folder}/{_CPP_OUTPUT}/{_CPP_PROGRAM}"]
-    runs = ["--iterations", str(settings.runs)] if settings.runs else []
-    return [*program, "--folder", folder, "--output", f"{folder}/{RESULT}", *runs]
+    given = {
+        "--iterations": settings.runs,
+        "--key": None if settings.key is None else f"{folder}/{KEY}",
+        "--min-release": None if settings.key is None else settings.min_release,
+    }
+    options = [word for name, value in given.items() if value is not None for word in (name, str(value))]
+    return [*program, "--folder", folder, "--output", f"{folder}/{RESULT}", *options]
 
 
 async def _compile(board: Board, folder: str, settings: Settings, take: Say) -> None:

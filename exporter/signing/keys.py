@@ -107,12 +107,21 @@ class Verifier(ABC):
     def verify(self, signed: SignatureFile, where: str) -> str:
         """Who has signed, in words. ``SignatureError`` when the signature is not by whom it should be."""
 
+    @property
+    def public_pem(self) -> bytes | None:
+        """The one public key that is trusted, as PEM; None where certificates are trusted."""
+        return None
+
 
 @dataclass(frozen=True)
 class KeyVerifier(Verifier):
     """Trusts one public key."""
 
     key: ec.EllipticCurvePublicKey
+
+    @property
+    def public_pem(self) -> bytes:
+        return _pem(self.key)
 
     def verify(self, signed: SignatureFile, where: str) -> str:
         named = signed.verification_material.public_key
@@ -170,8 +179,7 @@ def load_verifier(key: Path | None = None, *, chain: Iterable[Path] = (), identi
 
 def fingerprint(key: ec.EllipticCurvePublicKey) -> str:
     """sha256 of the public key as PEM, by which signatures name it."""
-    pem = key.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
-    return hashlib.sha256(pem).hexdigest()
+    return hashlib.sha256(_pem(key)).hexdigest()
 
 
 # --- files ------------------------------------------------------------------------------------------------------------
@@ -362,6 +370,10 @@ def _first_line(error: Exception) -> str:
 
 def _der(certificate: x509.Certificate) -> bytes:
     return certificate.public_bytes(serialization.Encoding.DER)
+
+
+def _pem(key: ec.EllipticCurvePublicKey) -> bytes:
+    return key.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
 
 
 def _text(content: bytes) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import threading
 import time
@@ -12,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 from jsonschema import Draft202012Validator
 
 from vggt_edge.exporter.deploy import files, survey
@@ -97,6 +100,45 @@ def test_the_kit_in_cpp_is_compiled_on_the_board(deploy: Deploy, board: Any) -> 
     assert done.code == 0, done.err
     assert set(device_of(done)["board"]["modules"]) == set()
     assert "Built target" in done.err
+
+
+# --- signatures -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def key(vggt_edge: Callable[..., Any], bundle: Path, tmp_path: Path) -> Path:
+    """The bundle is signed, as release 2. The file holds the public key and, behind it, the private one."""
+    pair, private = ec.generate_private_key(ec.SECP256R1()), tmp_path / "key.pem"
+    locked = serialization.NoEncryption()
+    private.write_bytes(
+        pair.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.TraditionalOpenSSL, locked)
+    )
+    assert vggt_edge("sign", bundle, "--key", private, "--release", "2", "--replace").code == 0
+    public = pair.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+    private.write_bytes(public + private.read_bytes())
+    return private
+
+
+@pytest.mark.parametrize("kit", ["python", "cpp"])
+def test_the_board_checks_the_signature_too(deploy: Deploy, board: Any, key: Path, kit: str) -> None:
+    """It gets the public key, and no private one."""
+    board.program("cmake", CMAKE)
+    done = deploy(board.address, "--kit", kit, "--key", str(key), "--min-release", "2")
+    assert done.code == 0, done.err
+    assert "deploy-key.pub, release 2" in done.err
+    (sent,) = board.home.rglob("deploy-key.pub")
+    assert key.read_text().startswith(sent.read_text())
+    assert not [path for path in board.home.rglob("*") if path.is_file() and b"PRIVATE" in path.read_bytes()]
+
+
+def test_a_file_that_changes_on_the_board_is_refused_there(deploy: Deploy, board: Any, key: Path, bundle: Path) -> None:
+    """After it has arrived whole. Without the signature the kit would take it: an empty line changes no digest."""
+    board.program("cmake", CMAKE.replace("\n[", '\necho >>"$2/../kit.json"\n[', 1))
+    assert deploy(board.address, "--kit", "cpp").code == 0
+    shutil.rmtree(bundle.with_name("bundle-devices"))
+    done = deploy(board.address, "--kit", "cpp", "--key", str(key))
+    assert done.code == 2
+    assert "kit.json is missing, or not the one that was signed" in device_of(done)["error"]["what"]
 
 
 # --- what is sent -----------------------------------------------------------------------------------------------------
