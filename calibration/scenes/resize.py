@@ -16,6 +16,8 @@ from PIL import Image
 from vggt_edge.devices.errors import InputError, UsageError
 
 PATCH = 14  # where the caller does not say which
+# Pillow's bicubic: half its width in pixels of the coarser grid, and the bits behind the point of a weight.
+_SUPPORT, _WEIGHT_BITS = 2.0, 22
 
 
 def fit_shape(width: int, height: int, long_side: int, patch: int = PATCH) -> tuple[int, int]:
@@ -95,3 +97,60 @@ def resize_intrinsics(
     resized[..., 0, 2] -= cover.left * cover.scale
     resized[..., 1, 2] -= cover.top * cover.scale
     return resized
+
+
+@dataclass(frozen=True)
+class Resampling:
+    """``resize_frame`` as two products with constant matrices, each followed by rounding to 8 bits.
+
+    columns: (W of the target, W of the source). rows: (H of the target, H of the source). Weights are whole multiples
+    of 2**-22, exact in float32. rows_first: whether the rows are the first product, as Pillow 13 has it for frames that
+    lose more of their height.
+    """
+
+    columns: npt.NDArray[np.float32]
+    rows: npt.NDArray[np.float32]
+    rows_first: bool
+
+
+def resampling(source: tuple[int, int], target: tuple[int, int]) -> Resampling:
+    """What ``resize_frame`` computes for a frame of ``source`` (height, width) and a target (height, width)."""
+    cover = _cover(source, target)
+    columns = _weights(source[1], cover.left, cover.left + cover.width, target[1])
+    rows = _weights(source[0], cover.top, cover.top + cover.height, target[0])
+    dropped = source[0] - target[0]
+    return Resampling(columns, rows, rows_first=dropped > max(0, 2 * (source[1] - target[1])))
+
+
+def camera_from_input(source: tuple[int, int], target: tuple[int, int]) -> npt.NDArray[np.float64]:
+    """(3, 3): from pixel coordinates of the target to those of the source frame; the inverse of a resize."""
+    cover = _cover(source, target)
+    return np.array([[1 / cover.scale, 0, cover.left], [0, 1 / cover.scale, cover.top], [0, 0, 1]])
+
+
+def shown_share(source: tuple[int, int], target: tuple[int, int]) -> float:
+    """The share of a frame of ``source`` (height, width) that is left after cropping to ``target``."""
+    cover = _cover(source, target)
+    return cover.width * cover.height / (source[0] * source[1])
+
+
+def _weights(length: int, start: float, end: float, outputs: int) -> npt.NDArray[np.float32]:
+    """(outputs, length): the weights of every pixel of a line in every pixel that its part [start, end) becomes."""
+    start_32, end_32 = np.float32(start), np.float32(end)  # as Pillow holds the box
+    scale = float(end_32 - start_32) / outputs
+    stretch = max(scale, 1.0)
+    centres = float(start_32) + (np.arange(outputs) + 0.5) * scale
+    first = np.maximum((centres - _SUPPORT * stretch + 0.5).astype(np.int64), 0)
+    last = np.minimum((centres + _SUPPORT * stretch + 0.5).astype(np.int64), length)
+    pixels = np.arange(length)
+    inside = (pixels >= first[:, None]) & (pixels < last[:, None])
+    exact = np.where(inside, _bicubic((pixels - centres[:, None] + 0.5) / stretch), 0.0)
+    scaled = exact / exact.sum(axis=1, keepdims=True) * 2**_WEIGHT_BITS
+    whole = np.trunc(scaled + np.copysign(0.5, scaled))
+    return (whole / 2**_WEIGHT_BITS).astype(np.float32)
+
+
+def _bicubic(position: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    x = np.abs(position)
+    near, far = ((1.5 * x - 2.5) * x) * x + 1, (((x - 5) * x + 8) * x - 4) * -0.5
+    return np.where(x < 1, near, np.where(x < _SUPPORT, far, 0.0))

@@ -6,10 +6,17 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vggt_edge.calibration.scenes.resize import fit_shape, resize_frame, resize_intrinsics
+from vggt_edge.calibration.scenes.resize import (
+    camera_from_input,
+    fit_shape,
+    resampling,
+    resize_frame,
+    resize_intrinsics,
+    shown_share,
+)
 from vggt_edge.devices.errors import InputError, UsageError
 
 sides = st.integers(1, 9000)
@@ -120,3 +127,35 @@ def test_resize_refuses_what_is_no_rgb_frame(image: np.ndarray) -> None:
 def test_resize_refuses_a_target_without_pixels(height: int, width: int) -> None:
     with pytest.raises(UsageError, match="whole patches"):
         resize_frame(np.zeros((5, 5, 3), np.uint8), height, width)
+
+
+@settings(deadline=None)
+@given(st.integers(1, 150), st.integers(1, 150), st.integers(1, 60), st.integers(1, 60))
+def test_two_products_with_constants_are_the_resize(width: int, height: int, out_width: int, out_height: int) -> None:
+    """In exact arithmetic: TensorRT has no antialiased Resize, but it multiplies matrices."""
+    frame = np.random.default_rng(width * 301 + height).integers(0, 256, (height, width, 3)).astype(np.uint8)
+    matrices = resampling((height, width), (out_height, out_width))
+
+    def rounded(sums: np.ndarray) -> np.ndarray:
+        return np.clip(np.floor(sums + 0.5), 0, 255)
+
+    steps = [
+        lambda x: rounded(x @ matrices.columns.astype(float).T),
+        lambda x: rounded(matrices.rows.astype(float) @ x),
+    ]
+    levels = frame.transpose(2, 0, 1).astype(float)
+    for step in reversed(steps) if matrices.rows_first else steps:
+        levels = step(levels)
+    assert np.array_equal(levels, np.round(255 * resize_frame(frame, out_height, out_width)))
+
+
+@given(st.integers(20, 4000), st.integers(20, 4000), targets, targets)
+def test_intrinsics_find_back_to_the_camera(width: int, height: int, out_width: int, out_height: int) -> None:
+    camera = np.array([[900.0, 0, 311], [0, 910.0, 233], [0, 0, 1]])
+    ours = resize_intrinsics(camera, (height, width), (out_height, out_width))
+    assert np.allclose(camera_from_input((height, width), (out_height, out_width)) @ ours, camera)
+
+
+def test_the_share_that_a_crop_leaves() -> None:
+    assert shown_share((1080, 1920), (518, 518)) == pytest.approx(1080 / 1920)
+    assert shown_share((518, 518), (259, 259)) == 1
