@@ -17,6 +17,7 @@ LAYERS = ("devices", "calibration", "runtimes", "exporter")
 BACKENDS_OF_SDK = {
     "onnxruntime": {"onnxruntime"},
     "onnxruntime_ep_nv_tensorrt_rtx": {"tensorrt"},
+    "onnx_graphsurgeon": {"tensorrt"},
     "polygraphy": {"tensorrt"},
     "tensorrt": {"tensorrt"},
     "tensorrt_rtx": {"tensorrt"},

@@ -144,13 +144,14 @@ def _weights(length: int, start: float, end: float, outputs: int) -> npt.NDArray
     last = np.minimum((centres + _SUPPORT * stretch + 0.5).astype(np.int64), length)
     pixels = np.arange(length)
     inside = (pixels >= first[:, None]) & (pixels < last[:, None])
-    exact = np.where(inside, _bicubic((pixels - centres[:, None] + 0.5) / stretch), 0.0)
+    exact = np.where(inside, bicubic((pixels - centres[:, None] + 0.5) / stretch), 0.0)
     scaled = exact / exact.sum(axis=1, keepdims=True) * 2**_WEIGHT_BITS
     whole = np.trunc(scaled + np.copysign(0.5, scaled))
-    return (whole / 2**_WEIGHT_BITS).astype(np.float32)
+    return np.asarray(whole / 2**_WEIGHT_BITS, np.float32)
 
 
-def _bicubic(position: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+def bicubic(position: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Weight of a sample by its distance in samples of the coarser grid; a = -0.5, as in Pillow."""
     x = np.abs(position)
     near, far = ((1.5 * x - 2.5) * x) * x + 1, (((x - 5) * x + 8) * x - 4) * -0.5
     return np.where(x < 1, near, np.where(x < _SUPPORT, far, 0.0))

@@ -30,7 +30,7 @@ VIDEO_SUFFIXES = (".3gp", ".avi", ".m4v", ".mkv", ".mov", ".mp4", ".webm")
 _OPTIONS = {"protocol_whitelist": "file", "format_whitelist": "mov,matroska,avi"}
 
 # Bicubic for the half-size colour planes, with exact rounding: without it colours are off by up to three levels.
-_CONVERSION = 0x4 | 0x2000 | 0x40000
+CONVERSION = 0x4 | 0x2000 | 0x40000
 _HDR = {16: "PQ", 18: "HLG"}  # transfer characteristics (ITU-T H.273)
 _VP8_SHOWN = 0x10
 _STRAIGHT_TOLERANCE = 0.02
@@ -72,7 +72,7 @@ class VideoSource:
         width = round(frame.width * aspect) if aspect else frame.width
         _check_size(self.path, frame.width, frame.height)  # a stream may change its size on the way
         _check_size(self.path, max(1, width), frame.height)
-        pixels = frame.to_ndarray(format="rgb24", interpolation=_CONVERSION).astype(np.uint8, copy=False)
+        pixels = frame.to_ndarray(format="rgb24", interpolation=CONVERSION).astype(np.uint8, copy=False)
         if width != frame.width:
             square = Image.fromarray(pixels).resize((max(1, width), frame.height), Image.Resampling.BICUBIC)
             pixels = np.asarray(square)

@@ -31,6 +31,7 @@ _POINTWISE: Mapping[str, Callable[..., Tensor]] = {
     "Equal": torch.eq,
     "Erf": torch.erf,
     "Exp": torch.exp,
+    "Floor": torch.floor,
     "Identity": torch.clone,
     "Log": torch.log,
     "Max": torch.maximum,

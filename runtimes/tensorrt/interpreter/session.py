@@ -74,7 +74,7 @@ class GraphSession(Session):
     @torch.no_grad()
     def _run(self, inputs: Arrays) -> dict[str, npt.NDArray[np.float32]]:
         """``LoweringError`` names the first node whose finite result FP16 cannot hold."""
-        values = {value: torch.from_numpy(inputs[str(value.name)]) for value in self._graph.inputs}
+        values = {value: self._input(inputs[str(value.name)], value) for value in self._graph.inputs}
         left = Counter(value for node in self._graph for value in node.inputs if value is not None)
         left.update(self._graph.outputs)
         for node in self._graph:
@@ -86,6 +86,10 @@ class GraphSession(Session):
                     if not left[read]:
                         values.pop(read, None)
         return {str(value.name): values[value].float().numpy() for value in self._graph.outputs}
+
+    def _input(self, array: npt.NDArray[np.float32], value: ir.Value) -> Tensor:
+        """In the type of the graph: the frames of a camera are given as float32 and read as uint8."""
+        return torch.from_numpy(array).to(_TYPES[value.dtype or ir.DataType.FLOAT])
 
     def _value(self, values: dict[ir.Value, Tensor], value: ir.Value) -> Tensor:
         if value in values:

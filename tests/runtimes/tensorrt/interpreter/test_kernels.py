@@ -33,7 +33,7 @@ def integers(*values: int) -> np.ndarray[Any, Any]:
 CASES: dict[str, tuple[str, list[Any], dict[str, Any]]] = {
     **{
         name: (name, [X], {})
-        for name in ("Abs", "Cos", "Erf", "Exp", "Identity", "Neg", "Relu", "Sigmoid", "Sign", "Sin")
+        for name in ("Abs", "Cos", "Erf", "Exp", "Floor", "Identity", "Neg", "Relu", "Sigmoid", "Sign", "Sin")
     },
     **{name: (name, [X], {}) for name in ("Sin", "Softplus", "Tanh", "Softmax", "Gelu")},
     **{name: (name, [POSITIVE], {}) for name in ("Log", "Sqrt")},
