@@ -8,6 +8,8 @@ import PackageDescription
 let framework: [SwiftSetting] = [
     .swiftLanguageMode(.v5), .unsafeFlags(["-enable-library-evolution", "-suppress-warnings"]),
 ]
+// A check hashes megabytes, which takes a minute in a Debug build.
+let optimized: [SwiftSetting] = framework + [.unsafeFlags(["-O"])]
 let strict: [SwiftSetting] = [.unsafeFlags(["-warnings-as-errors"])]
 let kit: [Target.Dependency] = ["VGGTEdge", "VGGTEdgeCore", "CoreML", "CoreVideo", "ARKit", "StandIn"]
 let apple: [Target.Dependency] = [
@@ -20,7 +22,7 @@ let package = Package(
         .target(name: "StandIn", swiftSettings: [.swiftLanguageMode(.v5)]),
         .target(name: "CoreVideo", swiftSettings: framework),
         .target(name: "CoreML", dependencies: ["CoreVideo", "StandIn"], swiftSettings: framework),
-        .target(name: "CryptoKit", swiftSettings: framework),
+        .target(name: "CryptoKit", swiftSettings: optimized),
         .target(name: "Accelerate", swiftSettings: framework),
         .target(name: "CoreGraphics", dependencies: ["CoreVideo"], swiftSettings: framework),
         .target(name: "ImageIO", dependencies: ["CoreGraphics"], swiftSettings: framework),

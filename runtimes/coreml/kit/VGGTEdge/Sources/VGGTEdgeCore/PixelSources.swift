@@ -84,6 +84,15 @@ struct RGB: Equatable, Sendable {
     let red: UInt8
     let green: UInt8
     let blue: UInt8
+
+    /// The place behind the three bytes that were written.
+    @inline(__always)
+    func put(_ bytes: UnsafeMutablePointer<UInt8>) -> UnsafeMutablePointer<UInt8> {
+        bytes[0] = red
+        bytes[1] = green
+        bytes[2] = blue
+        return bytes + 3
+    }
 }
 
 /// Something that pixels can be read from one by one. Rows and columns begin with 0 at the source's own corner.
@@ -91,6 +100,17 @@ protocol PixelSource {
     var size: FrameSize { get }
 
     func color(row: Int, column: Int) -> RGB
+
+    /// Writes red, green and blue of a part of one row.
+    func read(row: Int, columns: Range<Int>, to bytes: UnsafeMutablePointer<UInt8>)
+}
+
+extension PixelSource {
+    @inline(__always)
+    func read(row: Int, columns: Range<Int>, to bytes: UnsafeMutablePointer<UInt8>) {
+        var to = bytes
+        for column in columns { to = color(row: row, column: column).put(to) }
+    }
 }
 
 /// Pixels of a picture of this package.
@@ -213,6 +233,26 @@ package struct PlanarPixels: PixelSource {
             y: luma.bytes[row &* luma.bytesPerRow &+ column], cb: chroma.bytes[at], cr: chroma.bytes[at &+ 1]
         )
     }
+
+    /// Two pixels at a time: they share their colour sample.
+    @inline(__always)
+    func read(row: Int, columns: Range<Int>, to bytes: UnsafeMutablePointer<UInt8>) {
+        var to = bytes
+        var column = columns.lowerBound
+        if (column &+ firstColumn) & 1 == 1, column < columns.upperBound {
+            to = color(row: row, column: column).put(to)
+            column &+= 1
+        }
+        let y = (row &+ firstRow) &* luma.bytesPerRow &+ firstColumn
+        let c = ((row &+ firstRow) >> 1) &* chroma.bytesPerRow &+ firstColumn
+        while column &+ 1 < columns.upperBound {
+            let tint = decoder.tint(cb: chroma.bytes[c &+ column], cr: chroma.bytes[c &+ column &+ 1])
+            to = decoder.color(y: luma.bytes[y &+ column], tint).put(to)
+            to = decoder.color(y: luma.bytes[y &+ column &+ 1], tint).put(to)
+            column &+= 2
+        }
+        if column < columns.upperBound { _ = color(row: row, column: column).put(to) }
+    }
 }
 
 /// A source with left and right exchanged.
@@ -232,11 +272,23 @@ extension RGBImage {
     init(reading source: some PixelSource, turn: QuarterTurn, area: PixelArea) {
         let (height, width) = (source.size.height, source.size.width)
         switch turn {
-        case .upright: self.init(area, tile: width) { source.color(row: $0, column: $1) }
+        case .upright: self.init(rowsOf: source, area)
         case .clockwise: self.init(area, tile: 32) { source.color(row: height - 1 - $1, column: $0) }
         case .half: self.init(area, tile: width) { source.color(row: height - 1 - $0, column: width - 1 - $1) }
         case .counterclockwise: self.init(area, tile: 32) { source.color(row: $1, column: width - 1 - $0) }
         }
+    }
+
+    private init(rowsOf source: some PixelSource, _ area: PixelArea) {
+        let size = area.size
+        let pixels = [UInt8](unsafeUninitializedCapacity: 3 * size.pixelCount) { bytes, count in
+            guard let first = bytes.baseAddress else { return }
+            for row in 0..<size.height {
+                source.read(row: area.rows.lowerBound + row, columns: area.columns, to: first + 3 * row * size.width)
+            }
+            count = 3 * size.pixelCount
+        }
+        self.init(uncheckedSize: size, pixels: pixels)
     }
 
     @inline(__always)

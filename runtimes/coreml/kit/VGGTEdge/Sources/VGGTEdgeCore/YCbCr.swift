@@ -73,18 +73,37 @@ struct YCbCrDecoder: Sendable {
         greenFromCr = Int32((2 * (1 - red) * red / green * colorGain).rounded())
     }
 
-    /// No sum leaves an `Int32`: 255 levels of brightness and 128 of colour, each times less than 2.2 * 2^16.
+    /// What a colour sample adds to the brightness of its pixels, in fixed point.
+    struct Tint {
+        let red: Int32
+        let green: Int32
+        let blue: Int32
+    }
+
     @inline(__always)
-    func color(y: UInt8, cb: UInt8, cr: UInt8) -> RGB {
-        let half: Int32 = 1 << (Self.precision - 1)
-        let base = (Int32(y) &- blackLevel) &* brightness &+ half
+    func tint(cb: UInt8, cr: UInt8) -> Tint {
         let (blueness, redness) = (Int32(cb) &- 128, Int32(cr) &- 128)
-        return RGB(
-            red: UInt8(clamping: (base &+ redness &* redFromCr) >> Self.precision),
-            green: UInt8(clamping: (base &- blueness &* greenFromCb &- redness &* greenFromCr) >> Self.precision),
-            blue: UInt8(clamping: (base &+ blueness &* blueFromCb) >> Self.precision)
+        return Tint(
+            red: redness &* redFromCr,
+            green: 0 &- blueness &* greenFromCb &- redness &* greenFromCr,
+            blue: blueness &* blueFromCb
         )
     }
+
+    /// No sum leaves an `Int32`: 255 levels of brightness and 128 of colour, each times less than 2.2 * 2^16.
+    @inline(__always)
+    func color(y: UInt8, _ tint: Tint) -> RGB {
+        let half: Int32 = 1 << (Self.precision - 1)
+        let base = (Int32(y) &- blackLevel) &* brightness &+ half
+        return RGB(
+            red: UInt8(clamping: (base &+ tint.red) >> Self.precision),
+            green: UInt8(clamping: (base &+ tint.green) >> Self.precision),
+            blue: UInt8(clamping: (base &+ tint.blue) >> Self.precision)
+        )
+    }
+
+    @inline(__always)
+    func color(y: UInt8, cb: UInt8, cr: UInt8) -> RGB { color(y: y, tint(cb: cb, cr: cr)) }
 }
 
 extension RGBImage {

@@ -67,26 +67,28 @@ public struct SHA256: HashFunction {
     }
 
     private static func mix(_ state: inout [UInt32], _ bytes: UnsafeBufferPointer<UInt8>, _ start: Int) {
-        var words = (0..<16).map { index in
-            (0..<4).reduce(UInt32(0)) { $0 << 8 | UInt32(bytes[start + 4 * index + $1]) }
+        var words = [UInt32](repeating: 0, count: 64)
+        for index in 0..<16 {
+            for byte in 0..<4 { words[index] = words[index] << 8 | UInt32(bytes[start + 4 * index + byte]) }
         }
         for index in 16..<64 {
             let (near, far) = (words[index - 15], words[index - 2])
             let small = turn(near, 7) ^ turn(near, 18) ^ (near >> 3)
             let large = turn(far, 17) ^ turn(far, 19) ^ (far >> 10)
-            words.append(words[index - 16] &+ small &+ words[index - 7] &+ large)
+            words[index] = words[index - 16] &+ small &+ words[index - 7] &+ large
         }
-        var v = state
+        var (a, b, c, d) = (state[0], state[1], state[2], state[3])
+        var (e, f, g, h) = (state[4], state[5], state[6], state[7])
         for index in 0..<64 {
-            let choice = (v[4] & v[5]) ^ (~v[4] & v[6])
-            let majority = (v[0] & v[1]) ^ (v[0] & v[2]) ^ (v[1] & v[2])
-            let high = turn(v[4], 6) ^ turn(v[4], 11) ^ turn(v[4], 25)
-            let low = turn(v[0], 2) ^ turn(v[0], 13) ^ turn(v[0], 22)
-            let first = v[7] &+ high &+ choice &+ roundConstants[index] &+ words[index]
-            let second = low &+ majority
-            v = [first &+ second, v[0], v[1], v[2], v[3] &+ first, v[4], v[5], v[6]]
+            let choice = (e & f) ^ (~e & g)
+            let majority = (a & b) ^ (a & c) ^ (b & c)
+            let high = turn(e, 6) ^ turn(e, 11) ^ turn(e, 25)
+            let low = turn(a, 2) ^ turn(a, 13) ^ turn(a, 22)
+            let first = h &+ high &+ choice &+ roundConstants[index] &+ words[index]
+            (h, g, f, e) = (g, f, e, d &+ first)
+            (d, c, b, a) = (c, b, a, first &+ low &+ majority)
         }
-        for index in 0..<8 { state[index] = state[index] &+ v[index] }
+        for (index, value) in [a, b, c, d, e, f, g, h].enumerated() { state[index] = state[index] &+ value }
     }
 
     private static func turn(_ word: UInt32, _ bits: UInt32) -> UInt32 { word >> bits | word << (32 - bits) }
