@@ -144,7 +144,7 @@ def compile_check(project: Path = KIT / PROJECT, *, timeout_s: float = BUILD_TIM
             CHECK_NAME,
             "not_run",
             f"no {missing} on this machine; where there is one run, in the kit's {PROJECT} folder: "
-            f"gradle wrapper && ./gradlew {' '.join(_TASKS)}",
+            f"gradle wrapper --gradle-version 8.11.1 && ./gradlew {' '.join(_TASKS)}",
             {},
         )
     with tempfile.TemporaryDirectory(prefix="vggt-edge-kit-") as scratch:

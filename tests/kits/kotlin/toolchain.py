@@ -61,6 +61,13 @@ class Toolchain:
         call("java", *options, "-cp", path, main, *arguments, environment=environment, says=says)
 
 
+    def output(self, main: str, classpath: list[Path], *arguments: str) -> str:
+        """What a class prints, run in a Java machine of its own."""
+        path = joined([*classpath, *self.libraries])
+        done = subprocess.run(["java", "-cp", path, main, *arguments], stdout=subprocess.PIPE, text=True, check=True)
+        return done.stdout
+
+
 def joined(paths: list[Path]) -> str:
     return os.pathsep.join(map(str, paths))
 
@@ -92,9 +99,10 @@ def find() -> Toolchain:
     if not (root / ".ready").exists():
         _compiler(root)
     jars = root / "run_kotlin_kernel/jars"
-    (library,), (compiler,) = jars.glob("kotlin-stdlib-*.jar"), jars.glob("kotlin-jupyter-kernel-*-all.jar")
+    names = ("kotlin-stdlib-*.jar", "kotlin-reflect-*.jar", "kotlin-jupyter-kernel-*-all.jar")
+    library, reflection, compiler = (found for name in names for found in jars.glob(name))
     # Coroutines lie in the compiler's jar: it stands last, so that nothing else is taken from it.
-    return Toolchain(str(jars / "*"), (library, *JUNIT, compiler))
+    return Toolchain(str(jars / "*"), (library, reflection, *JUNIT, compiler))
 
 
 def _compiler(root: Path) -> None:

@@ -28,7 +28,7 @@ from vggt_edge.runtimes.executorch.kit_files import (
 )
 
 PROJECT = KIT / "VGGTEdgeAndroid"
-_KINDS = {".kt", ".kts", ".json", ".md", ".pro", ".xml", ".properties", ".py", ".sh"}
+_KINDS = {".api", ".kt", ".kts", ".json", ".md", ".pro", ".xml", ".properties", ".py", ".sh"}
 
 
 @pytest.fixture

@@ -6,6 +6,8 @@ import importlib.metadata
 import json
 import math
 import re
+import shutil
+import tomllib
 import xml.etree.ElementTree as ET
 from collections.abc import Callable, Iterator
 from functools import cache
@@ -19,6 +21,7 @@ from tree_sitter import Language, Node, Parser
 
 from vggt_edge.runtimes.executorch import kit_files
 
+ROOT = Path(__file__).parents[3]
 PROJECT = kit_files.KIT / kit_files.PROJECT
 SOURCES = PROJECT / "vggtedge" / "src"
 MAIN, TEST = SOURCES / "main/kotlin/io/vggtedge", SOURCES / "test/kotlin/io/vggtedge"
@@ -26,8 +29,8 @@ KOTLIN_FILES = sorted([*PROJECT.rglob("*.kt"), *PROJECT.rglob("*.kts")])
 MAIN_FILES = sorted(MAIN.glob("*.kt"))
 # The only files that need Android, ExecuTorch or coroutines; all others are plain Kotlin.
 ANDROID_FILES = {
-    "DeviceCheck.kt", "DeviceSupport.kt", "ModelLoader.kt", "ModelProgram.kt", "ModelWorker.kt", "Preprocessing.kt",
-    "RuntimeErrors.kt", "VGGTModel.kt",
+    "DeviceCheck.kt", "DeviceSupport.kt", "KitInstaller.kt", "ModelLoader.kt", "ModelProgram.kt", "ModelWorker.kt",
+    "Preprocessing.kt", "RuntimeErrors.kt", "VGGTModel.kt",
 }  # fmt: skip
 # Native code throws what Kotlin would have to declare; a replaced task gives null.
 SILENCED = {"ModelWorker.kt", "RuntimeErrors.kt"}
@@ -74,7 +77,9 @@ def faults(source: bytes) -> list[str]:
 
 
 def name_of(node: Node) -> str:
-    return next((text(child) for child in walk(node) if child.type == "identifier"), node.type)
+    """The identifier of a declaration; one inside of an annotation is not its own."""
+    nodes_in_order = (*node.children, *walk(node))
+    return next((text(child) for child in nodes_in_order if child.type == "identifier"), node.type)
 
 
 def is_public(node: Node) -> bool:
@@ -126,19 +131,23 @@ def test_readme_examples() -> None:
     """What people copy parses, and uses names that there are."""
     readme = (PROJECT / "README.md").read_text()
     examples = re.findall(r"```kotlin\n(.*?)```", readme, flags=re.DOTALL)
-    assert [faults(example.encode()) for example in examples] == [[], [], []]
+    assert [faults(example.encode()) for example in examples] == [[], [], [], []]
     all_declared = [node for file in MAIN_FILES for node in nodes(file, *DECLARATIONS)]
     declared = {name(node) for node in all_declared for name in (name_of, own_name)}
     used = set(re.findall(r"^import io\.vggtedge\.(\w+);?$", readme, flags=re.MULTILINE))
-    assert used == {"Kit", "KitException", "Prediction", "QuarterTurn", "RgbImage", "VGGTModel"}
-    assert used | {"load", "prepare", "predictLatest", "pointCloud", "ofDegrees", "frameCount"} <= declared
+    assert used == {
+        "Kit", "KitException", "KitInstaller", "KitSource", "Prediction", "QuarterTurn", "RgbImage", "VGGTModel",
+    }  # fmt: skip
+    assert used <= declared
+    assert {"load", "prepare", "predictLatest", "pointCloud", "ofDegrees", "frameCount", "install"} <= declared
 
 
 @pytest.mark.parametrize("file", MAIN_FILES, ids=lambda file: file.name)
 def test_imports(file: Path) -> None:
     """Android, ExecuTorch and coroutines in a few files only; no other library anywhere."""
     imports = {text(node).removeprefix("import ") for node in nodes(file, "import")}
-    plain, others = ("java.", "kotlin."), ("android.", "kotlinx.coroutines.", "org.pytorch.executorch.")
+    plain = ("java.", "kotlin.", "androidx.annotation.")
+    others = ("android.", "kotlinx.coroutines.", "org.pytorch.executorch.")
     android = (*plain, *others)
     allowed = android if file.name in ANDROID_FILES else plain
     assert [name for name in imports if not name.startswith(allowed)] == []
@@ -203,6 +212,7 @@ def test_public_api() -> None:
         "SafetensorsFile.kt": {"names", "tensor", "open"},
         "Resampling.kt": {"resizedToCover"},
         "Kit.kt": {"read", "parse", "checkModel"},
+        "KitInstaller.kt": {"assets", "folder", "install", "installAsync"},
     }  # fmt: skip
     for file, names in promised.items():
         declared = nodes(MAIN / file, "function_declaration", "property_declaration")
@@ -265,6 +275,29 @@ def test_the_aar_is_of_the_same_release_as_the_exporter() -> None:
         pytest.skip("ExecuTorch is not installed")
     assert aar.split(".")[:2] == installed.split(".")[:2]
     assert "org.pytorch:executorch-android:$executorchVersion" in (PROJECT / "vggtedge/build.gradle.kts").read_text()
+
+
+def test_gradle_files_say_the_same() -> None:
+    """One version of this project; the Gradle that the wrapper names is the one that the README tells of."""
+    build = (PROJECT / "vggtedge/build.gradle.kts").read_text()
+    (version,) = re.findall(r'^version = "(.+)"$', build, flags=re.MULTILINE)
+    assert version == tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    wrapper = (PROJECT / "gradle/wrapper/gradle-wrapper.properties").read_text()
+    (gradle,) = re.findall(r"gradle-([\d.]+)-bin\.zip", wrapper)
+    assert f"gradle wrapper --gradle-version {gradle}`" in (PROJECT / "README.md").read_text()
+    assert f"gradle wrapper --gradle-version {gradle} " in kit_files.compile_check().detail or shutil.which("gradle")
+
+
+def test_every_public_class_is_listed() -> None:
+    """`make test-kits` compares the list with the compiled kit, member by member; this is the part without Java."""
+    listed = (PROJECT / "vggtedge/api/vggtedge.api").read_text()
+    names = set(re.findall(r"(?:class|interface) io/vggtedge/(\w+)", listed))
+    declared = {
+        own for file in MAIN_FILES for node in nodes(file, "class_declaration", "object_declaration")
+        if is_public(node) and (own := name_of(node))
+    }  # fmt: skip
+    assert {name for name in names if not name.endswith("Kt")} <= declared
+    assert {"KitInstaller", "KitSource", "VGGTModel", "LoadProgress"} <= names
 
 
 def test_vectors_are_what_python_gives_today(kit_vectors: ModuleType) -> None:

@@ -3,6 +3,7 @@ package io.vggtedge
 import android.content.Context
 import android.content.res.AssetManager
 import android.os.PowerManager
+import android.os.storage.StorageManager
 import java.io.File
 import java.nio.ByteBuffer
 import java.nio.file.Files
@@ -28,7 +29,12 @@ internal class App(private val folder: File) : Context() {
 
     override fun getCacheDir() = folder
 
-    override fun getSystemService(name: String): Any? = if (name.endsWith("PowerManager")) PowerManager() else null
+    override fun getSystemService(name: String): Any? =
+        when (name.substringAfterLast('.')) {
+            "PowerManager" -> PowerManager()
+            "StorageManager" -> StorageManager()
+            else -> null
+        }
 }
 
 /** A kit in a folder of its own, whose model answers what the simulation gave. */
@@ -51,6 +57,7 @@ internal abstract class WithKit {
         eventually("every model that was opened is closed") { Script.opened.get() == Script.destroyed.get() }
         folder.deleteRecursively()
         PowerManager.thermalStatus = PowerManager.THERMAL_STATUS_NONE
+        StorageManager.free = Long.MAX_VALUE
     }
 
     protected fun changeKit(from: String, to: String) {

@@ -4,7 +4,11 @@ import org.jetbrains.kotlin.gradle.tasks.KotlinJvmCompile
 
 plugins {
     id("com.android.library")
+    `maven-publish`
 }
+
+group = "io.vggtedge"
+version = "0.1.0"
 
 // Plugin 9 compiles Kotlin itself, and refuses the plugin that version 8 needs for it.
 if (Version.ANDROID_GRADLE_PLUGIN_VERSION.substringBefore('.').toInt() < 9) {
@@ -27,9 +31,21 @@ android {
 
     buildFeatures { buildConfig = true }
 
+    publishing { singleVariant("release") { withSourcesJar() } }
+
     compileOptions {
         sourceCompatibility = JavaVersion.VERSION_17
         targetCompatibility = JavaVersion.VERSION_17
+    }
+}
+
+// ./gradlew :vggtedge:publishToMavenLocal, or a repository of your own under `repositories`.
+publishing {
+    publications {
+        register<MavenPublication>("release") {
+            artifactId = "vggtedge"
+            afterEvaluate { from(components["release"]) }
+        }
     }
 }
 
@@ -43,6 +59,7 @@ tasks.withType<KotlinJvmCompile>().configureEach {
 
 dependencies {
     implementation("org.pytorch:executorch-android:$executorchVersion")
+    implementation("androidx.annotation:annotation:1.9.1")
     api("org.jetbrains.kotlinx:kotlinx-coroutines-android:1.10.2")
 
     testImplementation("junit:junit:4.13.2")

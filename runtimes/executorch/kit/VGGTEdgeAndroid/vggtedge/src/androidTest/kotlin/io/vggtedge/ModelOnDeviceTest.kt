@@ -41,13 +41,10 @@ class ModelOnDeviceTest {
     private fun kitFolder(): File {
         val folder = File(arguments.getString("folder") ?: "/data/local/tmp/vggt-edge")
         if (File(folder, Kit.FILE_NAME).canRead()) return folder
-        val copied = File(instrumentation.targetContext.cacheDir, "kit").also { it.mkdirs() }
         val assets: AssetManager = instrumentation.context.assets
-        val names = assets.list("kit").orEmpty()
-        assertTrue("neither $folder nor the assets hold a kit", Kit.FILE_NAME in names)
-        for (name in names) {
-            assets.open("kit/$name").use { from -> File(copied, name).outputStream().use(from::copyTo) }
-        }
-        return copied
+        assertTrue("neither $folder nor the assets hold a kit", Kit.FILE_NAME in assets.list("kit").orEmpty())
+        val context = instrumentation.targetContext
+        val installer = KitInstaller(context, File(context.cacheDir, "kit"), withGolden = true)
+        return runBlocking { installer.install(KitSource.assets(assets, "kit")) }
     }
 }

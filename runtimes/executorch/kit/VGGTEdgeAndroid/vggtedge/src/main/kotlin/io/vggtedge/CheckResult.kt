@@ -69,7 +69,7 @@ public class CheckResult(
     }
 
     private companion object {
-        const val RUNTIME = "executorch-android"
+        private const val RUNTIME = "executorch-android"
     }
 }
 

@@ -3,6 +3,7 @@ package io.vggtedge
 import android.content.Context
 import android.os.Build
 import android.os.PowerManager
+import androidx.annotation.IntRange
 import java.io.File
 import java.io.IOException
 import java.util.concurrent.CompletableFuture
@@ -29,9 +30,9 @@ public class DeviceCheck
 constructor(
     public val context: Context,
     public val folder: File,
-    public val threads: Int = 0,
-    public val warmUpRuns: Int = 3,
-    public val measuredRuns: Int = 20,
+    @param:IntRange(from = 0) public val threads: Int = 0,
+    @param:IntRange(from = 0) public val warmUpRuns: Int = 3,
+    @param:IntRange(from = 1) public val measuredRuns: Int = 20,
 ) {
     init {
         RuntimeThreads.check(threads)

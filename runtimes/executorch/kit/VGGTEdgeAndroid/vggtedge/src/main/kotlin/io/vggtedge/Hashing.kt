@@ -1,23 +1,38 @@
 package io.vggtedge
 
 import java.io.File
+import java.io.FileOutputStream
 import java.io.IOException
+import java.io.InputStream
 import java.security.MessageDigest
 
 private const val PART = 1 shl 20
 private const val HEX = "0123456789abcdef"
 
 /** The sha256 of a file in hexadecimal digits. [hashed] is told the bytes of each part, and may stop it by throwing. */
-internal fun sha256(file: File, hashed: (Int) -> Unit = {}): String {
+internal fun sha256(file: File, hashed: (Int) -> Unit = {}): String =
+    file.inputStream().use { digest(it) { _, count -> hashed(count) } }
+
+/** Copies [from] to the file [to], which is on the disk when this returns; the sha256 of what was copied. */
+internal fun copy(from: InputStream, to: File, copied: (Int) -> Unit = {}): String =
+    FileOutputStream(to).use { out ->
+        val digest =
+            digest(from) { part, count ->
+                out.write(part, 0, count)
+                copied(count)
+            }
+        out.fd.sync()
+        digest
+    }
+
+private fun digest(from: InputStream, use: (ByteArray, Int) -> Unit): String {
     val digest = MessageDigest.getInstance("SHA-256")
     val part = ByteArray(PART)
-    file.inputStream().use { stream ->
-        while (true) {
-            val count = stream.read(part)
-            if (count < 0) break
-            digest.update(part, 0, count)
-            hashed(count)
-        }
+    while (true) {
+        val count = from.read(part)
+        if (count < 0) break
+        digest.update(part, 0, count)
+        use(part, count)
     }
     return hex(digest.digest())
 }
@@ -32,15 +47,20 @@ internal fun checkFile(file: File, sha256: String, hashed: (Int) -> Unit = {}) {
         try {
             sha256(file, hashed)
         } catch (error: IOException) {
-            throw damaged(file, "cannot be read: ${error.message}", error)
+            throw damaged(file.name, "cannot be read: ${error.message}", error)
         }
-    if (found != sha256) throw damaged(file, "is not the file that kit.json lists")
+    checkDigest(file.name, found, sha256)
 }
 
-private fun damaged(file: File, reason: String, cause: Throwable? = null) =
+/** Throws a [KitException] unless the file [name] has the sha256 that `kit.json` lists. */
+internal fun checkDigest(name: String, found: String, listed: String) {
+    if (found != listed) throw damaged(name, "is not the file that kit.json lists")
+}
+
+private fun damaged(name: String, reason: String, cause: Throwable? = null) =
     KitException(
         KitException.Kind.DAMAGED_FILE,
-        "${file.name} $reason",
+        "$name $reason",
         "take kit.json and all files out of the same bundle again",
         cause,
     )

@@ -1,7 +1,9 @@
 package io.vggtedge
 
+import androidx.annotation.WorkerThread
 import java.io.File
 import java.io.IOException
+import java.io.InputStream
 
 /**
  * What `kit.json` says: the model, what goes in and comes out, and how far it may drift.
@@ -117,6 +119,7 @@ private constructor(
     public data class Golden(public val file: String, public val sha256: String)
 
     /** Throws [KitException] unless program and weights are byte for byte what `kit.json` lists. */
+    @WorkerThread
     public fun checkModel(folder: File): Unit = checkModel(folder) {}
 
     /** [hashed] is told the bytes of each part that was read, and may stop the check by throwing. */
@@ -145,6 +148,7 @@ private constructor(
          *
          * Throws [KitException] for a file that is missing, of another version, or not consistent in itself.
          */
+        @WorkerThread
         @JvmStatic
         public fun read(folder: File): Kit {
             val measured = File(folder, MEASURED_FILE_NAME)
@@ -168,19 +172,9 @@ private constructor(
             return kit
         }
 
-        /** At most one byte more than a kit may have, whatever the file says of its length. */
-        private fun contents(file: File): ByteArray {
+        private fun contents(file: File): ByteArray =
             try {
-                val part = ByteArray(LONGEST_FILE + 1)
-                var count = 0
-                file.inputStream().use { stream ->
-                    while (count < part.size) {
-                        val read = stream.read(part, count, part.size - count)
-                        if (read < 0) break
-                        count += read
-                    }
-                }
-                return part.copyOf(count)
+                file.inputStream().use(::contents)
             } catch (error: IOException) {
                 throw KitException(
                     KitException.Kind.DAMAGED_FILE,
@@ -189,6 +183,17 @@ private constructor(
                     error,
                 )
             }
+
+        /** At most one byte more than a kit may have, however long the file is. */
+        internal fun contents(stream: InputStream): ByteArray {
+            val part = ByteArray(LONGEST_FILE + 1)
+            var count = 0
+            while (count < part.size) {
+                val read = stream.read(part, count, part.size - count)
+                if (read < 0) break
+                count += read
+            }
+            return part.copyOf(count)
         }
 
         private fun checkVersion(version: Int) {

@@ -33,6 +33,9 @@ constructor(
 
         /** ExecuTorch could not load or run the model. */
         MODEL_FAILED,
+
+        /** A kit could not be copied: too little space, or files that cannot be read or written. */
+        STORAGE,
     }
 }
 

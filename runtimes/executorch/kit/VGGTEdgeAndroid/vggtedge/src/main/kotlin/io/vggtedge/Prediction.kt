@@ -1,5 +1,7 @@
 package io.vggtedge
 
+import androidx.annotation.FloatRange
+
 /**
  * What the model says about some frames of one place. The world is the camera of the first frame.
  *
@@ -35,7 +37,7 @@ public class Prediction(
      * [KitException] if the model was exported with neither, and for a share below 1 without a confidence to choose by.
      */
     @JvmOverloads
-    public fun pointCloud(share: Double = 0.5): FloatArray {
+    public fun pointCloud(@FloatRange(from = 0.0, to = 1.0) share: Double = 0.5): FloatArray {
         val isFromDepth = "depth" in outputs && "pose_enc" in outputs
         val keep = confidentPixels(if (isFromDepth) depthConfidence else pointsConfidence, share)
         val all =

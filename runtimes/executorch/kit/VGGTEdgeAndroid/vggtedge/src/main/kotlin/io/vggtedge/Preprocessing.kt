@@ -10,6 +10,7 @@ import android.hardware.DataSpace
 import android.media.ExifInterface
 import android.media.Image
 import android.os.Build
+import androidx.annotation.WorkerThread
 import java.io.File
 import java.io.IOException
 import java.io.RandomAccessFile
@@ -22,6 +23,7 @@ import java.nio.channels.FileChannel
  * Throws [KitException] for a bitmap whose pixels cannot be read (in the memory of the GPU, recycled), and for one that
  * holds no colours of the usual range (alpha alone, HDR).
  */
+@WorkerThread
 public fun RgbImage.Companion.of(bitmap: Bitmap): RgbImage = BitmapRows(bitmap).picture()
 
 /**
@@ -30,6 +32,7 @@ public fun RgbImage.Companion.of(bitmap: Bitmap): RgbImage = BitmapRows(bitmap).
  * [encoding]: how its colours are meant; where null, what the image says. Throws [KitException] for other formats than
  * `YUV_420_888` and `RGBA_8888`, and for encodings that are not converted to sRGB.
  */
+@WorkerThread
 public fun RgbImage.Companion.of(image: Image, encoding: YCbCrEncoding? = null): RgbImage =
     imageRows(image, null, encoding).picture()
 

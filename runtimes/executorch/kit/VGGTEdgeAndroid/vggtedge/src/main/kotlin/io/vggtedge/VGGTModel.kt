@@ -3,6 +3,8 @@ package io.vggtedge
 import android.graphics.Bitmap
 import android.graphics.Rect
 import android.media.Image
+import androidx.annotation.IntRange
+import androidx.annotation.WorkerThread
 import java.io.Closeable
 import java.io.File
 import java.nio.FloatBuffer
@@ -58,11 +60,13 @@ internal constructor(public val kit: Kit, public val threads: Int, program: Mode
      *
      * Takes as long as a prediction of a small model, or more in an interpreter: not for the main thread.
      */
+    @WorkerThread
     @JvmOverloads
     public fun prepare(bitmap: Bitmap, turn: QuarterTurn = QuarterTurn.UPRIGHT): RgbImage =
         BitmapRows(bitmap).covering(frameSize, turn.orientation)
 
     /** The same for a picture in a [file], which is turned as its EXIF orientation says. */
+    @WorkerThread
     public fun prepare(file: File): RgbImage {
         val (bitmap, orientation) = decoded(file)
         return BitmapRows(bitmap).covering(frameSize, orientation)
@@ -75,6 +79,7 @@ internal constructor(public val kit: Kit, public val threads: Int, program: Mode
      * [encoding]: how its colours are meant; where null what the image says, see [YCbCrEncoding]. Throws
      * [KitException] for other formats and encodings. Not for the main thread.
      */
+    @WorkerThread
     @JvmOverloads
     public fun prepare(
         image: Image,
@@ -177,15 +182,18 @@ internal constructor(public val kit: Kit, public val threads: Int, program: Mode
          * ExecuTorch has one pool of threads in a process. Throws [KitException] with what to do next.
          */
         @JvmStatic
-        public suspend fun load(folder: File, threads: Int = 0, progress: LoadProgress? = null): VGGTModel =
-            ModelLoader.load(folder, threads, progress)
+        public suspend fun load(
+            folder: File,
+            @IntRange(from = 0) threads: Int = 0,
+            progress: LoadProgress? = null,
+        ): VGGTModel = ModelLoader.load(folder, threads, progress)
 
         /** [load] for Java. Cancelling the future is cancelling the call. */
         @JvmStatic
         @JvmOverloads
         public fun loadAsync(
             folder: File,
-            threads: Int = 0,
+            @IntRange(from = 0) threads: Int = 0,
             progress: LoadProgress? = null,
         ): CompletableFuture<VGGTModel> = future { load(folder, threads, progress) }
     }
