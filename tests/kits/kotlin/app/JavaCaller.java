@@ -14,6 +14,11 @@ final class JavaCaller {
         try (VGGTModel model = VGGTModel.loadAsync(folder).get()) {
             Prediction prediction = model.predictAsync(frames).get();
             float[] points = prediction.pointCloud();
+            model.warmUpAsync().get();
+            Prediction latest = model.predictLatestAsync(frames).get();
+            float[] values = new float[kit.getInput().getFrames() * 3 * 14 * 28];
+            if (latest == null || model.predictAsync(values).get().getDepth() == null) return "no depth";
+            model.closeAndJoinAsync().get();
             if (points.length == 0 || model.getFrameCount() != kit.getInput().getFrames()) return "no points";
         }
         CheckResult result = new DeviceCheck(context, folder).runAsync().get();

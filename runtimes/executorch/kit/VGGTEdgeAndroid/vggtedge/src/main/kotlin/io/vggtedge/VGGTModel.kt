@@ -120,10 +120,25 @@ internal constructor(public val kit: Kit, public val threads: Int, program: Mode
         return future { predict(taken) }
     }
 
+    /** [predict] of values for Java. */
+    public fun predictAsync(images: FloatArray): CompletableFuture<Prediction> {
+        val taken = images.copyOf()
+        return future { predict(taken) }
+    }
+
+    /** [predictLatest] for Java: null where a newer call took this one's place. */
+    public fun predictLatestAsync(frames: List<RgbImage>): CompletableFuture<Prediction?> {
+        val taken = frames.toList()
+        return future { predictLatest(taken) }
+    }
+
     /** Runs once on grey frames. */
     public suspend fun warmUp() {
         predict(FloatArray(kit.input.frames * RgbImage.CHANNELS * frameSize.pixelCount) { 0.5f })
     }
+
+    /** [warmUp] for Java. */
+    public fun warmUpAsync(): CompletableFuture<Unit> = future { warmUp() }
 
     /**
      * Returns at once. Predictions that wait fail; one that runs ends first, then the model's memory is given back.
@@ -139,6 +154,9 @@ internal constructor(public val kit: Kit, public val threads: Int, program: Mode
         worker.close()
         worker.awaitFreed()
     }
+
+    /** [closeAndJoin] for Java. */
+    public fun closeAndJoinAsync(): CompletableFuture<Unit> = future { closeAndJoin() }
 
     /** For checks: one prediction from values that were looked at before. */
     internal suspend fun <T> run(action: (ModelProgram) -> T): T = worker.run(action)
