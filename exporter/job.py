@@ -118,6 +118,7 @@ def open_job(request: ExportRequest, progress: Progress, choose: ChooseScenes = 
             cache=StepCache(request.output, resume=request.resume, on_note=progress.note),
             progress=progress,
         )
+        job.check_camera()
         _ = job.excluded  # builds the model: a checkpoint that does not fit, or a pattern without a match, ends here
     note_random(checkpoint.random, progress)
     for text in (*job.notes, *job.scenes.notes):
@@ -143,6 +144,7 @@ def check_runnable(request: ExportRequest, profile: DeviceProfile, own: Backend)
             where="--precision",
             expected=f"one of: {', '.join((*known, 'mixed'))}",
         )
+    own.check_options(options_of(request))
     for name in request.execute:
         _check_emulation(name, profile, own)
     if foreign := sorted(set(options_of(request).asked) - own.options):

@@ -228,6 +228,15 @@ class ExportRequest(BaseModel):
             run_only=True,
         ),
     ] = False
+    fuse_io: Annotated[
+        Annotated[str, AfterValidator(read.camera)] | None,
+        Setting(
+            "TensorRT only: also write a graph that takes a camera's uint8 frames, such as rgb:1920x1080 or "
+            "nv12:1920x1080, and gives cameras and world points. Default: none.",
+            parse=read.camera,
+            metavar="FORMAT:WxH",
+        ),
+    ] = None
     external_weights: Annotated[
         bool, Setting("ExecuTorch only: write the weights to a file beside the program.", parse=read.switch)
     ] = False

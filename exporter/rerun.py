@@ -15,6 +15,7 @@ from safetensors.numpy import load_file
 
 from vggt_edge.calibration.observation.stats import CalibrationStats
 from vggt_edge.calibration.plan import PrecisionPlan
+from vggt_edge.calibration.scenes.camera import CameraFrames
 from vggt_edge.calibration.scenes.names import shown
 from vggt_edge.calibration.scenes.scene import Scene
 from vggt_edge.devices.errors import InputError
@@ -27,7 +28,7 @@ from vggt_edge.exporter.models.registry import embedded_models
 from vggt_edge.exporter.request import ExportRequest, resolve_request
 from vggt_edge.exporter.steps.assemble import RESOLVED, profile_digest, validation_digest
 from vggt_edge.exporter.steps.context import Job, fp32_bytes
-from vggt_edge.exporter.steps.inputs import SceneSets, choose_scenes, scenes_to_judge
+from vggt_edge.exporter.steps.inputs import SceneSets, choose_scenes, enlarged, scenes_to_judge
 from vggt_edge.exporter.steps.validate import GOLDEN, INPUT, Places, golden_size, judge
 from vggt_edge.exporter.validation import Status, ValidationReport
 from vggt_edge.exporter.validation.advice import gate_error
@@ -99,7 +100,7 @@ def _scenes_of(request: ExportRequest, bundle: Path, given: Path | None) -> Choo
     """Choose the source of the scenes to judge on. Every scene has the size of the bundle's golden input."""
     size = golden_size(bundle)
     if given is None and _scenes_of_export(request) is not None:
-        return lambda request, one: _golden_scene(bundle)
+        return lambda request, one: _golden_scene(request, bundle)
     if given is not None and not _are_of_export(request, given):
         every = {"validation_scenes": None}  # the bundle's number is of its own scenes
         return lambda request, one: scenes_to_judge(
@@ -122,9 +123,10 @@ def _are_of_export(request: ExportRequest, given: Path) -> bool:
     return known is not None and shown(given.name) == shown(known.name)
 
 
-def _golden_scene(bundle: Path) -> SceneSets:
+def _golden_scene(request: ExportRequest, bundle: Path) -> SceneSets:
     scene = Scene("golden", load_file(bundle / GOLDEN)[f"input/{INPUT}"][0], (GOLDEN,))
-    return SceneSets((scene,), (scene,), (scene,), held_out=True, notes=(ONE_SCENE,))
+    camera = None if request.fuse_io is None else enlarged(scene, CameraFrames.parse(request.fuse_io).size)
+    return SceneSets((scene,), (scene,), (scene,), held_out=True, notes=(ONE_SCENE,), camera=camera)
 
 
 def _of_size(request: ExportRequest, size: tuple[int, int, int], bundle: Path) -> ExportRequest:

@@ -103,6 +103,13 @@ def resolution(value: object) -> int | tuple[int, int]:
     return whole_number(parts[0]), whole_number(parts[1])
 
 
+def camera(value: object) -> str:
+    """``rgb:1920x1080``: format and size of a camera's frames."""
+    from vggt_edge.calibration.scenes.camera import CameraFrames  # brings Pillow
+
+    return CameraFrames.parse(text(value)).text
+
+
 def listed(value: object) -> tuple[str, ...]:
     """Names of heads; which of them a model has is known once it is open."""
     names = tuple(name.strip() for name in _strings(value, split=",") if name.strip())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from types import MappingProxyType
@@ -24,6 +24,7 @@ if TYPE_CHECKING:  # listing the backends must not cost the import of torch
     from vggt_edge.calibration.metrics.output import Output
 
 Arrays: TypeAlias = Mapping[str, npt.NDArray[np.float32]]
+Frames: TypeAlias = npt.NDArray[np.uint8]
 Figures: TypeAlias = Mapping[str, float | int | str]
 
 
@@ -66,13 +67,14 @@ class Options:
 
     image_input: take every frame as an image of 8 bits per channel. strict_ane: refuse what the Neural Engine would
     hand to another processor. external_weights: in a file beside the program. strict: refuse a program that multiplies
-    in another type than the plan says.
+    in another type than the plan says. fuse_io: the camera (``CameraFrames.text``) whose frames a second program takes.
     """
 
     image_input: bool = False
     strict_ane: bool = False
     external_weights: bool = False
     strict: bool = False
+    fuse_io: str | None = None
 
     @property
     def asked(self) -> tuple[str, ...]:
@@ -267,6 +269,23 @@ class Rates:
     scene_seconds: float = 4.0
 
 
+@dataclass(frozen=True)
+class CameraRun:
+    """What a program gave for the frames of a camera.
+
+    subject, against: names in reports of the program, and of the one without the fused stages.
+    fused: outputs of the program, and the ``images`` that it hands to the model.
+    apart: outputs of the other program, between our own pre- and postprocessing.
+    staged: what our own code makes of the frames (``images``), and of the poses and depth that the program gives.
+    """
+
+    subject: str
+    against: str
+    fused: Arrays
+    apart: Arrays
+    staged: Arrays
+
+
 class Backend(ABC):
     """One per file or folder of ``runtimes``, which declares all that the exporter knows of it.
 
@@ -322,6 +341,9 @@ class Backend(ABC):
         """
         return False
 
+    def check_options(self, options: Options) -> None:  # noqa: B027  most options need nothing
+        """``ToolchainError`` where this machine lacks what an option needs."""
+
     def why_not(self, scheme: str, profile: DeviceProfile) -> str:
         """The reason why a device does not run a scheme; empty where no special one is known."""
         return ""
@@ -349,6 +371,18 @@ class Backend(ABC):
         self, bundle: Path, inputs: Arrays, simulation: Arrays, fp32: Arrays
     ) -> None:
         """Put what the device kit replays and compares with beside it; a backend without a kit writes nothing."""
+
+    def run_camera(self, bundle: Path, frames: Frames, declared: Sequence[Output]) -> CameraRun:
+        """Run the program of ``fuse_io`` on what a camera sees, and what it has to agree with.
+
+        frames: (S, height, width, 3) in RGB. declared: what the model says of its outputs.
+        """
+        raise NotImplementedError(f"{self.name} knows no fuse_io")
+
+    def write_camera_golden(  # noqa: B027  for fuse_io only
+        self, bundle: Path, frames: Frames, simulation: Arrays, declared: Sequence[Output]
+    ) -> None:
+        """What ``write_golden`` does, for the program of ``fuse_io``. simulation: outputs for the frames."""
 
     def on_device(self, profile: DeviceProfile) -> str:
         """Why the device's own row in a report is ``not_run``, and how to get it; empty where there is no such row."""

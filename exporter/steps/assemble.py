@@ -50,6 +50,8 @@ def assemble(
     (folder / VALIDATION).write_text(judged.report.to_json())
     save_file(dict(judged.golden), folder / GOLDEN)
     job.backend.write_golden(folder, judged.group("input"), judged.group("simulation"), judged.group("fp32"))
+    if job.scenes.camera is not None:
+        job.backend.write_camera_golden(folder, job.scenes.camera, judged.camera, job.model.outputs)
     page = render_report(report_data(job, stats, sensitivities, plan, artifacts, judged))
     (folder / REPORT).write_text(page, encoding="utf-8")
     (folder / MEASURED).write_text(job.measured.to_json(), encoding="utf-8")

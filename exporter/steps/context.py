@@ -19,6 +19,7 @@ from vggt_edge.calibration.planning.assign import (
 )
 from vggt_edge.calibration.planning.cost import BlockCost, block_scheme, describe_blocks, widened
 from vggt_edge.calibration.planning.exclude import excluded_layers, is_whole, kept_by, kept_scheme, pin
+from vggt_edge.calibration.scenes.camera import CameraFrames
 from vggt_edge.calibration.stages.walk import StageTime
 from vggt_edge.calibration.tuning.tune import EFFORTS
 from vggt_edge.devices.profile import DeviceProfile
@@ -204,6 +205,16 @@ class Job:
     def tuned_identity(self, stats: CalibrationStats, plan: PrecisionPlan) -> dict[str, object]:
         """What the quantized model depends on."""
         return self.prepared_identity | {"plan": plan.digest, "stats": stats.digest, "effort": self.request.effort}
+
+    @property
+    def camera(self) -> CameraFrames | None:
+        """What ``--fuse-io`` asks for."""
+        return None if self.request.fuse_io is None else CameraFrames.parse(self.request.fuse_io)
+
+    def check_camera(self) -> None:
+        """``UsageError`` where the model's input shows too little of the camera's frames."""
+        if self.camera is not None:
+            self.camera.check_fits((self.shape.height, self.shape.width))
 
     def schemes_of(self, block: BlockCost) -> tuple[str, ...]:
         """What the planner may give a block: the asked precision, or under ``mixed`` all that the device runs."""

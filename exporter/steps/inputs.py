@@ -13,7 +13,9 @@ import torch
 
 from vggt_edge.calibration.observation.collect import images_of
 from vggt_edge.calibration.observation.sampling import Sampling
+from vggt_edge.calibration.scenes.camera import CameraFrames
 from vggt_edge.calibration.scenes.opening import open_scenes
+from vggt_edge.calibration.scenes.resize import resize_frame
 from vggt_edge.calibration.scenes.scene import Scene
 from vggt_edge.calibration.scenes.synthetic import render_scene
 from vggt_edge.calibration.stages.walk import StagedModel
@@ -21,6 +23,7 @@ from vggt_edge.devices.errors import UsageError
 from vggt_edge.exporter.models.checkpoint import Checkpoint
 from vggt_edge.exporter.models.shape import InputShape
 from vggt_edge.exporter.request import ExportRequest
+from vggt_edge.runtimes.base import Frames
 
 Outputs: TypeAlias = Mapping[str, npt.NDArray[np.float32]]
 
@@ -31,6 +34,7 @@ SEEDS_PER_RUN = 10_000
 CALIBRATION_SCENES, PROBE_SCENES, VALIDATION_SCENES = 16, 2, 8
 POOL_PER_SCENE, POOL_SCENES = 4, 64  # to choose one scene from; and what a pool never exceeds, as it is in memory
 _HELD_OUT_SHARE = 4
+RENDERED_SIDE = 480
 
 
 @dataclass(frozen=True)
@@ -39,7 +43,8 @@ class SceneSets:
 
     held_out: False when there was only one scene, so that it had to serve for everything. pool: all that there is to
     choose from, where that is more than is wanted; until it is ``sampled``, the calibration scenes are its first ones.
-    sampling: how they were chosen. notes: what the user should know of how they were read.
+    sampling: how they were chosen. notes: what the user should know of how they were read. camera: for ``fuse_io``,
+    what the camera sees of one scene, (S, height, width, 3) uint8 of its own size.
     """
 
     calibration: tuple[Scene, ...]
@@ -49,6 +54,7 @@ class SceneSets:
     pool: tuple[Scene, ...] = ()
     sampling: Sampling | None = None
     notes: tuple[str, ...] = ()
+    camera: Frames | None = None
 
     def sampled(self, sampling: Sampling) -> SceneSets:
         """With the chosen scenes of the pool; the rest is let go."""
@@ -68,6 +74,9 @@ def choose_scenes(request: ExportRequest, checkpoint: Checkpoint, *, read: bool 
     Without ``read`` the scenes of files are only counted and named; their images are black.
     """
     chosen = _chosen(request, checkpoint, read)
+    if request.fuse_io is not None and read:
+        seen = camera_frames(request, request.validate_on or request.scenes, chosen.size[0])
+        chosen = replace(chosen, camera=seen)
     if not request.image_input or not read:
         return chosen
     calibration, probes, validation, pool = (
@@ -81,13 +90,39 @@ def scenes_to_judge(request: ExportRequest, path: Path, shape: InputShape) -> Sc
     scenes, notes = _to_judge(request, path, shape, read=True)
     if request.image_input:
         scenes = tuple(map(in_8_bits, scenes))
-    return SceneSets(scenes, scenes, scenes, held_out=True, notes=notes)
+    camera = None if request.fuse_io is None else camera_frames(request, path, shape.frames)
+    return SceneSets(scenes, scenes, scenes, held_out=True, notes=notes, camera=camera)
+
+
+def camera_frames(request: ExportRequest, path: Path | None, frames: int) -> Frames:
+    """What the camera of ``fuse_io`` sees: the first scene of ``path`` in its size, or a synthetic room.
+
+    A room is rendered with at most 480 pixels a side and enlarged, since rendering in full size takes a minute.
+    """
+    camera = CameraFrames.parse(request.fuse_io or "")
+    if path is None:
+        shrink = min(1.0, RENDERED_SIDE / max(camera.size))
+        height, width = (max(1, round(side * shrink)) for side in camera.size)
+        (room,) = synthetic(VALIDATION_SEED, 1, request.seed, frames, height, width)
+        return enlarged(room, camera.size)
+    (scene, *_) = open_scenes(path, frames=frames, shape=camera.size, patch=1, max_scenes=1)
+    return np.ascontiguousarray(_levels(scene).transpose(0, 2, 3, 1))
+
+
+def enlarged(scene: Scene, size: tuple[int, int]) -> Frames:
+    """The frames of a scene as a camera of ``size`` (height, width) would give them, (S, height, width, 3)."""
+    resized = [resize_frame(np.ascontiguousarray(frame.transpose(1, 2, 0)), *size) for frame in _levels(scene)]
+    levels = np.round(255 * np.stack(resized)).astype(np.uint8)
+    return np.ascontiguousarray(levels.transpose(0, 2, 3, 1))
 
 
 def in_8_bits(scene: Scene) -> Scene:
     """The scene with its pixels rounded to 8 bits, as files and cameras hold them."""
-    levels = np.round(255 * np.clip(scene.images, 0, 1)).astype(np.float32)
-    return replace(scene, images=levels / np.float32(255))
+    return replace(scene, images=_levels(scene).astype(np.float32) / np.float32(255))
+
+
+def _levels(scene: Scene) -> Frames:
+    return np.round(255 * np.clip(scene.images, 0, 1)).astype(np.uint8)
 
 
 def _chosen(request: ExportRequest, checkpoint: Checkpoint, read: bool) -> SceneSets:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
 from time import perf_counter
@@ -20,6 +21,7 @@ from vggt_edge.calibration.stages.walk import StageTime
 from vggt_edge.devices.errors import InputError, VggtEdgeError
 from vggt_edge.exporter.machine.runtimes import JudgedWith
 from vggt_edge.exporter.models.architecture import Model
+from vggt_edge.exporter.steps.camera import camera_rows, camera_simulation
 from vggt_edge.exporter.steps.context import MODEL, Job
 from vggt_edge.exporter.steps.lower import Artifacts, reason_of
 from vggt_edge.exporter.validation import SIMULATION, ValidationReport, validate
@@ -29,7 +31,7 @@ from vggt_edge.runtimes.base import Arrays, Backend, Executor, Session
 from vggt_edge.runtimes.common.memory import give_back_memory
 from vggt_edge.runtimes.onnxruntime import OnnxRuntime, open_onnx, oracle
 
-VALIDATION, GOLDEN = "validation.json", "golden.safetensors"
+VALIDATION, GOLDEN, CAMERA = "validation.json", "golden.safetensors", "camera.safetensors"
 INPUT = "images"
 ORT = OnnxRuntime.name
 
@@ -57,10 +59,14 @@ class Places:
 
 @dataclass(frozen=True)
 class Judged:
-    """The report, and what the first validation scene gave: ``input/``, ``fp32/`` and ``simulation/`` tensors."""
+    """The report, and what the first validation scene gave: ``input/``, ``fp32/`` and ``simulation/`` tensors.
+
+    camera: outputs of the simulation for the frames of ``fuse_io``; empty without it.
+    """
 
     report: ValidationReport
     golden: Mapping[str, npt.NDArray[np.float32]]
+    camera: Arrays
 
     def group(self, name: str) -> dict[str, npt.NDArray[np.float32]]:
         prefix = f"{name}/"
@@ -78,14 +84,20 @@ def validate_step(job: Job, model: Model, stats: CalibrationStats, plan: Precisi
         "absent": dict(artifacts.absent),
         "judged_with": [asdict(one) for one in judged_with(job, artifacts)],
     }
+    if job.scenes.camera is not None:
+        key["camera"] = sha256(job.scenes.camera.data).hexdigest()
 
     def make(folder: Path) -> None:
         judged = judge(job, model, stats, plan, Places.of(artifacts), job.cache.unfinished("validate", key))
         (folder / VALIDATION).write_text(judged.report.to_json())
         save_file(dict(judged.golden), folder / GOLDEN)
+        if judged.camera:
+            save_file(dict(judged.camera), folder / CAMERA)
 
     folder = job.cache.run("validate", key, make)
-    return Judged(ValidationReport.from_json((folder / VALIDATION).read_text()), load_file(folder / GOLDEN))
+    report = ValidationReport.from_json((folder / VALIDATION).read_text())
+    camera = load_file(folder / CAMERA) if (folder / CAMERA).is_file() else {}
+    return Judged(report, load_file(folder / GOLDEN), camera)
 
 
 def judge(
@@ -133,8 +145,10 @@ def judge(
     golden = {f"input/{INPUT}": scenes[0].images[None]}
     ours = [name for name in ("fp32", SIMULATION) if name in ran]
     golden |= {f"{name}/{key}": value for name in ours for key, value in ran[name][0].items()}
-    report = replace(report, notes=job.scenes.notes)
-    return Judged(report, {key: np.ascontiguousarray(golden[key]) for key in sorted(golden)})
+    rows = (*report.rows, *camera_rows(job, places.folders[job.backend.name]))
+    report = replace(report, rows=rows, notes=job.scenes.notes)
+    camera = {} if model is None else camera_simulation(job, model, stats, plan, state / "camera")
+    return Judged(report, {key: np.ascontiguousarray(golden[key]) for key in sorted(golden)}, camera)
 
 
 def golden_size(bundle: Path) -> tuple[int, int, int]:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from vggt_edge.calibration.plan import PrecisionPlan
 from vggt_edge.calibration.quantization.form import Kind, LayerShape
+from vggt_edge.calibration.scenes.camera import CameraFrames
 from vggt_edge.calibration.scheme import FP4, Numbers
 from vggt_edge.devices.errors import InputError, LoweringError
 from vggt_edge.devices.profile import DeviceProfile
@@ -22,8 +24,10 @@ from vggt_edge.runtimes.base import (
     Arrays,
     Availability,
     Backend,
+    CameraRun,
     Check,
     Executor,
+    Frames,
     Lowered,
     Options,
     Rates,
@@ -45,9 +49,21 @@ from vggt_edge.runtimes.common.kit import (
 from vggt_edge.runtimes.common.opset import OPSET
 from vggt_edge.runtimes.common.typed import fp32_names
 from vggt_edge.runtimes.tensorrt import engine, plan_audit, rtx
+from vggt_edge.runtimes.tensorrt.camera_io.fuse import check_library
+from vggt_edge.runtimes.tensorrt.camera_io.program import (
+    FUSED,
+    PLAIN,
+    PROGRAM,
+    run_program,
+    write_program,
+    write_program_golden,
+)
 from vggt_edge.runtimes.tensorrt.floors import required, too_old
 from vggt_edge.runtimes.tensorrt.prepare import Prepared, prepare
 from vggt_edge.runtimes.tensorrt.rules import enforce
+
+if TYPE_CHECKING:
+    from vggt_edge.calibration.metrics.output import Output
 
 FOLDER = "tensorrt"
 MODEL_FILE = "model.onnx"
@@ -64,10 +80,21 @@ class TensorRT(Backend):
 
     name = "tensorrt"
     title = "TensorRT"
-    distributions = ("tensorrt-rtx-cu13-bindings", "onnxruntime-ep-nv-tensorrt-rtx-cu13", "tensorrt")
+    distributions = (
+        "tensorrt-rtx-cu13-bindings",
+        "onnxruntime-ep-nv-tensorrt-rtx-cu13",
+        "onnx-graphsurgeon",
+        "tensorrt",
+    )
     supported = ("fp32", "fp16", "w8a16", "w4a16", "w8a8", "fp8", "nvfp4", "nvfp4a16")
-    options = frozenset({"strict"})
-    subjects = MappingProxyType({name: title, "tensorrt-fp16": "TensorRT graph, FP16 (interpreted)"})
+    options = frozenset({"fuse_io", "strict"})
+    subjects = MappingProxyType(
+        {
+            name: title,
+            PLAIN: "TensorRT graph, FP16 (interpreted)",
+            FUSED: "TensorRT graph with camera frames, FP16 (interpreted)",
+        }
+    )
     # The compiler of TensorRT for RTX is a process of its own; its plan is the one copy of the weights.
     rates = Rates(seconds=0.0, bytes_per_s=0.02e9, copies=0, memory_bytes=1_000_000_000, scene_seconds=0.0)
 
@@ -98,6 +125,10 @@ class TensorRT(Backend):
                 expected=f"{OPSET} or later: 4-bit weights need it",
                 remedy="update the device's TensorRT, and its profile",
             )
+
+    def check_options(self, options: Options) -> None:
+        if options.fuse_io is not None:
+            check_library()
 
     def schemes(self, profile: DeviceProfile) -> tuple[str, ...]:
         """Without those that the device's GPU or its TensorRT is too old for."""
@@ -130,30 +161,35 @@ class TensorRT(Backend):
         enforce(model, str(prepared.path))
         realised = audit_onnx(prepared.path, plan)
         write_kit(folder, prepared, plan, profile)
-        compiled = rtx.compile_graph(prepared.path, capability=rtx.offered_capability(profile.compute_capability))
-        if compiled.check.status == "failed":
-            raise LoweringError(
-                f"{rtx.NAME} refuses the graph: {compiled.check.detail}",
-                where=str(prepared.path),
-                expected="a graph that compiles",
-                remedy="compare the named nodes with docs/runtimes/tensorrt.md",
-            )
+        capability = rtx.offered_capability(profile.compute_capability)
+        compiled = rtx.compile_graph(prepared.path, capability=capability)
+        rtx.enforce(compiled.check, prepared.path)
         audit = plan_audit.audit_plan(compiled.reading, model, plan, realised)
         if options.strict:
             plan_audit.enforce(audit, str(prepared.path))
-        checks = (_prepared_check(prepared), compiled.check, audit.check, engine.build_check(folder))
-        files = (KIT_FILE, MODEL_FILE, f"{MODEL_FILE}.data", *kit_sources())
+        checks = [_prepared_check(prepared), compiled.check, audit.check, engine.build_check(folder)]
+        files = [KIT_FILE, MODEL_FILE, f"{MODEL_FILE}.data", *kit_sources()]
+        if options.fuse_io is not None:
+            camera = CameraFrames.parse(options.fuse_io)
+            checks.append(write_program(folder, prepared.path, camera, graph.outputs, capability))
+            files.append(PROGRAM)
         listed = tuple(f"{FOLDER}/{name}" for name in sorted(files))
-        return Lowered(self.name, listed, realised, checks, audit.findings, audit.computed)
+        return Lowered(self.name, listed, realised, tuple(checks), audit.findings, audit.computed)
 
     def executors(self) -> tuple[Executor, ...]:
         """The interpreter of the graph that ships. An engine on this machine's GPU is another one than the device's."""
         runtime = Runtime("onnx-interpreter", version("vggt-edge"), "FP16 as the graph says", _DIFFERS)
-        return (Executor("tensorrt-fp16", _HOW, open_graph, runtime),)
+        return (Executor(PLAIN, _HOW, open_graph, runtime),)
 
     def open(self, bundle: Path) -> Session:
         """An engine on this machine's GPU; ``ToolchainError`` where there is none."""
         return engine.EngineSession(bundle / FOLDER)
+
+    def run_camera(self, bundle: Path, frames: Frames, declared: Sequence[Output]) -> CameraRun:
+        return run_program(bundle / FOLDER, MODEL_FILE, frames, declared)
+
+    def write_camera_golden(self, bundle: Path, frames: Frames, simulation: Arrays, declared: Sequence[Output]) -> None:
+        write_program_golden(bundle / FOLDER, frames, simulation, declared)
 
     def write_golden(self, bundle: Path, inputs: Arrays, simulation: Arrays, fp32: Arrays) -> None:
         write_golden(bundle / FOLDER, inputs, simulation, fp32)

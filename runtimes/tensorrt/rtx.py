@@ -95,6 +95,17 @@ def compile_graph(model: Path, *, capability: str = DEFAULT_CAPABILITY, timeout_
     return Compiled(judge(outcome, capability), Reading.from_dict(reading) if reading else None)
 
 
+def enforce(check: Check, model: Path) -> None:
+    """``LoweringError`` where the compiler refused the graph."""
+    if check.status == "failed":
+        raise LoweringError(
+            f"{NAME} refuses the graph: {check.detail}",
+            where=str(model),
+            expected="a graph that compiles",
+            remedy="compare the named nodes with docs/runtimes/tensorrt.md",
+        )
+
+
 def judge(outcome: Outcome, capability: str) -> Check:
     """However the compiling process ended, as a ``Check``."""
     if outcome.answer is not None:

@@ -27,6 +27,7 @@ LARGEST_NUMBER = 1 << 53
 POSE, POSE_LENGTH = "pose_enc", 9
 ZERO_BASELINE = 1e-6
 RELATIVE_FLOOR = 1e-3
+TENSOR_BYTES = {"F32": 4, "U8": 1}
 
 
 class KitError(Exception):
@@ -197,8 +198,11 @@ def sha256_of(path):
 # --- safetensors ----------------------------------------------------------------------------------------------------
 
 
-def read_header(file, size):
-    """({key: (shape, offset of its first byte behind the header)}, length of all before the tensors)."""
+def read_header(file, size, pixels=False):
+    """({key: (shape, offset of its first byte behind the header, type)}, length of all before the tensors).
+
+    pixels: whether tensors of 8 bits may be among them, besides float32.
+    """
     if size < 8:
         raise ValueError("it has %d bytes" % size)
     length = int.from_bytes(file.read(8), "little")
@@ -208,34 +212,36 @@ def read_header(file, size):
     if not isinstance(header, dict):
         raise ValueError("its header is no table")
     header.pop("__metadata__", None)
-    placed = sorted((place_of(key, entry) for key, entry in header.items()), key=lambda each: each[1:3])
+    placed = sorted((place_of(key, entry, pixels) for key, entry in header.items()), key=lambda each: each[1:3])
     end = 0
-    for key, first, last, shape in placed:
-        if first != end or last - first != 4 * count(shape):
+    for key, first, last, shape, kind in placed:
+        if first != end or last - first != TENSOR_BYTES[kind] * count(shape):
             raise ValueError("%s does not lie where its shape needs it" % key)
         end = last
     if end != size - 8 - length:
         raise ValueError("its tensors take %d bytes, it has %d" % (end, size - 8 - length))
-    return {key: (shape, first) for key, first, _, shape in placed}, 8 + length
+    return {key: (shape, first, kind) for key, first, _, shape, kind in placed}, 8 + length
 
 
-def place_of(key, entry):
-    """(key, first byte, byte behind the last, shape) of one float32 tensor."""
-    if not isinstance(entry, dict) or entry.get("dtype") != "F32":
+def place_of(key, entry, pixels):
+    """(key, first byte, byte behind the last, shape, type) of one tensor."""
+    kind = entry.get("dtype") if isinstance(entry, dict) else None
+    if kind != "F32" and not (pixels and kind == "U8"):
         raise ValueError("%s is no float32 tensor" % key)
     offsets = entry.get("data_offsets")
     if not isinstance(offsets, list) or len(offsets) != 2 or any(type(each) is not int for each in offsets):
         raise ValueError("%s has no place" % key)
-    return key, offsets[0], offsets[1], shape_of(entry.get("shape"))
+    return key, offsets[0], offsets[1], shape_of(entry.get("shape")), kind
 
 
 def tensor_values(file, key, entry, start):
     """The values of one entry of ``read_header``."""
     import numpy as np
 
-    shape, first = entry
+    shape, first, kind = entry
     file.seek(start + first)
-    values = np.frombuffer(file.read(4 * count(shape)), "<f4").reshape(shape)
+    values = np.frombuffer(file.read(TENSOR_BYTES[kind] * count(shape)), {"F32": "<f4", "U8": "u1"}[kind])
+    values = values.reshape(shape)
     if not np.isfinite(values).all():
         raise ValueError("%s holds NaN or infinity" % key)
     return values

@@ -28,9 +28,10 @@ LIBRARY = "onnx_graphsurgeon"
 
 @dataclass(frozen=True)
 class Fused:
-    """The fused graph. inputs, outputs: shapes by name; inputs are uint8, outputs float32."""
+    """The fused graph. size: (height, width) of the images. inputs (uint8), outputs (float32): shapes by name."""
 
     path: Path
+    size: tuple[int, int]
     inputs: Mapping[str, tuple[int, ...]]
     outputs: Mapping[str, tuple[int, ...]]
 
@@ -59,7 +60,8 @@ def fuse(model: Path, target: Path, camera: CameraFrames, declared: Sequence[Out
     graph.nodes = [*stages[0].nodes, *graph.nodes, *stages[1].nodes]
     _write(graph, target)
     shapes = ({value.name: tuple(value.shape) for value in values} for values in (graph.inputs, graph.outputs))
-    return Fused(target, *shapes)
+    height, width = images.shape[-2:]
+    return Fused(target, (height, width), *shapes)
 
 
 def decoded(outputs: Arrays, declared: Sequence[Output], size: tuple[int, int]) -> dict[str, Any]:

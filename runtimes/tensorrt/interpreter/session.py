@@ -8,7 +8,7 @@ hides overflow; here nothing is joined.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -41,8 +41,11 @@ _LIKE_OPERAND = {"DequantizeLinear": 1, "Where": 1}
 class GraphSession(Session):
     """One graph, ready to run. Weights stay in their file until a node reads them."""
 
-    def __init__(self, path: Path) -> None:
-        """``InputError`` for a file that is no ONNX graph, or holds an operator without a kernel."""
+    def __init__(self, path: Path, also: Collection[str] = ()) -> None:
+        """``InputError`` for a file that is no ONNX graph, or holds an operator without a kernel.
+
+        also: names of values inside the graph that ``run`` gives besides its outputs.
+        """
         if not path.is_file():
             raise InputError("there is no graph here", where=str(path), expected="tensorrt/model.onnx of a bundle")
         self._path = path
@@ -52,6 +55,8 @@ class GraphSession(Session):
                 raise InputError(
                     f"the input {value.name} has no fixed shape", where=str(path), expected="a graph of fixed shapes"
                 )
+        inside = [value for node in self._graph for value in node.outputs if value.name in also]
+        self._given = (*self._graph.outputs, *inside)
         unknown = sorted({node.op_type for node in self._graph} - set(KERNELS))
         if unknown:
             raise InputError(
@@ -76,7 +81,7 @@ class GraphSession(Session):
         """``LoweringError`` names the first node whose finite result FP16 cannot hold."""
         values = {value: self._input(inputs[str(value.name)], value) for value in self._graph.inputs}
         left = Counter(value for node in self._graph for value in node.inputs if value is not None)
-        left.update(self._graph.outputs)
+        left.update(self._given)
         for node in self._graph:
             operands = tuple(None if value is None else self._value(values, value) for value in node.inputs)
             values |= dict(zip(node.outputs, self._results(node, operands), strict=True))
@@ -85,7 +90,7 @@ class GraphSession(Session):
                     left[read] -= 1
                     if not left[read]:
                         values.pop(read, None)
-        return {str(value.name): values[value].float().numpy() for value in self._graph.outputs}
+        return {str(value.name): values[value].float().numpy() for value in self._given}
 
     def _input(self, array: npt.NDArray[np.float32], value: ir.Value) -> Tensor:
         """In the type of the graph: the frames of a camera are given as float32 and read as uint8."""

@@ -90,6 +90,9 @@ def parse_arguments(argv):
     parser.add_argument(
         "--engine", type=Path, default=None, help="where the engine goes, for the app (default: <folder>/model.engine)"
     )
+    parser.add_argument(
+        "--fused", action="store_true", help="build and check fused.onnx, which takes camera frames (fused.engine)"
+    )
     parser.add_argument("--build-only", action="store_true", help="neither replay the golden tensors nor measure")
     runs, mib = between(1, MOST_RUNS), between(1, MOST_MIB)
     parser.add_argument("--iterations", type=runs, default=100, help="measured runs (default: 100)")
@@ -128,6 +131,21 @@ def load_kit(folder):
     return kit
 
 
+def fused_kit(kit):
+    """The kit with model, golden tensors and outputs of the graph that takes camera frames."""
+    if kit["fused"] is None:
+        raise KitError(EXIT_USAGE, "this kit has no graph for camera frames", "export with --fuse-io")
+    return {**kit, **kit["fused"]}
+
+
+def checked_fused(raw, digests):
+    """The graph for camera frames."""
+    entry = {"model": text_of(raw, "model"), "golden": text_of(raw, "golden"), "outputs": outputs_of(raw)}
+    if entry["model"] not in digests:
+        raise ValueError("sha256 does not list the model %.80r" % entry["model"])
+    return entry
+
+
 def checked_kit(raw):
     """The fields that are used, as they are; ``ValueError`` for the first that cannot be."""
     if field_of(raw, "schema_version") != SCHEMA_VERSION or isinstance(raw["schema_version"], bool):
@@ -138,6 +156,8 @@ def checked_kit(raw):
         "target": text_of(raw, "target"),
         "plan_digest": text_of(raw, "plan_digest"),
         "model": text_of(raw, "model"),
+        "golden": GOLDEN,
+        "fused": checked_fused(raw["fused"], digests) if "fused" in raw else None,
         "sha256": {name: digest_of(digests, name) for name in digests},
         "blocks": [checked_block(block) for block in filled(raw, "blocks", list)],
         "weight_bytes": {name: whole_of(sizes, name) for name in ("packed", "fp16")},
@@ -163,14 +183,17 @@ def checked_block(block):
 
 
 def load_golden(path):
-    """(inputs, expected, reference): dicts of float32 arrays from keys ``input/``, ``expected/`` and ``fp32/``."""
+    """(inputs, expected, reference): dicts of arrays from keys ``input/``, ``expected/`` and ``fp32/``.
+
+    All are float32, but for inputs of 8 bits: the frames of a camera.
+    """
     groups = {"input": {}, "expected": {}, "fp32": {}}
     try:
         with path.open("rb") as file:
-            entries, start = read_header(file, path.stat().st_size)
+            entries, start = read_header(file, path.stat().st_size, pixels=True)
             for key in sorted(entries):
                 group, _, name = key.partition("/")
-                if group not in groups:
+                if group not in groups or (entries[key][2] != "F32" and group != "input"):
                     raise ValueError("it holds %.80r" % key)
                 groups[group][name] = tensor_values(file, key, entries[key], start)
     except (OSError, ValueError) as error:
@@ -182,14 +205,15 @@ def load_golden(path):
 
 def golden_of(folder, kit):
     """(inputs, expected, reference), with the outputs that ``kit.json`` lists, in the order of that list."""
-    if GOLDEN not in kit["sha256"]:
+    path = folder / kit["golden"]
+    if kit["golden"] not in kit["sha256"]:
         raise KitError(EXIT_USAGE, "this kit has no golden tensors", "export again; the validation writes them")
-    inputs, expected, reference = load_golden(folder / GOLDEN)
+    inputs, expected, reference = load_golden(path)
     shapes = {name: array.shape for name, array in expected.items()}
     wanted = dict(kit["outputs"] or shapes)
     others = [name for name, array in reference.items() if wanted.get(name) != array.shape]
     if shapes != wanted or others:
-        raise KitError(EXIT_USAGE, "%s holds other outputs than kit.json lists" % (folder / GOLDEN), BUNDLE_AGAIN)
+        raise KitError(EXIT_USAGE, "%s holds other outputs than kit.json lists" % path, BUNDLE_AGAIN)
     return inputs, {name: expected[name] for name in wanted}, reference
 
 
@@ -631,7 +655,7 @@ def build(trt, logger, kit, arguments):
     model_path = arguments.folder / kit["model"]
     serialized = build_engine(trt, logger, model_path, arguments.workspace_mb, arguments.optimization_level)
     seconds = time.perf_counter() - began
-    write_file(arguments.engine or arguments.folder / "model.engine", serialized)
+    write_file(arguments.engine or model_path.with_suffix(".engine"), serialized)
     return serialized, seconds
 
 
@@ -672,6 +696,7 @@ def run(arguments):
     name = wanted_runtime(arguments.folder)
     trt = import_tensorrt(name, needed_version(arguments.folder, name))
     kit = load_kit(arguments.folder)
+    kit = fused_kit(kit) if arguments.fused else kit
     golden = None if arguments.build_only else golden_of(arguments.folder, kit)
     cuda = Cuda()
     before = thermal()

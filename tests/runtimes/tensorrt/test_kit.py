@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.numpy import save_file
 
 from vggt_edge.runtimes.common.kit import COMMON, SIGNATURE
 from vggt_edge.runtimes.tensorrt import BACKEND, rtx
@@ -403,6 +404,36 @@ def test_golden_tensors_of_other_outputs_are_refused(folder: Path) -> None:
         kit.golden_of(folder, kit.load_kit(folder))
 
 
+def with_frames(folder: Path, golden: dict[str, Array]) -> None:
+    """Add a graph for camera frames, which the fake engine stands for as well."""
+    (folder / "fused.onnx").write_bytes(b"fused graph")
+    save_file(golden, folder / "golden-fused.safetensors")
+    content = json.loads((folder / "kit.json").read_text())
+    for name in ("fused.onnx", "golden-fused.safetensors"):
+        content["sha256"][name] = kit.sha256_of(folder / name)
+    outputs = [{"name": "depth", "shape": [2, 3]}]
+    content["fused"] = {"model": "fused.onnx", "golden": "golden-fused.safetensors", "outputs": outputs}
+    (folder / "kit.json").write_text(json.dumps(content))
+
+
+def test_frames_of_a_camera_are_8_bits(folder: Path) -> None:
+    """Only they may be: an output of 8 bits is no output."""
+    frames, depth = np.arange(24, dtype=np.uint8).reshape(1, 2, 4, 3), np.ones((2, 3), np.float32)
+    with_frames(folder, {"input/frames": frames, "expected/depth": depth})
+    inputs, expected, reference = kit.golden_of(folder, kit.fused_kit(kit.load_kit(folder)))
+    assert inputs["frames"].dtype == np.uint8
+    assert np.array_equal(inputs["frames"], frames)
+    assert (list(expected), reference) == (["depth"], {})
+    with_frames(folder, {"input/frames": frames, "expected/depth": depth.astype(np.uint8)})
+    with pytest.raises(kit.KitError, match="expected/depth"):
+        kit.golden_of(folder, kit.fused_kit(kit.load_kit(folder)))
+
+
+def test_a_kit_without_frames_says_how_to_get_them(folder: Path) -> None:
+    with pytest.raises(kit.KitError, match="--fuse-io"):
+        kit.fused_kit(kit.load_kit(folder))
+
+
 @pytest.mark.parametrize("content", ["", "{}", "[]", '{"schema_version": 9}'])
 def test_a_broken_description_is_one_clear_error(content: str, folder: Path) -> None:
     (folder / "kit.json").write_text(content)
@@ -559,6 +590,19 @@ def test_a_good_engine(folder: Path, on_device: Callable[[Any], None]) -> None:
     assert (result["runtime"], result["runs_unlike_first"]) == ({"name": "tensorrt", "version": "10.3.0"}, 0)
     assert {"device", "thermal", "low_power_mode", "threads", "load_s", "target", "plan_digest"} <= set(result)
     assert (folder / "model.engine").read_bytes() == b"built"
+
+
+def test_the_graph_for_frames_is_built_and_judged_by_its_own_goldens(
+    folder: Path, on_device: Callable[[Any], None]
+) -> None:
+    inputs = np.arange(6, dtype=np.float32).reshape(2, 3)
+    with_frames(folder, {"input/images": inputs, "expected/depth": 3 * inputs})
+    on_device(fake_tensorrt(3.0))
+    code, result = run(folder, "--fused")
+    assert (code, result["status"]) == (0, "passed")
+    assert result["model_sha256"] == kit.sha256_of(folder / "fused.onnx")
+    assert (folder / "fused.engine").read_bytes() == b"built"
+    assert run(folder)[0] == 4, "the other graph gives twice its input"
 
 
 def test_an_engine_that_drifts_exits_4_and_still_writes_the_result(

@@ -37,6 +37,7 @@ def write_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]
             helper.make_node("Add", ["mixed", "bias"], ["pose_enc"], "pose"),
             helper.make_node("ReduceSum", ["images", "channel"], ["depth"], "depth", keepdims=0),
             helper.make_node("Identity", ["images"], ["seen"], "seen"),
+            helper.make_node("Identity", ["depth"], ["depth_conf"], "conf"),
         ]
         graph = helper.make_graph(
             nodes,
@@ -46,6 +47,7 @@ def write_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]
                 helper.make_tensor_value_info("pose_enc", TensorProto.FLOAT, (1, FRAMES, 9)),
                 helper.make_tensor_value_info("depth", TensorProto.FLOAT, maps),
                 helper.make_tensor_value_info("seen", TensorProto.FLOAT, images),
+                helper.make_tensor_value_info("depth_conf", TensorProto.FLOAT, maps),
             ],
             [numpy_helper.from_array(values, name) for name, values in constants.items()],
         )

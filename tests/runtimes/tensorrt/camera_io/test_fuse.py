@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -78,7 +79,7 @@ def test_nv12_gives_nearly_what_ffmpeg_gives(write_model: Callable[..., Path], n
 
 def test_cameras_and_points_are_those_of_our_geometry(write_model: Callable[..., Path]) -> None:
     fused, apart = both(write_model(), CameraFrames.parse("rgb:84x56"))
-    assert list(fused) == ["extrinsics", "intrinsics", "world_points", "pose_enc", "depth", "seen"]
+    assert list(fused) == ["extrinsics", "intrinsics", "world_points", "pose_enc", "depth", "seen", "depth_conf"]
     for name in ("extrinsics", "intrinsics", "world_points"):
         assert fused[name].shape == apart[name].shape
         assert np.allclose(fused[name], apart[name], rtol=2e-5, atol=2e-5), name
@@ -116,7 +117,7 @@ def test_without_poses_only_the_frames_are_fused(write_model: Callable[..., Path
     model = write_model()
     fused = fuse(model, model.with_name("fused.onnx"), CameraFrames.parse("nv12:84x56"), DECLARED[1:])
     assert fused.inputs == {"luma": (FRAMES, 56, 84), "chroma": (FRAMES, 28, 42, 2)}
-    assert list(fused.outputs) == ["pose_enc", "depth", "seen"]
+    assert list(fused.outputs) == ["pose_enc", "depth", "seen", "depth_conf"]
 
 
 class Novel(Depth):
@@ -134,3 +135,21 @@ def test_outputs_that_are_not_known_are_refused(
     model = write_model()
     with pytest.raises(LoweringError, match=said):
         fuse(model, model.with_name("fused.onnx"), CameraFrames.parse("rgb:84x56"), declared)
+
+
+def test_the_stage_that_the_how_to_adds(
+    write_model: Callable[..., Path], repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The code block of the page, as it stands there."""
+    camera = CameraFrames.parse("rgb:84x56")
+    model = write_model()
+    fuse(model, model.with_name("fused.onnx"), camera, DECLARED)
+    page = (repository / "docs" / "how-to" / "fuse-camera-io.md").read_text()
+    (example,) = (block for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "gs.import_onnx" in block)
+    monkeypatch.chdir(model.parent)
+    exec(example, {})
+    given = run_onnx(Path("mine.onnx"), camera.of_rgb(frames_of(camera)))
+    is_sure = given["depth_conf"] > 1.5
+    assert is_sure.any()
+    assert not is_sure.all()
+    assert np.array_equal(given["sure_points"], np.where(is_sure[..., None], given["world_points"], 0))
