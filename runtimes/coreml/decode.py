@@ -139,7 +139,7 @@ class _Decoder:
         if proto.blocks:
             raise self.error(f"{proto.type} holds blocks of its own (control flow)", "one block, no control flow")
         attributes = {key: self.constant(value) for key, value in sorted(proto.attributes.items())}
-        inputs = {key: self._arguments(value) for key, value in sorted(proto.inputs.items())}
+        inputs = {key: self._arguments(key, value) for key, value in sorted(proto.inputs.items())}
         named = tuple(Output(output.name, self.tensor_type(output.type)) for output in outputs)
         return Operation(
             proto.type,
@@ -157,7 +157,9 @@ class _Decoder:
             raise self.error(f"an operation's name is {attribute.type}", "a string")
         return str(attribute.numpy().item())
 
-    def _arguments(self, argument: Any) -> tuple[Argument, ...]:
+    def _arguments(self, parameter: str, argument: Any) -> tuple[Argument, ...]:
+        if not argument.arguments:
+            raise self.error(f"the parameter {parameter} has no value", "a value for each parameter that is named")
         return tuple(
             binding.name if binding.WhichOneof("binding") == "name" else self.constant(binding.value)
             for binding in argument.arguments
