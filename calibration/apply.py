@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from vggt_edge.calibration.observation.collect import layers_of
-from vggt_edge.calibration.observation.stats import CalibrationStats
+from vggt_edge.calibration.observation.stats import CalibrationStats, TensorStats
 from vggt_edge.calibration.plan import PrecisionPlan
+from vggt_edge.calibration.quantization.attention import QuantizedAttend, attends_of
 from vggt_edge.calibration.quantization.form import Form, LayerShape
 from vggt_edge.calibration.quantization.linear import stored_layer
 from vggt_edge.calibration.quantization.tuned import tuned_of
@@ -37,10 +38,11 @@ def input_peak(stats: CalibrationStats, layer: str, numbers: Numbers) -> float:
         99.99 patch, 99.9 special         1.5e-3   7.0e-8   1.9e-6
         99.9 per group                    1.5e-3   7.9e-8   2.0e-6
     """
-    seen = stats.of_layer(layer)
-    if numbers.type is NumberType.FLOAT:
-        return max(tensor.absmax for tensor in seen)
-    return max(tensor.percentile(ACTIVATION_PERCENTILE) for tensor in seen)
+    return max(_reach(tensor, numbers) for tensor in stats.of_layer(layer))
+
+
+def _reach(tensor: TensorStats, numbers: Numbers) -> float:
+    return tensor.absmax if numbers.type is NumberType.FLOAT else tensor.percentile(ACTIVATION_PERCENTILE)
 
 
 def importance(stats: CalibrationStats, layer: str) -> Tensor:
@@ -95,12 +97,7 @@ def replacement(layer: nn.Module, name: str, form: Form, stats: CalibrationStats
         palette = form.weight.type is NumberType.PALETTE and isinstance(layer, nn.Linear)
         return quantized(layer, form, scale, importance(stats, name) if palette else None)
     except KeyError:
-        raise InputError(
-            f"the statistics say nothing about layer {name}",
-            where=name,
-            expected="statistics of this model",
-            remedy="run `vggt-edge calibrate` again",
-        ) from None
+        raise _unknown_layer(name) from None
     except ValueError as error:
         raise InputError(
             f"{name}.weight cannot be stored as {form.scheme}: {error}",
@@ -110,14 +107,42 @@ def replacement(layer: nn.Module, name: str, form: Form, stats: CalibrationStats
         ) from error
 
 
+def _unknown_layer(name: str) -> InputError:
+    return InputError(
+        f"the statistics say nothing about layer {name}",
+        where=name,
+        expected="statistics of this model",
+        remedy="run `vggt-edge calibrate` again",
+    )
+
+
+def attention_replacements(
+    name: str, block: nn.Module, wanted: Scheme, stats: CalibrationStats
+) -> dict[str, QuantizedAttend]:
+    """The attentions of a block that multiply 8-bit numbers, by their path in it; none where ``wanted`` has floats."""
+    if wanted.attention is None:
+        return {}
+    return {path: _quantized_attend(f"{name}.{path}", wanted.attention, stats) for path in attends_of(block)}
+
+
+def _quantized_attend(name: str, numbers: Numbers, stats: CalibrationStats) -> QuantizedAttend:
+    try:
+        seen = stats.of_layer(name)
+    except KeyError:
+        raise _unknown_layer(name) from None
+    peaks = {tensor.group: _reach(tensor, numbers) for tensor in seen}
+    return QuantizedAttend(numbers, peaks, head_dim=len(stats.channel_absmax[f"{name}|key"]))
+
+
 def block_replacements(
     name: str, block: nn.Module, wanted: Scheme, group_size: int, stats: CalibrationStats
 ) -> dict[str, nn.Module]:
-    """New layers of one block by their path in it; the block is left as it is."""
-    return {
+    """New layers of one block, and its attention's products, by their path in it; the block is left as it is."""
+    layers = {
         path: replacement(layer, f"{name}.{path}", Form.of(wanted, LayerShape.of(layer), group_size), stats)
         for path, layer in layers_of(block).items()
     }
+    return layers | attention_replacements(name, block, wanted, stats)
 
 
 def replace_layers(parent: nn.Module, layers: Mapping[str, nn.Module]) -> None:
@@ -154,6 +179,8 @@ def planned_layers(
         for path, layer in layers_of(every[name]).items():
             form = plan.form_of(name, path, LayerShape.of(layer))
             found[prefix + path] = replacement(layer, f"{name}.{path}", form, stats)
+        attends = attention_replacements(name, every[name], scheme(plan.assignment(name).scheme), stats)
+        found |= {prefix + path: attend for path, attend in attends.items()}
     names = {id(module): name for name, module in model.named_modules()}
     for path, layer in layers_of(stage.module).items():
         if id(layer) not in inside:

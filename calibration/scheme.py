@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from types import MappingProxyType
 
@@ -66,7 +66,8 @@ class Scheme:
     weight, input: the numbers that a layer's weight is stored as and its input goes through. activation: where the
     scale of a quantized input comes from. group_size: input channels that share a scale (a plan may carry another
     one); None for one scale per output channel. otherwise: name of the scheme of layers that cannot have this one; None
-    where every layer can. convolutions: name of the scheme that those get; None for this one.
+    where every layer can. convolutions: name of the scheme that those get; None for this one. attention: what both
+    products of an attention multiply; None for floats.
     """
 
     name: str
@@ -76,6 +77,7 @@ class Scheme:
     group_size: int | None = None
     otherwise: str | None = None
     convolutions: str | None = None
+    attention: Numbers | None = None
 
     @property
     def weight_bits(self) -> int:
@@ -94,9 +96,11 @@ _ALL = (
     Scheme("p6a16", PALETTE6, Activation.NONE, FP16, otherwise="w8a16"),
     Scheme("p4a16", PALETTE4, Activation.NONE, FP16, otherwise="w8a16"),
     Scheme("w8a8", INT8, Activation.STATIC_TENSOR, INT8),
+    Scheme("w8a8-mha", INT8, Activation.STATIC_TENSOR, INT8, attention=INT8),
     # Maps of the dense heads suffer: vggt-mini keeps points to 20 dB with convolutions in FP8, to 34 dB in FP16, and is
     # 3 dB better in NVFP4 with FP16 there (tests/benchmarks/floats.py).
     Scheme("fp8", FP8, Activation.STATIC_TENSOR, FP8, convolutions="fp16"),
+    Scheme("fp8-mha", FP8, Activation.STATIC_TENSOR, FP8, convolutions="fp16", attention=FP8),
     Scheme("w8a8d", INT8, Activation.DYNAMIC_TOKEN, INT8),
     Scheme("w4a8d", INT4, Activation.DYNAMIC_TOKEN, INT8, group_size=32, otherwise="w8a8d"),
     Scheme("w4a4d", INT4, Activation.DYNAMIC_TOKEN, INT4, group_size=32, otherwise="w8a8d"),
@@ -106,6 +110,12 @@ _ALL = (
 SCHEMES: Mapping[str, Scheme] = MappingProxyType({scheme.name: scheme for scheme in _ALL})
 # For comparison with papers: no device profile lists it, no backend lowers it, and no export can be asked for it.
 COMPARED_ONLY = frozenset({"w4a4d"})
+
+
+def scheme_of_layers(name: str) -> str:
+    """The scheme that treats linears and convolutions as ``name`` does, and attention in floats."""
+    asked = replace(scheme(name), name="", attention=None)
+    return next(one.name for one in SCHEMES.values() if replace(one, name="") == asked)
 
 
 def scheme(name: str) -> Scheme:

@@ -19,6 +19,7 @@ from torch.utils._pytree import tree_leaves
 
 from vggt_edge.calibration.observation.observe import NonFiniteError, Observer, split_tokens
 from vggt_edge.calibration.observation.stats import PERCENTILES, BlockRange, CalibrationStats, Sample, TensorStats
+from vggt_edge.calibration.quantization.attention import attends_of, operands_of
 from vggt_edge.calibration.scenes.scene import Scene
 from vggt_edge.calibration.stages.journal import FileJournal, MemoryJournal
 from vggt_edge.calibration.stages.walk import Journal, Stage, StagedModel, StageTime, walk
@@ -132,8 +133,22 @@ class _Watch:
 
         return observe
 
+    def operand_hook(self, layer: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+        """Watches what an attention multiplies; each operand is a group of its own."""
+
+        def observe(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            start = perf_counter()
+            with torch._C.DisableTorchFunction():
+                self._update(layer, operands_of(*inputs))
+            self.seconds += perf_counter() - start
+
+        return observe
+
     def _observe(self, layer: str, x: Tensor) -> None:
-        for group, values in split_tokens(x, self.model.shape.tokens, self.model.special_tokens):
+        self._update(layer, split_tokens(x, self.model.shape.tokens, self.model.special_tokens))
+
+    def _update(self, layer: str, groups: Iterable[tuple[str, Tensor]]) -> None:
+        for group, values in groups:
             try:
                 self.observers.setdefault((layer, group), Observer()).update(values)
             except NonFiniteError as error:
@@ -164,6 +179,8 @@ class _Recorder:
                 handles += self.scan.watch(name, blocks[name])
                 for path, layer in layers_of(blocks[name]).items():
                     handles.append(layer.register_forward_pre_hook(self.watch.hook(f"{name}.{path}")))
+                for path, attend in attends_of(blocks[name]).items():
+                    handles.append(attend.register_forward_pre_hook(self.watch.operand_hook(f"{name}.{path}")))
             for path, module in _between_blocks(self.model, stage):
                 handles += self.scan.watch_between(path, module)
             with self.scan:

@@ -41,7 +41,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class TensorStats:
-    """The input of one layer, for one token group (``patch`` or ``special``).
+    """The input of one layer, for one token group (``patch`` or ``special``); or one operand of an attention.
 
     layer: ``<block>.<module path in the block>``. percentiles: of the magnitude, one per entry of ``PERCENTILES``, each
     at most 3.2 % above the true one. count: number of values seen.

@@ -195,7 +195,7 @@ def plan_uniform(
     notes = []
     if name != LOSSLESS and any((one.block, one.scheme) not in measured for one in assignments):
         notes.append("errors were not measured for every block: 0 stands for unknown")
-    if name in profile.on_request:
+    if name in profile.on_request and scheme(name).attention is None:
         units = f" on its {profile.compute_units.replace('_', ' ')}" if profile.compute_units else ""
         notes.append(f"{name} is not among the schemes that {profile.name} runs best{units}")
     return PrecisionPlan(
@@ -213,6 +213,8 @@ def plan_uniform(
 
 def _why(block: BlockCost, name: str) -> str:
     """Why no layer of a block gets the scheme ``name``."""
+    if scheme(name).attention is not None and not block.attention_macs:
+        return "it has no attention"
     if scheme(name).weight.type is NumberType.PALETTE:
         return "its layers are too small for tables"
     if block.is_conv:

@@ -21,12 +21,26 @@ from torch.overrides import TorchFunctionMode
 
 from vggt_edge.calibration.quantization.form import Form, Kind, LayerShape
 from vggt_edge.calibration.quantization.ranges import BLOCK
-from vggt_edge.calibration.scheme import FP4, FP8, FP16, FP32, INT4, INT8, Activation, Numbers, Scheme, scheme
+from vggt_edge.calibration.scheme import (
+    FP4,
+    FP8,
+    FP16,
+    FP32,
+    INT4,
+    INT8,
+    Activation,
+    Numbers,
+    Scheme,
+    scheme,
+    scheme_of_layers,
+)
 from vggt_edge.devices.errors import InputError
 from vggt_edge.devices.profile import DeviceProfile
 
 # No processor here multiplies integers of 4 bits.
 _DTYPE_OF = {FP32: "fp32", FP16: "fp16", FP8: "fp8", FP4: "fp4", INT8: "int8", INT4: "int8"}
+# TensorRT fuses INT8 attention up to here: 512 keys are fused, 576 are not (plan audit, SM86).
+INT8_ATTENTION_KEYS = 512
 _PACKED = (INT8, INT4, FP8, FP4)
 _BYTES_OF_DTYPE = {"fp32": 4, "fp16": 2, "int8": 1, "fp8": 1, "fp4": 0.5}
 # Biases, norms and LayerScale stay FP32 in the graph; a backend that halves them only gets smaller than promised.
@@ -74,7 +88,8 @@ class LayerCost:
 class BlockCost:
     """One block. ``other_count``: its parameters that no scheme packs (biases, norms, LayerScale).
 
-    attention_macs: both matrix products of attention; attention_count: elements of q, k, v and the result.
+    attention_macs: both matrix products of attention; attention_count: elements of q, k, v and the result;
+    attention_keys: the most tokens that one query looks at.
     input_count, output_count: elements of the tensors that enter and leave the block in one call.
     """
 
@@ -85,6 +100,7 @@ class BlockCost:
     attention_count: int
     input_count: int
     output_count: int
+    attention_keys: int = 0
 
     @property
     def is_conv(self) -> bool:
@@ -99,8 +115,10 @@ class BlockCost:
 def block_scheme(block: BlockCost, name: str) -> str:
     """The scheme that a request for ``name`` means for this block: what its layers get where none has that form.
 
-    Pinned layers do not count, unless there are no others.
+    Pinned layers do not count, unless there are no others. Without attention it is the scheme of the layers alone.
     """
+    if not block.attention_macs:
+        name = scheme_of_layers(name)
     following = [layer for layer in block.layers if layer.pinned is None] or block.layers
     forms = {layer.form(name).scheme for layer in following}
     return forms.pop() if len(forms) == 1 else scheme(name).name
@@ -119,8 +137,8 @@ def weight_bytes(block: BlockCost, name: str, group_size: int | None = None) -> 
 def latency_ms(block: BlockCost, name: str, profile: DeviceProfile, group_size: int | None = None) -> float:
     """Predicted time of the block in one model forward, in milliseconds, to the nanosecond.
 
-    Attention's own products run in FP16 (FP32 under ``fp32``): INT8 there does not pay at VGGT's token counts. They are
-    taken as fused, so that scores never reach memory.
+    Attention's own products run in the scheme's numbers for them, else in FP16 (FP32 under ``fp32``). They are taken as
+    fused, so that scores never reach memory.
     """
     seconds = sum(_layer_seconds(layer, name, profile, group_size) for layer in block.layers)
     return round(1e3 * (seconds + _attention_seconds(block, name, profile)), _NANOSECOND_DIGITS)
@@ -166,10 +184,18 @@ def _grouped_ops(layer: LayerCost, group: int | None) -> float:
     return _RESCALE_OPS * layer.macs / group + _UNPACK_OPS * unpacked
 
 
+def _attention_dtype(block: BlockCost, name: str) -> str:
+    """INT8 with many keys counts as FP16: TensorRT does not fuse it, and is no faster then."""
+    asked = scheme(name)
+    if asked.attention is not None and (asked.attention != INT8 or block.attention_keys <= INT8_ATTENTION_KEYS):
+        return _DTYPE_OF[asked.attention]
+    return "fp32" if asked.weight_bits == 32 else "fp16"
+
+
 def _attention_seconds(block: BlockCost, name: str, profile: DeviceProfile) -> float:
     if not block.attention_macs:
         return 0.0
-    dtype = profile.compute_dtype("fp32" if scheme(name).weight_bits == 32 else "fp16")
+    dtype = profile.compute_dtype(_attention_dtype(block, name))
     traffic_s = block.attention_count * _BYTES_OF_DTYPE[dtype] / profile.bandwidth_bytes_per_s
     calls = max(layer.calls for layer in block.layers)
     return (
@@ -255,6 +281,7 @@ class _Tally:
     calls: int = 0
     attention_macs: int = 0
     attention: int = 0
+    keys: int = 0
 
 
 def describe_blocks(model: BlockModel, example: Tensor) -> tuple[BlockCost, ...]:
@@ -303,6 +330,7 @@ class _AttentionCount(TorchFunctionMode):
             query, key = args[:2]
             self.tally.attention_macs += 2 * query.numel() * key.shape[2]
             self.tally.attention += 2 * (query.numel() + key.numel())
+            self.tally.keys = max(self.tally.keys, key.shape[2])
         return func(*args, **(kwargs or {}))
 
 
@@ -351,6 +379,7 @@ def _describe(name: str, block: nn.Module, tallies: Mapping[nn.Module, _Tally]) 
         attention_count=seen.attention,
         input_count=seen.inputs // calls,
         output_count=seen.outputs // calls,
+        attention_keys=seen.keys,
     )
 
 

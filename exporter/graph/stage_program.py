@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.export import ExportedProgram
 
 from vggt_edge.calibration.apply import swapped
+from vggt_edge.calibration.quantization.attention import Quantizer
 from vggt_edge.calibration.quantization.linear import StoredLayer
 from vggt_edge.calibration.stages.walk import Stage, StagedModel
 from vggt_edge.exporter.graph.annotate import trace
@@ -52,9 +53,10 @@ def alone(model: StagedModel, stage: Stage) -> AbstractContextManager[None]:
 
 
 def _forms(module: nn.Module) -> Iterator[tuple[Any, ...]]:
-    """Kinds of all modules, and the forms of quantized layers."""
+    """Kinds of all modules, and the forms of quantized layers and attentions."""
     for path, inner in module.named_modules():
-        yield path, type(inner), inner.form if isinstance(inner, StoredLayer) else None
+        form = inner.form if isinstance(inner, StoredLayer) else None
+        yield path, type(inner), inner.numbers if isinstance(inner, Quantizer) else form
 
 
 def _tensors(module: nn.Module) -> Iterator[tuple[Any, ...]]:

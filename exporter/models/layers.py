@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from vggt_edge.calibration.quantization.attention import Attend
+
 ROPE_BASE = 100.0
 
 
@@ -71,20 +73,15 @@ def rotate(x: Tensor, rope: RopeTables) -> Tensor:
     return x * rope.cos + (x @ rope.turn) * rope.sin
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, frames: int = 1) -> Tensor:
-    """Scaled dot product attention, (B, heads, tokens, head_dim), of each frame to itself and to those before it.
+def attend_causally(products: nn.Module, q: Tensor, k: Tensor, v: Tensor, frames: int) -> Tensor:
+    """Attention, (B, heads, tokens, head_dim), of each of equally long ``frames`` to itself and to those before it.
 
     Cut into products instead of masked: half the work, and no mask that a runtime might not fuse.
     """
-    if frames == 1:
-        return functional.scaled_dot_product_attention(q, k, v)
     step = q.shape[2] // frames
     seen = [slice(0, step * (frame + 1)) for frame in range(frames)]
     own = [slice(step * frame, step * (frame + 1)) for frame in range(frames)]
-    parts = [
-        functional.scaled_dot_product_attention(q[:, :, mine], k[:, :, all_], v[:, :, all_])
-        for mine, all_ in zip(own, seen, strict=True)
-    ]
+    parts = [products(q[:, :, mine], k[:, :, all_], v[:, :, all_]) for mine, all_ in zip(own, seen, strict=True)]
     return torch.cat(parts, dim=2)
 
 
@@ -104,6 +101,7 @@ class Attention(nn.Module):
         self.proj = nn.Linear(dim, dim)
         self.q_norm: nn.Module = nn.LayerNorm(dim // heads) if qk_norm else nn.Identity()
         self.k_norm: nn.Module = nn.LayerNorm(dim // heads) if qk_norm else nn.Identity()
+        self.products = Attend()
 
     def forward(self, x: Tensor, sequences: int, rope: RopeTables | None = None) -> Tensor:
         """x (tokens, dim) of ``sequences`` equally long sequences to the same shape."""
@@ -114,7 +112,10 @@ class Attention(nn.Module):
         if rope is not None:
             # Both at once: half the graph nodes.
             q, k = rotate(torch.cat([q, k], dim=1), rope).chunk(2, dim=1)
-        mixed = attend(q, k, v, self.causal_frames)
+        if self.causal_frames == 1:
+            mixed = self.products(q, k, v)
+        else:
+            mixed = attend_causally(self.products, q, k, v, self.causal_frames)
         return self.proj(mixed.transpose(1, 2).reshape(tokens, dim))  # type: ignore[no-any-return]
 
 

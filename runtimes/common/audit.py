@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -13,7 +13,7 @@ import onnx_ir as ir
 
 from vggt_edge.calibration.plan import Assignment, PrecisionPlan
 from vggt_edge.calibration.quantization.form import Form, Kind, LayerShape, scheme_with
-from vggt_edge.calibration.scheme import FP4, Activation, Numbers, NumberType
+from vggt_edge.calibration.scheme import FP4, SCHEMES, Activation, Numbers, NumberType, scheme_of_layers
 from vggt_edge.devices.errors import InputError, LoweringError
 from vggt_edge.runtimes.base import Realised
 from vggt_edge.runtimes.common.fp4 import is_fp4_input, is_fp4_weight
@@ -181,6 +181,22 @@ def activation_of(value: ir.Value | None) -> Activation:
     return Activation.NONE
 
 
+def quantized_operands(node: ir.Node) -> tuple[Numbers | None, ...]:
+    """What the operands of an attention's product went through; None for one that is not quantized."""
+    return tuple(_quantized_as(value) for value in node.inputs[:2])
+
+
+def _quantized_as(value: ir.Value | None) -> Numbers | None:
+    while value is not None and (node := value.producer()) is not None:
+        if node.op_type == "QuantizeLinear":
+            zero = stored_weight(node.inputs[2]) if len(node.inputs) > 2 else None
+            return None if zero is None else numbers_of(zero.dtype)
+        if node.op_type not in _TRANSPARENT:
+            break
+        value = node.inputs[0]
+    return None
+
+
 def weight_and_data(node: ir.Node) -> tuple[ir.TensorProtocol | Palette, ir.Value | None] | None:
     """(weight, the other operand) of a linear operator; None where both operands are computed (attention)."""
     first, second = node.inputs[0], node.inputs[1]
@@ -260,7 +276,33 @@ def place(path: str, blocks: Iterable[str]) -> tuple[str, str]:
 def audit_onnx(path: Path, plan: PrecisionPlan) -> tuple[Realised, ...]:
     """Precision of each block as the ONNX file holds it, in the order of the plan; raises as ``audit`` does."""
     model = load_onnx(path)
-    return audit(plan, lambda assignment: tuple(linears(model, assignment.block)), str(path))
+    realised = audit(plan, lambda assignment: tuple(linears(model, assignment.block)), str(path))
+    complaints = [line for assignment in plan.assignments for line in _attention_complaints(model, assignment)]
+    if complaints:
+        raise _not_as_planned(complaints, str(path))
+    return tuple(map(_with_attention, realised))
+
+
+def _attention_complaints(model: ir.Model, assignment: Assignment) -> Iterator[str]:
+    """Products of two activations that multiply other numbers than the block's scheme has for attention."""
+    wanted, products = SCHEMES[assignment.scheme].attention, tuple(_attention_products(model, assignment.block))
+    if wanted is not None and not products:
+        yield f"{assignment.block}: asked {assignment.scheme}, the file holds no product of attention"
+    for node in products:
+        if quantized_operands(node) != (wanted, wanted):
+            yield f"{node.name}: asked {assignment.scheme}, attention multiplies other numbers"
+
+
+def _attention_products(model: ir.Model, block: str) -> Iterator[ir.Node]:
+    for node in model.graph:
+        is_product = node.op_type == "MatMul" and (node.name or "").startswith(f"{block}/")
+        if is_product and weight_and_data(node) is None:
+            yield node
+
+
+def _with_attention(one: Realised) -> Realised:
+    """Under the name of the whole scheme, once attention was found to have it."""
+    return replace(one, realised=one.asked) if one.realised == scheme_of_layers(one.asked) else one
 
 
 def audit(
@@ -277,14 +319,18 @@ def audit(
         realised.append(_summary(assignment, found, plan))
         complaints += _complaints(assignment, found, plan)
     if complaints:
-        raise LoweringError(
-            f"{len(complaints)} layers do not have the precision that the plan gives them:\n    "
-            + "\n    ".join(complaints[:20]),
-            where=where,
-            expected="each block in the precision of its assignment",
-            remedy="export the graph from this plan again; if it stays, the lowering has a fault: report it",
-        )
+        raise _not_as_planned(complaints, where)
     return tuple(realised)
+
+
+def _not_as_planned(complaints: Sequence[str], where: str) -> LoweringError:
+    return LoweringError(
+        f"{len(complaints)} layers do not have the precision that the plan gives them:\n    "
+        + "\n    ".join(complaints[:20]),
+        where=where,
+        expected="each block in the precision of its assignment",
+        remedy="export the graph from this plan again; if it stays, the lowering has a fault: report it",
+    )
 
 
 def _summary(assignment: Assignment, found: tuple[LinearPrecision, ...], plan: PrecisionPlan) -> Realised:

@@ -15,7 +15,7 @@ import numpy as np
 from vggt_edge.calibration.plan import PrecisionPlan
 from vggt_edge.calibration.quantization.form import Kind, LayerShape
 from vggt_edge.calibration.scenes.camera import CameraFrames
-from vggt_edge.calibration.scheme import FP4, Numbers
+from vggt_edge.calibration.scheme import FP4, Numbers, scheme_of_layers
 from vggt_edge.devices.errors import InputError, LoweringError
 from vggt_edge.devices.profile import DeviceProfile
 from vggt_edge.runtimes.base import (
@@ -86,7 +86,7 @@ class TensorRT(Backend):
         "onnx-graphsurgeon",
         "tensorrt",
     )
-    supported = ("fp32", "fp16", "w8a16", "w4a16", "w8a8", "fp8", "nvfp4", "nvfp4a16")
+    supported = ("fp32", "fp16", "w8a16", "w4a16", "w8a8", "w8a8-mha", "fp8", "fp8-mha", "nvfp4", "nvfp4a16")
     options = frozenset({"fuse_io", "strict"})
     subjects = MappingProxyType(
         {
@@ -136,7 +136,7 @@ class TensorRT(Backend):
 
     def why_not(self, scheme: str, profile: DeviceProfile) -> str:
         """Narrow floats need tensor cores that older GPUs do not have, and a TensorRT that knows them."""
-        needed, has = NEEDED_CAPABILITY.get(scheme), profile.compute_capability
+        needed, has = NEEDED_CAPABILITY.get(scheme_of_layers(scheme)), profile.compute_capability
         if needed is None or has is None or _version(has) >= _version(needed):
             return too_old(scheme, profile)
         return f"it takes a GPU of compute capability {needed} or later, and this one is {has}"
@@ -262,7 +262,7 @@ def _block_entry(model: Any, plan: PrecisionPlan, block: str, islands: frozenset
     assignment = plan.assignment(block)
     nodes = [linear.node for linear in linears(model, block) if not plan.is_kept(block, linear.path)]
     whole = bool(nodes) and islands.issuperset(nodes)
-    computed = "fp32" if whole and assignment.scheme in ("fp16", "fp32") else assignment.scheme
+    computed = "fp32" if whole and assignment.scheme in ("fp16", "fp32") else scheme_of_layers(assignment.scheme)
     return {"block": block, "scheme": assignment.scheme, "computed": computed, "nodes": nodes}
 
 

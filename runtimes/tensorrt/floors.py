@@ -8,6 +8,7 @@ from types import MappingProxyType
 from packaging.specifiers import Specifier, SpecifierSet
 from packaging.version import Version
 
+from vggt_edge.calibration.scheme import scheme_of_layers
 from vggt_edge.devices.profile import DeviceProfile
 
 TOOL = "tensorrt"
@@ -20,7 +21,7 @@ def too_old(scheme: str, profile: DeviceProfile) -> str:
 
     Judged by the releases that the profile lists, and without any by its range of versions.
     """
-    needed, wanted = NEEDED.get(scheme), profile.toolchain.requires.get(TOOL)
+    needed, wanted = NEEDED.get(scheme_of_layers(scheme)), profile.toolchain.requires.get(TOOL)
     if needed is None or wanted is None:
         return ""
     shipped = {Version(one.tools[TOOL]): one.name for one in profile.toolchain.releases if TOOL in one.tools}
@@ -35,7 +36,7 @@ def too_old(scheme: str, profile: DeviceProfile) -> str:
 
 def required(schemes: Iterable[str], requires: Mapping[str, str]) -> dict[str, str]:
     """The version ranges of a profile, raised to what a bundle with these schemes needs."""
-    floors = [Version(NEEDED[scheme]) for scheme in schemes if scheme in NEEDED]
+    floors = [Version(NEEDED[one]) for one in map(scheme_of_layers, schemes) if one in NEEDED]
     found = dict(requires)
     if TOOL in found and floors:
         found[TOOL] = _raised(found[TOOL], max(floors))

@@ -14,11 +14,18 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from vggt_edge.calibration.plan import PrecisionPlan
-from vggt_edge.calibration.scheme import Activation
+from vggt_edge.calibration.scheme import FP8, INT8, Activation
 from vggt_edge.devices.errors import LoweringError, ToolchainError
 from vggt_edge.devices.units import format_bytes
 from vggt_edge.runtimes.base import Check, Computed, Finding, Realised
-from vggt_edge.runtimes.common.audit import LINEAR_OPS, activation_of, linears, place, weight_and_data
+from vggt_edge.runtimes.common.audit import (
+    LINEAR_OPS,
+    activation_of,
+    linears,
+    place,
+    quantized_operands,
+    weight_and_data,
+)
 from vggt_edge.runtimes.tensorrt.plan_products import ATTENTION, UNKNOWN, Product, Reading
 
 NAME = "Plan audit"
@@ -32,6 +39,7 @@ _TYPE_NAMES = {
     ir.DataType.FLOAT8E4M3FN: "fp8",
     ir.DataType.FLOAT4E2M1: "fp4",
 }
+_OPERAND_NAMES = {INT8: "int8", FP8: "fp8"}
 _NAMED = 4
 # Rules whose findings ``--strict`` refuses; those of others are notes.
 WARNINGS = ("unproven", "computed type", "widened weights")
@@ -116,6 +124,9 @@ def judge(reading: Reading, model: ir.Model, blocks: Iterable[str]) -> tuple[Jud
 def wanted_type(node: ir.Node) -> str:
     """The type that a strongly typed graph multiplies in: the stored one where both operands are quantized."""
     found = weight_and_data(node)
+    operands = set(quantized_operands(node)) if found is None else set()
+    if len(operands) == 1 and (numbers := operands.pop()) is not None:
+        return _OPERAND_NAMES.get(numbers, UNKNOWN)
     if found is not None and activation_of(found[1]) is not Activation.NONE:
         return _TYPE_NAMES.get(found[0].dtype, UNKNOWN)
     dtype = node.outputs[0].dtype or next((one.dtype for one in node.inputs if one is not None and one.dtype), None)
@@ -178,6 +189,8 @@ def _remedy(rule: str, block: str, group: list[Judged]) -> str:
     if not block or not all(paths):
         return "report the graph: no setting changes what lies outside the blocks"
     names = [re.escape(f"{block}.{path}") for path in paths] if len(paths) <= _NAMED else [re.escape(block)]
+    if any(one.role == "attention" for one in group):
+        return "use fewer tokens (--resolution, --frames), or the scheme without -mha"
     pattern = f"--exclude '{'|'.join(names)}'"
     if rule == "computed type":
         return f"{pattern} stores them in 16 bits: the product is the same, and the input loses nothing"

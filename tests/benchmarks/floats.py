@@ -24,9 +24,11 @@ SHAPE = InputShape(4, 84, 84)
 # (linears, convolutions)
 VARIANTS = (
     ("w8a8", "w8a8"),
+    ("w8a8-mha", "w8a8-mha"),
     ("fp8", "fp8"),
     ("fp8", "w8a8"),
     ("fp8", "fp16"),
+    ("fp8-mha", "fp16"),
     ("nvfp4", "fp8"),
     ("nvfp4", "w8a8"),
     ("nvfp4", "fp16"),

@@ -9,14 +9,19 @@ from torch import Tensor, nn
 from vggt_edge.calibration.observation.collect import calibrate, images_of, layers_of, model_digest
 from vggt_edge.calibration.observation.observe import PATCH, SPECIAL
 from vggt_edge.calibration.observation.stats import CalibrationStats
+from vggt_edge.calibration.quantization.attention import OPERANDS, attends_of
 from vggt_edge.calibration.scenes.scene import Scene
 from vggt_edge.devices.errors import InputError
 from vggt_edge.exporter.models.vggt import VGGT
 
 
 def test_every_layer_of_every_block_is_observed(model: VGGT, stats: CalibrationStats) -> None:
-    wanted = {f"{name}.{path}" for name, block in model.blocks().items() for path in layers_of(block)}
-    assert {tensor.layer for tensor in stats.tensors} == wanted
+    """And every operand of every attention."""
+    layers = {f"{name}.{path}" for name, block in model.blocks().items() for path in layers_of(block)}
+    attentions = {f"{name}.{path}" for name, block in model.blocks().items() for path in attends_of(block)}
+    assert {tensor.layer for tensor in stats.tensors} == layers | attentions
+    for name in attentions:
+        assert {tensor.group for tensor in stats.of_layer(name)} == set(OPERANDS)
 
 
 def test_the_figures_are_those_of_the_layer_inputs(

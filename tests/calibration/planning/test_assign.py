@@ -248,7 +248,7 @@ def test_a_uniform_plan_needs_no_errors_but_says_that_they_are_unknown() -> None
 def test_a_scheme_that_the_device_does_not_run_is_a_usage_error() -> None:
     with pytest.raises(UsageError, match="does not run w8a16") as caught:
         plan_uniform(BLOCKS, "w8a16", ORIN, CONTEXT)
-    assert caught.value.expected == "one of: fp16, w8a8, w4a16"
+    assert caught.value.expected == "one of: fp16, w8a8, w4a16, w8a8-mha"
     with pytest.raises(UnknownNameError):
         plan_uniform(BLOCKS, "w3a3", ORIN, CONTEXT)
 

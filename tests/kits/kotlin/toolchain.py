@@ -60,7 +60,6 @@ class Toolchain:
         path = joined([*classpath, *self.libraries])
         call("java", *options, "-cp", path, main, *arguments, environment=environment, says=says)
 
-
     def output(self, main: str, classpath: list[Path], *arguments: str) -> str:
         """What a class prints, run in a Java machine of its own."""
         path = joined([*classpath, *self.libraries])

@@ -56,6 +56,17 @@ def test_one_linear_that_stayed_wide_is_found(
     assert "mlp.fc1" not in str(caught.value)
 
 
+def test_attention_in_floats_has_no_scheme_of_attention(
+    write_mini: Callable[..., Path], make_plan: Callable[..., PrecisionPlan]
+) -> None:
+    """Whether its products are in the file, or the block has none."""
+    path = write_mini("w8a8")
+    with pytest.raises(LoweringError, match=r"frame_blocks\.0/attn/.*: asked w8a8-mha, attention multiplies other"):
+        audit_onnx(path, make_plan("w8a8-mha"))
+    with pytest.raises(LoweringError, match=r"depth_head: asked w8a8-mha, the file holds no product of attention"):
+        audit_onnx(write_mini("w8a8", "w8a8", "w8a8"), make_plan("w8a8", "w8a8", "w8a8-mha"))
+
+
 @pytest.mark.parametrize("rest", ["fp16", "w8a16"])
 def test_an_excluded_linear_has_to_have_the_kept_scheme_whatever_the_rest_has(
     rest: str, write_mini: Callable[..., Path], make_plan: Callable[..., PrecisionPlan]
