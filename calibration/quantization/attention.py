@@ -68,7 +68,8 @@ class QuantizedAttend(nn.Module):
 def operands_of(query: Tensor, key: Tensor, value: Tensor) -> Iterator[tuple[str, Tensor]]:
     """By name, what both products of an attention multiply; probabilities of evenly spaced queries of each head."""
     rows = query[:, :, :: -(-query.shape[2] // SAMPLED_QUERIES)] * query.shape[-1] ** -0.5
-    probabilities = (rows @ key.transpose(-2, -1)).softmax(dim=-1)
+    # One channel of all: how many tokens a frame of causal attention sees differs from call to call.
+    probabilities = (rows @ key.transpose(-2, -1)).softmax(dim=-1).unsqueeze(-1)
     yield from zip(OPERANDS, (query, key, value, probabilities), strict=True)
 
 

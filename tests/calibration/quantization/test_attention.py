@@ -68,5 +68,5 @@ def test_calibration_sees_the_probabilities_of_some_queries() -> None:
     for tokens in (7, SAMPLED_QUERIES, 3 * SAMPLED_QUERIES + 1):
         seen = dict(operands_of(*operands(tokens)))["probabilities"]
         assert seen.shape[2] <= SAMPLED_QUERIES
-        assert seen.shape[3] == tokens
-        torch.testing.assert_close(seen.sum(-1), torch.ones(seen.shape[:3]))
+        assert seen.shape[3:] == (tokens, 1)
+        torch.testing.assert_close(seen.sum(-2)[..., 0], torch.ones(seen.shape[:3]))
