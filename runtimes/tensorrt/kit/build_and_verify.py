@@ -182,15 +182,15 @@ def checked_block(block):
     return {**{name: text_of(block, name) for name in ("block", "scheme", "computed")}, "nodes": nodes}
 
 
-def load_golden(path):
-    """(inputs, expected, reference): dicts of arrays from keys ``input/``, ``expected/`` and ``fp32/``.
+def load_golden(path, pixels=False):
+    """(inputs, expected, reference): dicts of float32 arrays from keys ``input/``, ``expected/`` and ``fp32/``.
 
-    All are float32, but for inputs of 8 bits: the frames of a camera.
+    pixels: whether inputs may have 8 bits, as the frames of a camera have.
     """
     groups = {"input": {}, "expected": {}, "fp32": {}}
     try:
         with path.open("rb") as file:
-            entries, start = read_header(file, path.stat().st_size, pixels=True)
+            entries, start = read_header(file, path.stat().st_size, pixels)
             for key in sorted(entries):
                 group, _, name = key.partition("/")
                 if group not in groups or (entries[key][2] != "F32" and group != "input"):
@@ -208,7 +208,7 @@ def golden_of(folder, kit):
     path = folder / kit["golden"]
     if kit["golden"] not in kit["sha256"]:
         raise KitError(EXIT_USAGE, "this kit has no golden tensors", "export again; the validation writes them")
-    inputs, expected, reference = load_golden(path)
+    inputs, expected, reference = load_golden(path, pixels=kit["golden"] != GOLDEN)
     shapes = {name: array.shape for name, array in expected.items()}
     wanted = dict(kit["outputs"] or shapes)
     others = [name for name, array in reference.items() if wanted.get(name) != array.shape]

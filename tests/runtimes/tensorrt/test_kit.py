@@ -425,6 +425,8 @@ def test_frames_of_a_camera_are_8_bits(folder: Path) -> None:
     assert inputs["frames"].dtype == np.uint8
     assert np.array_equal(inputs["frames"], frames)
     assert (list(expected), reference) == (["depth"], {})
+    with pytest.raises(kit.KitError, match="input/frames is no float32 tensor"):
+        kit.load_golden(folder / "golden-fused.safetensors")
     with_frames(folder, {"input/frames": frames, "expected/depth": depth.astype(np.uint8)})
     with pytest.raises(kit.KitError, match="expected/depth"):
         kit.golden_of(folder, kit.fused_kit(kit.load_kit(folder)))
