@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 from pydantic import TypeAdapter
 
@@ -14,46 +13,25 @@ from vggt_edge.calibration.observation import stats
 from vggt_edge.calibration.observation.sampling import Sampling
 from vggt_edge.calibration.plan import PrecisionPlan
 from vggt_edge.calibration.sensitivity.ablation import Sensitivity
+from vggt_edge.exporter.answers import Answer, DryRun, Event, Failure, Findings, Targets, Written
 from vggt_edge.exporter.bundle import Manifest
+from vggt_edge.exporter.commands.bench import RandomCheckpoint
+from vggt_edge.exporter.commands.inspect import Description
+from vggt_edge.exporter.contest.bench import BenchResult
+from vggt_edge.exporter.contest.harness import Accuracy
 from vggt_edge.exporter.deploy.results import Deployed
 from vggt_edge.exporter.difference import Difference
 from vggt_edge.exporter.job import ExportResult, StepResult
+from vggt_edge.exporter.kit_documents import CoreMLKit, ExecuTorchKit, KitResult, TensorRTKit
 from vggt_edge.exporter.machine.usage import Measured
 from vggt_edge.exporter.signing.envelope import SignatureFile, Statement
 from vggt_edge.exporter.signing.sign import SignatureState, Verified
 from vggt_edge.exporter.supply.parts import Licenses
 from vggt_edge.exporter.validation.rows import StoredReport, ValidationReport
 from vggt_edge.runtimes.base import Lowered
+from vggt_edge.runtimes.executorch.model_file import ModelFile
 
-T = TypeVar("T")
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
-
-
-@dataclass(frozen=True)
-class Answer(Generic[T]):
-    """What ``--json`` prints after success."""
-
-    result: T
-    exit_code: int
-
-
-@dataclass(frozen=True)
-class ErrorText:
-    """An error in words. kind: its class, as docs/exit-codes.md lists them."""
-
-    kind: str
-    what: str
-    where: str
-    expected: str
-    remedy: str
-
-
-@dataclass(frozen=True)
-class Failure:
-    """What ``--json`` prints after a failure."""
-
-    error: ErrorText
-    exit_code: int
 
 
 # Files of a bundle or an output folder, by the name of the schema. They are read strictly: a field that is not known
@@ -67,10 +45,16 @@ FILES: Mapping[str, Any] = {
     "validation": StoredReport,
     "lowered": Lowered,
     "measured": Measured,
+    "executorch-model": ModelFile,
+    "kit-tensorrt": TensorRTKit,
+    "kit-coreml": CoreMLKit,
+    "kit-executorch": ExecuTorchKit,
 }
+# What kits on devices write. Those of later versions may add fields.
+RESULTS: Mapping[str, Any] = {"result": KitResult}
 # In formats of others, which may hold more.
 SIGNATURES: Mapping[str, Any] = {"model-sig": SignatureFile, "model-sig-payload": Statement}
-# What --json prints. Later versions may add fields.
+# What --json prints on stdout. Later versions may add fields.
 ANSWERS: Mapping[str, Any] = {
     "export-answer": Answer[ExportResult],
     "calibrate-answer": Answer[StepResult],
@@ -81,15 +65,27 @@ ANSWERS: Mapping[str, Any] = {
     "licenses-answer": Answer[Licenses],
     "diff-answer": Answer[Difference],
     "deploy-answer": Answer[Deployed],
+    "inspect-answer": Answer[Description],
+    "bench-answer": Answer[BenchResult | RandomCheckpoint],
+    "bench-accuracy-answer": Answer[Accuracy],
+    "targets-answer": Targets,
+    "doctor-answer": Findings,
+    "dry-run-answer": DryRun,
+    "schemas-answer": Answer[Written],
     "error-answer": Failure,
 }
+# What --json prints on stderr, a line each.
+EVENTS: Mapping[str, Any] = {"event": Event}
+# Their figures may be no numbers, which are written as null.
+_CONTESTS = ("bench-answer", "bench-accuracy-answer")
 
 
 def schemas() -> dict[str, str]:
     """The text of every schema, by file name."""
     read = {name: closed(_schema(name, kind, "validation")) for name, kind in FILES.items()}
-    read |= {name: _schema(name, kind, "validation") for name, kind in SIGNATURES.items()}
+    read |= {name: _schema(name, kind, "validation") for name, kind in {**RESULTS, **SIGNATURES, **EVENTS}.items()}
     written = {name: _schema(name, kind, "serialization") for name, kind in ANSWERS.items()}
+    written |= {name: _with_null(written[name]) for name in _CONTESTS}
     return {
         f"{name}.schema.json": json.dumps(schema, indent=2, sort_keys=True) + "\n"
         for name, schema in (read | written).items()
@@ -123,3 +119,14 @@ def closed(schema: dict[str, Any]) -> dict[str, Any]:
         if "properties" in part:
             part["additionalProperties"] = False
     return schema
+
+
+def _with_null(part: Any) -> Any:
+    """The schema with null allowed in the place of every number."""
+    if isinstance(part, list):
+        return [_with_null(item) for item in part]
+    if not isinstance(part, dict):
+        return part
+    if part.get("type") == "number":
+        return {**part, "type": ["number", "null"]}
+    return {name: _with_null(item) for name, item in part.items()}

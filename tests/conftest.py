@@ -91,6 +91,13 @@ class Finished:
         return document
 
 
+@pytest.fixture(scope="session")
+def fits(load_script: Callable[[str], ModuleType]) -> Callable[[str, object], None]:
+    """``fits("manifest", document)``: ``ValidationError`` for one that has not the form that ``docs/schemas`` says."""
+    check: Callable[[str, object], None] = load_script("kits/fits").check
+    return check
+
+
 @pytest.fixture
 def vggt_edge(capfd: pytest.CaptureFixture[str]) -> Callable[..., Finished]:
     """``vggt_edge("targets", "--json")`` runs the command in this process."""

@@ -158,8 +158,9 @@ def test_what_a_dry_run_prints_is_a_configuration_file(vggt_edge: Run, tmp_path:
     assert again.document["request"]["sensitivity"] == "probe"
 
 
-def test_dry_run_as_json(vggt_edge: Run, tmp_path: Path) -> None:
+def test_dry_run_as_json(vggt_edge: Run, tmp_path: Path, fits: Callable[[str, object], None]) -> None:
     finished = vggt_edge("plan", "--max-memory", "12MB", "--dry-run", "--json", "-o", tmp_path / "new")
+    fits("dry-run-answer", finished.document)
     assert finished.document["request"]["max_memory"] == 12_000_000
     assert finished.document["would_be_refused"] is None
     assert finished.document["exit_code"] == finished.code == 0

@@ -57,6 +57,16 @@ def test_documents_of_a_bundle_fit(texts: dict[str, str], bundle: Path, tmp_path
     check(texts, "model-sig", json.loads((bundle / "model.sig").read_text()))
 
 
+def test_documents_about_this_machine_fit(
+    fits: Callable[[str, object], None], bundle: Path, tmp_path: Path, vggt_edge: Run
+) -> None:
+    commands = {"targets": (), "doctor": (), "inspect": (bundle / "plan.json",), "schemas": (tmp_path,)}
+    for name, arguments in commands.items():
+        finished = vggt_edge(name, *arguments, "--json")
+        assert finished.code == 0, finished.err
+        fits(f"{name}-answer", finished.document)
+
+
 def private_key() -> bytes:
     from cryptography.hazmat.primitives import serialization
     from cryptography.hazmat.primitives.asymmetric import ec

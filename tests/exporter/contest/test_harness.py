@@ -40,9 +40,10 @@ def results_of(work: Path) -> dict[str, int]:
     return {path.name: path.stat().st_mtime_ns for path in work.iterdir()}
 
 
-def test_a_row_per_scheme_and_method_beside_fp32(vggt_edge: Run) -> None:
+def test_a_row_per_scheme_and_method_beside_fp32(vggt_edge: Run, fits: Callable[[str, object], None]) -> None:
     """FP32 is first and does not drift from itself; 4-bit activations drift more than int8 ones."""
     found = contest(vggt_edge, "--schemes", "w8a8,w4a4d", "--seeds", "1")
+    fits("bench-accuracy-answer", {"result": found, "exit_code": 0})
     rows = found["rows"]
     assert [(row["scheme"], row["method"]) for row in rows] == [("fp32", "fp32"), ("w8a8", "rtn"), ("w4a4d", "rtn")]
     assert all(set(row["mean"]) == {column.key for column in COLUMNS} for row in rows)

@@ -7,6 +7,7 @@ import io
 import json
 import os
 import pty
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given
@@ -112,7 +113,7 @@ def test_a_step_that_fails_is_not_done() -> None:
     assert "done" not in stream.getvalue()
 
 
-def test_a_program_reads_events() -> None:
+def test_a_program_reads_events(fits: Callable[[str, object], None]) -> None:
     """In any locale; a second passes between two lines of progress."""
     stream, clock = io.StringIO(), Clock()
     progress = EventProgress(stream, clock=clock)
@@ -128,7 +129,9 @@ def test_a_program_reads_events() -> None:
     assert (first["event"], first["done"], first["to_go_seconds"]) == ("step_progress", 1, 6.0)
     assert (second["done"], second["to_go_seconds"]) == (3, pytest.approx(3.5 / 3, abs=1e-3))
     assert (ended["event"], ended["step"], ended["seconds"]) == ("step_done", "tune", 3.5)
-    assert all(one["peak_memory_bytes"] > 1 << 20 for one in (note, started, first, second, ended))
+    for one in (note, started, first, second, ended):
+        assert one["peak_memory_bytes"] > 1 << 20
+        fits("event", one)
 
 
 def test_the_choice_depends_on_the_terminal() -> None:

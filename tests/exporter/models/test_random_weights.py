@@ -201,9 +201,12 @@ def eighth(vggt_edge: Run, tmp_path: Path) -> tuple[Any, Path]:
     return vggt_edge("bench", "--write-random-checkpoint", path, "--width-divisor", "8", "--seed", "5", "--json"), path
 
 
-def test_the_command_writes_it_and_says_that_it_is_random(vggt_edge: Run, eighth: tuple[Any, Path]) -> None:
+def test_the_command_writes_it_and_says_that_it_is_random(
+    vggt_edge: Run, eighth: tuple[Any, Path], fits: Callable[[str, object], None]
+) -> None:
     finished, path = eighth
     assert finished.code == 0
+    fits("bench-answer", finished.document)
     result = finished.document["result"]
     assert (result["path"], result["bytes"], result["seed"]) == (str(path), path.stat().st_size, 5)
     assert result["random"] is True

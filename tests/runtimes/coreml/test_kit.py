@@ -8,7 +8,7 @@ import os
 import platform
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -400,10 +400,11 @@ def test_write_kit(folder: Path) -> None:
         assert (folder / "VGGTEdge" / source.relative_to(PACKAGE)).read_bytes() == source.read_bytes()
 
 
-def test_kit_json(folder: Path) -> None:
+def test_kit_json(folder: Path, fits: Callable[[str, object], None]) -> None:
     """What the app reads: the description, and sha256 of the package's files."""
     write_kit(folder, _vectors().description(backend_sqnr_db_min=None, minimum_ios=17, compute_units="all"))
     kit = json.loads((folder / "kit.json").read_text())
+    fits("kit-coreml", kit)
     assert sorted(kit["model"]["files"]) == [
         "Data/com.apple.CoreML/model.mlmodel", "Data/com.apple.CoreML/weights/weight.bin", "Manifest.json",
     ]  # fmt: skip
@@ -481,7 +482,7 @@ def test_what_building_leaves_is_not_copied() -> None:
 # --- golden tensors ---------------------------------------------------------------------------------------------------
 
 
-def test_write_golden(folder: Path) -> None:
+def test_write_golden(folder: Path, fits: Callable[[str, object], None]) -> None:
     """The three groups under their keys, and the file's sha256 in ``kit.json``."""
     write_kit(folder, _vectors().description())
     inputs, simulation, fp32 = _vectors().golden_arrays()
@@ -490,6 +491,7 @@ def test_write_golden(folder: Path) -> None:
     names = ("pose_enc", "depth", "depth_conf")
     assert set(tensors) == {"input/images", *(f"{group}/{name}" for group in ("simulation", "fp32") for name in names)}
     np.testing.assert_array_equal(tensors["simulation/depth"], simulation["depth"])
+    fits("kit-coreml", json.loads((folder / "kit.json").read_text()))
     golden = json.loads((folder / "kit.json").read_text())["golden"]
     assert golden == {"file": "golden.safetensors", "sha256": kit_files.sha256(path)}
 

@@ -101,12 +101,15 @@ def test_wrong_arguments_exit_with_2(kit_folder: Callable[..., Path], arguments:
 # --- verdicts ---------------------------------------------------------------------------------------------------------
 
 
-def test_equal_outputs_pass(kit_folder: Callable[..., Path], kit_outputs: Callable[..., Path]) -> None:
+def test_equal_outputs_pass(
+    kit_folder: Callable[..., Path], kit_outputs: Callable[..., Path], fits: Callable[[str, object], None]
+) -> None:
     """With every figure printed and reported."""
     folder = kit_folder()
     done = run(folder, "--outputs", kit_outputs(), "--device", "Phone 1")
     assert done.returncode == 0, done.stderr
     report = report_of(folder)
+    fits("result", report)
     assert report["exit_code"] == 0
     assert (report["status"], report["device"]["model"]) == ("passed", "Phone 1")
     assert report["runtime"] == {"name": "executorch", "version": "1.4.1"}

@@ -83,10 +83,13 @@ def test_kit_json(folder: Path, kit_vectors: ModuleType) -> None:
     assert kit["golden"] is None
 
 
-def test_weights_beside_the_program(folder: Path, kit_vectors: ModuleType) -> None:
+def test_weights_beside_the_program(folder: Path, kit_vectors: ModuleType, fits: Callable[[str, object], None]) -> None:
     """Both files are under a sha256, so that weights of another model are refused."""
     kit_vectors.write_model(folder, weights=True)
     write_kit(folder, kit_vectors.description(weights="vggt.ptd"))
+    fits("kit-executorch", json.loads((folder / "kit.json").read_text()))
+    write_golden(folder, *kit_vectors.golden_arrays())
+    fits("kit-executorch", json.loads((folder / "kit.json").read_text()))
     model = json.loads((folder / "kit.json").read_text())["model"]
     assert model["weights"] == "vggt.ptd"
     assert model["weights_sha256"] == kit_files.sha256(folder / "vggt.ptd") != model["sha256"]

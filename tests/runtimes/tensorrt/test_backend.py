@@ -44,8 +44,11 @@ def without_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("without_compiler")
-def test_the_folder_holds_exactly_what_is_listed_and_the_kit_accepts_it(lower: Lower) -> None:
+def test_the_folder_holds_exactly_what_is_listed_and_the_kit_accepts_it(
+    lower: Lower, fits: Callable[[str, object], None]
+) -> None:
     lowered, out = lower()
+    fits("kit-tensorrt", json.loads((out / "tensorrt/kit.json").read_text()))
     assert sorted(str(path.relative_to(out)) for path in out.rglob("*") if path.is_file()) == sorted(lowered.files)
     assert {"tensorrt/cpp/CMakeLists.txt", "tensorrt/cpp/ros2/src/reconstructor.cpp"} < set(lowered.files)
     kit = kit_module().load_kit(out / "tensorrt")

@@ -577,10 +577,11 @@ def test_a_build_that_runs_out_of_memory_is_no_fault_of_the_graph(
     assert kit.main(["--folder", str(folder), "--iterations", "5", "--warmup", "1"]) == code
 
 
-def test_a_good_engine(folder: Path, on_device: Callable[[Any], None]) -> None:
+def test_a_good_engine(folder: Path, on_device: Callable[[Any], None], fits: Callable[[str, object], None]) -> None:
     """The result has every key of docs/how-to/kit-result.md."""
     on_device(fake_tensorrt())
     code, result = run(folder)
+    fits("result", result)
     assert code == result["exit_code"] == 0
     assert result["status"] == "passed"
     (entry,) = result["outputs"]

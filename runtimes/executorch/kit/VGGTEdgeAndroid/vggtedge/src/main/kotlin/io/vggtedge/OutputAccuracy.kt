@@ -79,7 +79,8 @@ private constructor(
                 "against_simulation" to againstSimulation?.toMap(),
                 "against_fp32" to againstFp32?.toMap(),
             )
-        return if (output == POSE) map + ("pose" to pose?.toMap(limits.poseDegreesMax)) else map
+        if (output != POSE) return map
+        return map + mapOf("pose" to pose?.toMap(), "pose_degrees_max" to limits.poseDegreesMax)
     }
 
     /** The worse of two judgements of the same output. */

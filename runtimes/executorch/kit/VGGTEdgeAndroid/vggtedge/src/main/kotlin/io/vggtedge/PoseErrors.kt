@@ -14,12 +14,8 @@ import kotlin.math.sqrt
  */
 public data class PoseErrors(public val rotationDegrees: Double, public val translationDegrees: Double) {
     /** Under the keys of the other kits. */
-    internal fun toMap(limit: Double?): Map<String, Double?> =
-        linkedMapOf(
-            "rotation_degrees" to rotationDegrees,
-            "translation_degrees" to translationDegrees,
-            "degrees_max" to limit,
-        )
+    internal fun toMap(): Map<String, Double> =
+        linkedMapOf("rotation_degrees" to rotationDegrees, "translation_degrees" to translationDegrees)
 
     /** Measures. */
     public companion object {

@@ -1,0 +1,304 @@
+"""The documents of device kits in full: ``kit.json``, which an export writes, and ``result.json``, which kits write.
+
+The JSON schemas are made from these types. Kits read ``kit.json`` with readers of their own, in three languages.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Literal, TypeAlias
+
+from pydantic import Field
+
+from vggt_edge.calibration.documents import Count, Finite, Sha256
+from vggt_edge.exporter.device_report import (
+    Angles,
+    BlockPrecision,
+    DeviceNames,
+    DeviceReport,
+    Distance,
+    Engine,
+    OutputResult,
+)
+
+Decibels: TypeAlias = Annotated[float, Field(gt=0, le=200, allow_inf_nan=False)]
+Degrees: TypeAlias = Annotated[float, Field(gt=0, le=180, allow_inf_nan=False)]
+Share: TypeAlias = Annotated[float, Field(ge=0, le=1)]
+
+
+# --- kit.json ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class OutputShape:
+    """An output of the model. shape: with the batch of 1."""
+
+    name: str
+    shape: tuple[Count, ...]
+
+
+@dataclass(frozen=True)
+class Block:
+    """A block of the model and the scheme that the plan gives it."""
+
+    block: str
+    scheme: str
+
+
+@dataclass(frozen=True)
+class Tolerances:
+    """Limits against the simulation, in dB and degrees; None judges nothing."""
+
+    backend_sqnr_db_min: Decibels | None
+    pose_degrees_max: Degrees | None
+
+
+@dataclass(frozen=True)
+class TensorRTBlock(Block):
+    """A block of a Jetson kit.
+
+    - computed: what its linears multiply in; the scheme, except where an FP16 block is an FP32 island.
+    - nodes: ONNX names of its linears.
+    """
+
+    computed: str
+    nodes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class TensorRTTolerances:
+    """Limits of a Jetson kit, in dB and degrees; None judges nothing."""
+
+    sqnr_db_min: Decibels | None
+    pose_degrees_max: Degrees | None
+
+
+@dataclass(frozen=True)
+class WeightBytes:
+    """Size of the weights as the plan packs them, and in FP16."""
+
+    packed: Count
+    fp16: Count
+
+
+@dataclass(frozen=True)
+class TensorRTKit:
+    """``kit.json`` of a Jetson bundle.
+
+    - plan_digest: sha256 of the precision plan.
+    - model: file name of the graph.
+    - sha256: by file name.
+    - requires: version ranges by the name of what the device needs.
+    """
+
+    schema_version: Literal[1]
+    target: str
+    plan_digest: Sha256
+    model: str
+    sha256: Mapping[str, Sha256]
+    requires: Mapping[str, str]
+    blocks: tuple[TensorRTBlock, ...]
+    weight_bytes: WeightBytes
+    outputs: tuple[OutputShape, ...]
+    tolerances: TensorRTTolerances
+
+
+@dataclass(frozen=True)
+class CoreMLModel:
+    """The Core ML package of an iOS kit.
+
+    - sha256: over the digests of all files; files: sha256 by path inside the package.
+    - compute_units: processors that Core ML may use.
+    - minimum_os: lowest version by system, such as 17 of ``ios``.
+    """
+
+    package: str
+    sha256: Sha256
+    files: Mapping[str, Sha256]
+    compute_units: str
+    minimum_os: Mapping[str, Count]
+
+
+@dataclass(frozen=True)
+class CoreMLInput:
+    """The input of an iOS kit. kind: frames as a tensor, or as images. Sides in pixels."""
+
+    kind: Literal["tensor", "image"]
+    frames: Count
+    height: Count
+    width: Count
+
+
+@dataclass(frozen=True)
+class Golden:
+    """The golden tensors: file name and sha256."""
+
+    file: str
+    sha256: Sha256
+
+
+@dataclass(frozen=True)
+class CoreMLKit:
+    """``kit.json`` of an iOS bundle. golden: None where the export was not validated."""
+
+    schema_version: Literal[1]
+    target: str
+    plan_digest: Sha256
+    model: CoreMLModel
+    input: CoreMLInput
+    outputs: tuple[OutputShape, ...]
+    blocks: tuple[Block, ...]
+    tolerances: Tolerances
+    golden: Golden | None
+
+
+@dataclass(frozen=True)
+class PlannedMemory:
+    """planned_bytes: memory that ExecuTorch plans ahead."""
+
+    planned_bytes: Count
+
+
+@dataclass(frozen=True)
+class ExecuTorchModel:
+    """The program of an Android kit. weights: file name; None where the program holds them."""
+
+    program: str
+    sha256: Sha256
+    weights: str | None
+    weights_sha256: Sha256 | None
+    executorch_version: str
+    delegate: str
+    memory: PlannedMemory
+
+
+@dataclass(frozen=True)
+class ExecuTorchInput:
+    """The input of an Android kit. Sides in pixels."""
+
+    name: str
+    frames: Count
+    height: Count
+    width: Count
+    order: Literal["NCHW"]
+    layout: Literal["contiguous"]
+    dtype: Literal["float32"]
+
+
+@dataclass(frozen=True)
+class ExecuTorchGolden(Golden):
+    """The golden tensors of an Android kit. input_file: the images once more, raw, for executor_runner."""
+
+    input_file: str
+    input_sha256: Sha256
+
+
+@dataclass(frozen=True)
+class ExecuTorchKit:
+    """``kit.json`` of an Android bundle. golden: None where the export was not validated."""
+
+    schema_version: Literal[1]
+    target: str
+    plan_digest: Sha256
+    model: ExecuTorchModel
+    input: ExecuTorchInput
+    outputs: tuple[OutputShape, ...]
+    blocks: tuple[Block, ...]
+    tolerances: Tolerances
+    golden: ExecuTorchGolden | None
+
+
+# --- result.json ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class FullDistance(Distance):
+    """How far an output is from its reference: the largest and the 99th percentile, absolute and relative.
+
+    relative_l2: in the kits for Jetson and ``compare.py``.
+    """
+
+    p99_abs: Finite
+    max_rel: Finite
+    p99_rel: Finite
+    relative_l2: Finite | None = None
+
+
+@dataclass(frozen=True)
+class FullOutput(OutputResult):
+    """One output of the model. pose_degrees_max: limit of both angles; of ``pose_enc`` alone."""
+
+    against_simulation: FullDistance | None
+    against_fp32: FullDistance | None = None
+    pose: Angles | None = None
+    pose_degrees_max: Degrees | None = None
+
+
+@dataclass(frozen=True)
+class FullDevice(DeviceNames):
+    """The device, with what single kits add.
+
+    - compute_capability: of the GPU; Jetson.
+    - abi, is_emulator, thermal_status: Android.
+    - is_simulator: iOS.
+    """
+
+    compute_capability: str | None = None
+    abi: str | None = None
+    is_emulator: bool | None = None
+    thermal_status: str | None = None
+    is_simulator: bool | None = None
+
+
+@dataclass(frozen=True)
+class FullEngine(Engine):
+    """A TensorRT engine. cuda_graph: whether predictions were launched as one; the kit in C++ tells."""
+
+    cuda_graph: bool | None = None
+
+
+@dataclass(frozen=True)
+class FullPrecision(BlockPrecision):
+    """The precision of a block. lost: nodes that compute in another; not_seen: how many nodes no layer names."""
+
+    lost: tuple[str, ...] = ()
+    not_seen: Count = 0
+
+
+@dataclass(frozen=True)
+class Latency:
+    """The measured predictions under their older names."""
+
+    median_ms: Finite
+    p90_ms: Finite
+    p99_ms: Finite
+    runs: Count
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where Core ML means to run the model: operations and share of the cost by processor, and by block."""
+
+    operations: Mapping[str, Count]
+    cost: Mapping[str, Share]
+    blocks: Mapping[str, Mapping[str, Count]]
+
+
+@dataclass(frozen=True)
+class KitResult(DeviceReport):
+    """``result.json`` with every key that a kit writes (docs/how-to/kit-result.md says what each means)."""
+
+    outputs: tuple[FullOutput, ...]
+    device: FullDevice
+    engine: FullEngine | None = None
+    precision: tuple[FullPrecision, ...] = ()
+    accuracy: tuple[FullOutput, ...] = ()
+    low_power_mode: bool | None = None
+    threads: Count | None = None
+    latency: Latency | None = None
+    load_s: Finite | None = None
+    peak_memory_bytes: Count | None = None
+    compute_units: str | None = None
+    placement: Placement | None = None
+    placement_error: str | None = None
