@@ -2,6 +2,7 @@
 ## make test   install with the development tools, then lint, types and tests
 ## make lint   lint and types only
 ## make test-kits  compile and test the kits for apps with real compilers; skips those that cannot be installed here
+## make lock   pin every extra with hashes in requirements/, by uv
 ## make docs   the documentation as a site in build/site; a dead link is an error
 ## make clean  remove what the targets above made; the environment too
 
@@ -16,10 +17,12 @@ DEMO_STAMP := $(VENV)/.installed-demo
 DEV_STAMP := $(VENV)/.installed-dev
 # Versions of ExecuTorch that an app may bring, beside the one that exports; tests run every program in each of them.
 RUNTIME_VERSIONS := 1.4.0 1.5.1
+# The extras that users install; their pinned requirements lie in requirements/.
+LOCKED := android apple coreai deploy jetson sign tensorrt
 RUNTIME_STAMPS := $(RUNTIME_VERSIONS:%=$(VENV)/runtimes/executorch-%/.installed)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-kits lint docs typing-links install install-dev clean
+.PHONY: help demo test test-kits lint lock docs typing-links install install-dev clean
 
 help:
 	@sed -n 's/^\#\# //p' Makefile
@@ -40,6 +43,13 @@ test-kits: $(DEV_STAMP)
 lint: $(DEV_STAMP) typing-links
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+lock: $(BIN)/python
+	@$(PIP) install --quiet 'uv>=0.9,<1'
+	@for extra in $(LOCKED); do \
+	  $(BIN)/uv pip compile pyproject.toml --extra $$extra --universal --python-version 3.11 --generate-hashes \
+	    --no-header --no-annotate --quiet --output-file requirements/$$extra.txt || exit 1; \
+	done
 
 docs: $(DEV_STAMP)
 	$(BIN)/mkdocs build --strict --quiet --site-dir build/site
