@@ -43,7 +43,7 @@ class Difference:
 
 
 def difference(first: Path, second: Path) -> Difference:
-    """What differs. ``InputError`` for a folder that is no bundle, or whose documents cannot be read."""
+    """Compare two bundles. ``InputError`` for a folder that is no bundle, or whose documents cannot be read."""
     manifests = read_manifest(first), read_manifest(second)
     changes = []
     for section, read in _SECTIONS.items():
@@ -98,7 +98,7 @@ def _plan(bundle: Path, manifest: Manifest) -> Mapping[str, Value]:
 
 
 def _sizes(bundle: Path, manifest: Manifest) -> dict[str, Value]:
-    """In bytes: planned weights, all files, and those of every folder."""
+    """Sizes in bytes: planned weights, all files, and those of every folder."""
     plan = _read_plan(bundle)
     sizes: dict[str, Value] = {"weights as planned": plan.weight_bytes + plan.rest_bytes, "bundle": manifest.size_bytes}
     for folder in sorted({entry.path.partition("/")[0] for entry in manifest.files if "/" in entry.path}):
@@ -123,7 +123,7 @@ def _accuracy(bundle: Path, manifest: Manifest) -> dict[str, Value]:
 
 
 def _audits(bundle: Path, manifest: Manifest) -> dict[str, Value]:
-    """Of every backend: what the artifact stores and the program computes per block, and how the checks ended."""
+    """The audits of every backend: what artifact and program hold per block, and how the checks ended."""
     values: dict[str, Value] = {}
     for path in sorted(bundle.glob(lowered_file("*"))):
         lowered = read_lowered(path)

@@ -130,5 +130,5 @@ def cell(value: str | float | None) -> str:
 
 
 def percent(share: float | None) -> str:
-    """Such as ``+12.5 %``."""
+    """A share as percent with its sign, such as ``+12.5 %``; empty for none."""
     return "" if share is None else f"{share:+.1%}".replace("%", " %")

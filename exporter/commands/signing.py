@@ -95,7 +95,7 @@ def make_signing(
     purpose: str | None = None,
     accept_license: str | None = None,
 ) -> Signing | None:
-    """What the flags ask for, with the key read; None without a key."""
+    """The signing that the flags ask for, with the key read; None without a key."""
     if sign_key is None:
         given = {"--certificate": certificate, "--certificate-chain": certificate_chain, "--release": release}
         _refuse({**given, "--purpose": purpose, "--accept-license": accept_license}, "--sign-key FILE with it")
@@ -120,7 +120,7 @@ def make_signing(
 def make_verifier(
     key: Path | None, certificate_chain: list[Path] | None, identity: str | None, min_release: int | None
 ) -> Verifier | None:
-    """What the flags ask for, with key or certificates read; None without both."""
+    """The verifier that the flags ask for, with key or certificates read; None without both."""
     if key is not None:
         _refuse({"--certificate-chain": certificate_chain, "--identity": identity}, "--key alone")
     elif certificate_chain is None:

@@ -215,7 +215,7 @@ def read_statement(content: bytes, where: str) -> Statement:
 
 
 def to_sign(content: bytes) -> bytes:
-    """What the key signs: the payload with its type and length in front (DSSE's pre-authentication encoding)."""
+    """The bytes that the key signs: the payload behind its type and length (DSSE's pre-authentication encoding)."""
     return b"DSSEv1 %d %s %d %s" % (len(PAYLOAD_TYPE), PAYLOAD_TYPE.encode(), len(content), content)
 
 

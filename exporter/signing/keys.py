@@ -101,7 +101,7 @@ def load_signer(
 
 
 class Verifier(ABC):
-    """What a signature is checked with."""
+    """Checks signatures against a key or certificates."""
 
     @abstractmethod
     def verify(self, signed: SignatureFile, where: str) -> str:
@@ -280,14 +280,14 @@ def _check_chain(
 
 
 def _issuer_policy() -> verification.ExtensionPolicy:
-    """What issues certificates has to be made for that."""
+    """The rules for certificates that issue others: they have to be made for that."""
     anything = verification.Criticality.AGNOSTIC
     policy = verification.ExtensionPolicy.permit_all().require_present(x509.BasicConstraints, anything, _is_issuer)
     return policy.may_be_present(x509.KeyUsage, anything, _signs_certificates)
 
 
 def _signer_policy() -> verification.ExtensionPolicy:
-    """What signs bundles has to be made for signing, and may not issue certificates."""
+    """The rules for certificates that sign bundles: made for signing, and not for issuing others."""
     anything = verification.Criticality.AGNOSTIC
     policy = verification.ExtensionPolicy.permit_all().may_be_present(x509.BasicConstraints, anything, _is_no_issuer)
     return policy.may_be_present(x509.KeyUsage, anything, _signs_bundles)
@@ -345,7 +345,7 @@ def _date_fault(certificate: x509.Certificate, now: datetime) -> str:
 
 
 def _names(certificate: x509.Certificate) -> tuple[str, ...]:
-    """What a certificate calls its holder: mail addresses, addresses, host names and the common name."""
+    """The names that a certificate gives its holder: mail addresses, addresses, host names and the common name."""
     alternative = _extension(certificate, x509.SubjectAlternativeName)
     kinds = (x509.RFC822Name, x509.UniformResourceIdentifier, x509.DNSName)
     listed = [] if alternative is None else [name for kind in kinds for name in alternative.get_values_for_type(kind)]

@@ -49,7 +49,7 @@ class SignatureState:
 
     @property
     def text(self) -> str:
-        """One line for people."""
+        """The state as one line for people."""
         if self.status == "unsigned":
             return "signature: none"
         if self.status == "not_checked":
@@ -106,7 +106,7 @@ def sign_bundle(bundle: Path, signing: Signing, *, replace: bool = False) -> Sig
 
 
 def signature_state(bundle: Path) -> SignatureState:
-    """What a bundle says of its signature, unchecked."""
+    """The claims of a bundle's signature, unchecked."""
     if not os.path.lexists(bundle / SIGNATURE):
         return SignatureState("unsigned")
     statement = _statement(bundle, None)[0]

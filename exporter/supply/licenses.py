@@ -32,12 +32,12 @@ _LONGEST_NAME = 60  # some distributions put the whole text where the name belon
 
 
 def license_of_model(source: str, given: str | None) -> str:
-    """What the user says, else what is known of a model by its name; ``unknown`` for the rest."""
+    """The licence that the user gives, else that of a known model by its name; ``unknown`` for the rest."""
     return given or _OF_MODELS.get(source, UNKNOWN)
 
 
 def license_of_tool(distribution: str) -> str:
-    """What an installed distribution says of its licence, as an SPDX expression or a name; ``unknown`` for nothing."""
+    """The licence that an installed distribution gives, as an SPDX expression or a name; ``unknown`` for nothing."""
     about = metadata.metadata(distribution)
     expression, name = _field(about, "License-Expression"), _field(about, "License")
     classified = [

@@ -1,4 +1,4 @@
-"""What an export knows of where its bundle comes from: the one source of SBOM and provenance."""
+"""The origin of a bundle as its export knows it: the one source of SBOM and provenance."""
 
 from __future__ import annotations
 

@@ -80,7 +80,7 @@ class _Sbom(_Read):
 
 
 def read_licenses(bundle: Path) -> Licenses:
-    """What the SBOM lists. ``InputError`` for a bundle without one."""
+    """The parts that the SBOM lists. ``InputError`` for a bundle without one."""
     sbom = _read(bundle)
     inside = [one for one in sbom.components if one.type in ("application", "library")]
     return Licenses(
@@ -93,7 +93,7 @@ def read_licenses(bundle: Path) -> Licenses:
 
 
 def license_of_weights(bundle: Path) -> str:
-    """What the SBOM says of the weights."""
+    """The licence of the weights as the SBOM has it."""
     return _read(bundle).metadata.component.part("weights").license
 
 

@@ -143,7 +143,7 @@ def _file(entry: FileEntry) -> Json:
 
 
 def _tools(origin: Origin) -> list[Json]:
-    """What made the bundle; nothing of it is inside."""
+    """The tools that made the bundle; nothing of them is inside."""
     return [
         {
             "type": "library",
