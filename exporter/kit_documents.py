@@ -83,6 +83,25 @@ class WeightBytes:
 
 
 @dataclass(frozen=True)
+class TensorRTFused:
+    """The graph of a Jetson kit that takes camera frames (``--fuse-io``).
+
+    - model, golden: file names of the graph and of what is replayed with it.
+    - frames: format and size, such as ``rgb:1920x1080``. model_input: (height, width) that they are resized to.
+    - inputs: of uint8. outputs: of float32.
+    - camera_from_input: 3 x 3, from pixels of the model's input to those of the camera.
+    """
+
+    model: str
+    golden: str
+    frames: str
+    model_input: tuple[Count, Count]
+    inputs: tuple[OutputShape, ...]
+    outputs: tuple[OutputShape, ...]
+    camera_from_input: tuple[tuple[Finite, Finite, Finite], ...]
+
+
+@dataclass(frozen=True)
 class TensorRTKit:
     """``kit.json`` of a Jetson bundle.
 
@@ -90,6 +109,7 @@ class TensorRTKit:
     - model: file name of the graph.
     - sha256: by file name.
     - requires: version ranges by the name of what the device needs.
+    - fused: the graph for camera frames; missing without one.
     """
 
     schema_version: Literal[1]
@@ -102,6 +122,7 @@ class TensorRTKit:
     weight_bytes: WeightBytes
     outputs: tuple[OutputShape, ...]
     tolerances: TensorRTTolerances
+    fused: TensorRTFused | None = None
 
 
 @dataclass(frozen=True)
