@@ -182,7 +182,7 @@ def test_resolutions(text: str, wanted: object) -> None:
         ("max_accuracy_drop=-1%", "greater than or equal to 0"),
         ("exclude=(", "not a regular expression"),
         ("group_size=48", "32, 64 or 128"),
-        ("precision=int8", "one of: fp16, fp32, fp8, mixed"),
+        ("precision=int8", "one of: fp16, fp32, fp8, fp8-mha, mixed"),
         ("sensitivity=guess", "one of: auto, exact, probe"),
         ("calibration_scenes=0", "greater than 0"),
         ("validation_scenes=-3", "greater than 0"),

@@ -103,7 +103,8 @@ class GraphSession(Session):
             raise InputError(f"{value.name} is read before it is computed", where=str(self._path), expected="a graph")
         try:
             return _tensor(value.const_value)
-        except (OSError, ValueError, TypeError) as error:  # types that numpy or torch lack, data that are cut short
+        # Types that numpy or torch lack, data that are cut short, and values in the field of another type.
+        except (OSError, ValueError, TypeError, AssertionError) as error:
             raise InputError(
                 f"the weight {value.name} cannot be read: {error}",
                 where=str(self._path),

@@ -81,11 +81,18 @@ def test_inputs_without_a_fixed_shape_are_refused(tmp_path: Path) -> None:
         GraphSession(damaged(tmp_path / "model.onnx", damage))
 
 
+def values_of_another_type(tensor: onnx.TensorProto) -> None:
+    tensor.ClearField("raw_data")
+    tensor.data_type = onnx.TensorProto.INT64
+    tensor.uint64_data.append(1)
+
+
 @pytest.mark.parametrize(
     ("damage", "reason"),
     [
         (lambda graph: graph.node[1].output.append("more"), "has 2 outputs instead of 1"),
         (lambda graph: graph.initializer[0].__setattr__("raw_data", b"x"), "the weight factor cannot be read"),
+        (lambda graph: values_of_another_type(graph.initializer[0]), "the weight factor cannot be read"),
     ],
 )
 def test_a_damaged_node_or_weight_is_named(
