@@ -137,6 +137,12 @@ def array_of(tensor: ir.TensorProtocol) -> npt.NDArray[Any]:
     return values
 
 
+def shape_of(value: ir.Value) -> list[int]:
+    """The shape of an input or output, all of which are fixed in our graphs."""
+    assert value.shape is not None
+    return [int(side) for side in value.shape.numpy()]
+
+
 def stored_weight(value: ir.Value | None) -> ir.TensorProtocol | None:
     """The tensor that a value is made of by casts, transposes and dequantization alone; None for an activation."""
     while value is not None:

@@ -34,7 +34,7 @@ from vggt_edge.runtimes.base import (
     Runtime,
     Session,
 )
-from vggt_edge.runtimes.common.audit import audit_onnx, linears, load_onnx
+from vggt_edge.runtimes.common.audit import audit_onnx, linears, load_onnx, shape_of
 from vggt_edge.runtimes.common.kit import (
     COMMON,
     GOLDEN_FILE,
@@ -59,6 +59,7 @@ from vggt_edge.runtimes.tensorrt.camera_io.program import (
     write_program_golden,
 )
 from vggt_edge.runtimes.tensorrt.floors import required, too_old
+from vggt_edge.runtimes.tensorrt.leapp import LEAPP_FILE, write_leapp
 from vggt_edge.runtimes.tensorrt.prepare import Prepared, prepare
 from vggt_edge.runtimes.tensorrt.rules import enforce
 
@@ -161,6 +162,7 @@ class TensorRT(Backend):
         enforce(model, str(prepared.path))
         realised = audit_onnx(prepared.path, plan)
         write_kit(folder, prepared, plan, profile)
+        write_leapp(folder, prepared.path, model)
         capability = rtx.offered_capability(profile.compute_capability)
         compiled = rtx.compile_graph(prepared.path, capability=capability)
         rtx.enforce(compiled.check, prepared.path)
@@ -168,7 +170,7 @@ class TensorRT(Backend):
         if options.strict:
             plan_audit.enforce(audit, str(prepared.path))
         checks = [_prepared_check(prepared), compiled.check, audit.check, engine.build_check(folder)]
-        files = [KIT_FILE, MODEL_FILE, f"{MODEL_FILE}.data", *kit_sources()]
+        files = [KIT_FILE, LEAPP_FILE, MODEL_FILE, f"{MODEL_FILE}.data", *kit_sources()]
         if options.fuse_io is not None:
             camera = CameraFrames.parse(options.fuse_io)
             checks.append(write_program(folder, prepared.path, camera, graph.outputs, capability))
@@ -244,17 +246,13 @@ def write_kit(folder: Path, prepared: Prepared, plan: PrecisionPlan, profile: De
             "requires": required({one.scheme for one in plan.assignments}, profile.toolchain.requires),
             "blocks": blocks,
             "weight_bytes": {"packed": prepared.weights.packed, "fp16": prepared.weights.fp16},
-            "outputs": [{"name": str(one.name), "shape": _shape_of(one)} for one in model.graph.outputs],
+            "outputs": [{"name": str(one.name), "shape": shape_of(one)} for one in model.graph.outputs],
             "tolerances": {
                 "sqnr_db_min": profile.tolerances.backend_sqnr_db_min,
                 "pose_degrees_max": profile.tolerances.backend_pose_degrees_max,
             },
         },
     )
-
-
-def _shape_of(value: Any) -> list[int]:
-    return [int(side) for side in value.shape.numpy()]
 
 
 def _block_entry(model: Any, plan: PrecisionPlan, block: str, islands: frozenset[str]) -> dict[str, Any]:
