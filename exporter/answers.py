@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Generic, Literal, TypeAlias, TypeVar
 
 from vggt_edge.devices.profile import DeviceProfile
@@ -133,3 +134,31 @@ class Note:
 
 
 Event: TypeAlias = StepStarted | StepProgress | StepDone | Note
+
+
+@dataclass(frozen=True)
+class Description:
+    """What ``inspect`` says of a file or bundle.
+
+    facts: single values. rows: one table, ``columns`` naming its cells; neither holds arrays. parts: further
+    descriptions, each with facts and a table.
+    """
+
+    kind: str
+    path: str
+    facts: Mapping[str, object]
+    columns: tuple[str, ...] = ()
+    rows: Sequence[tuple[object, ...]] = field(default=())
+    parts: tuple[Description, ...] = ()
+
+
+@dataclass(frozen=True)
+class RandomCheckpoint:
+    """What ``--write-random-checkpoint`` wrote."""
+
+    path: Path
+    model: str
+    bytes: int
+    parameters: int
+    seed: int
+    random: bool = True

@@ -13,10 +13,18 @@ from vggt_edge.calibration.observation import stats
 from vggt_edge.calibration.observation.sampling import Sampling
 from vggt_edge.calibration.plan import PrecisionPlan
 from vggt_edge.calibration.sensitivity.ablation import Sensitivity
-from vggt_edge.exporter.answers import Answer, DryRun, Event, Failure, Findings, Targets, Written
+from vggt_edge.exporter.answers import (
+    Answer,
+    Description,
+    DryRun,
+    Event,
+    Failure,
+    Findings,
+    RandomCheckpoint,
+    Targets,
+    Written,
+)
 from vggt_edge.exporter.bundle import Manifest
-from vggt_edge.exporter.commands.bench import RandomCheckpoint
-from vggt_edge.exporter.commands.inspect import Description
 from vggt_edge.exporter.contest.bench import BenchResult
 from vggt_edge.exporter.contest.harness import Accuracy
 from vggt_edge.exporter.deploy.results import Deployed

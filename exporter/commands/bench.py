@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,6 +15,7 @@ from vggt_edge.exporter.commands import accuracy, options
 from vggt_edge.exporter.commands.output import print_result, print_table, stdout_to_stderr
 
 if TYPE_CHECKING:
+    from vggt_edge.exporter.answers import RandomCheckpoint
     from vggt_edge.exporter.machine.progress import Progress
 
 _RANDOM_WARNING = (
@@ -92,19 +93,8 @@ def _check_place(context: typer.Context) -> None:
         )
 
 
-@dataclass(frozen=True)
-class RandomCheckpoint:
-    """What ``--write-random-checkpoint`` wrote."""
-
-    path: Path
-    model: str
-    bytes: int
-    parameters: int
-    seed: int
-    random: bool = True
-
-
 def _write_random(path: Path, divisor: int, seed: int, progress: Progress) -> RandomCheckpoint:
+    from vggt_edge.exporter.answers import RandomCheckpoint
     from vggt_edge.exporter.models import random_weights
 
     config = random_weights.scaled_config(divisor)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from vggt_edge.calibration.scenes.names import printable
 from vggt_edge.calibration.scheme import Numbers, NumberType
 from vggt_edge.devices.errors import InputError
 from vggt_edge.devices.units import format_bytes
+from vggt_edge.exporter.answers import Description
 from vggt_edge.exporter.bundle import MANIFEST, all_problems, read_manifest, read_measured
 from vggt_edge.exporter.commands.output import print_table
 from vggt_edge.exporter.lowered import REST, lowered_file, read_lowered
@@ -24,21 +24,6 @@ from vggt_edge.exporter.machine.usage import Measured
 _EXPECTED = "a bundle folder, plan.json, stats.json, another JSON artifact of vggt-edge, an ONNX file, or an .mlpackage"
 # Beyond this a JSON file is no artifact of ours; the arrays are in safetensors.
 _LARGEST_JSON_BYTES = 256 << 20
-
-
-@dataclass(frozen=True)
-class Description:
-    """``facts``: single values. ``rows``: one table, ``columns`` naming its cells; neither holds arrays.
-
-    parts: further descriptions, each with facts and a table.
-    """
-
-    kind: str
-    path: str
-    facts: Mapping[str, object]
-    columns: tuple[str, ...] = ()
-    rows: Sequence[tuple[object, ...]] = field(default=())
-    parts: tuple[Description, ...] = ()
 
 
 def describe(path: Path) -> Description:
