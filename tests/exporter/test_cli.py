@@ -96,8 +96,8 @@ def test_usage_errors_exit_2_and_say_what(vggt_edge: Run, arguments: list[str], 
 @pytest.mark.parametrize(
     ("target", "precision", "known"),
     [
-        ("jetson-orin", "fp32", "fp16, w8a8, w4a16, mixed"),
-        ("jetson-orin", "w8a8d", "fp16, w8a8, w4a16, mixed"),
+        ("jetson-orin", "fp32", "fp16, w8a8, w4a16, w8a8-mha, mixed"),
+        ("jetson-orin", "w8a8d", "fp16, w8a8, w4a16, w8a8-mha, mixed"),
         ("android", "fp16", "fp32, w8a8d, w4a8d, mixed"),
         ("android", "w8a8", "fp32, w8a8d, w4a8d, mixed"),
     ],
