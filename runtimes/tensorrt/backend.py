@@ -14,7 +14,6 @@ import numpy as np
 
 from vggt_edge.calibration.plan import PrecisionPlan
 from vggt_edge.calibration.quantization.form import Kind, LayerShape
-from vggt_edge.calibration.scenes.camera import CameraFrames
 from vggt_edge.calibration.scheme import FP4, Numbers, scheme_of_layers
 from vggt_edge.devices.errors import InputError, LoweringError
 from vggt_edge.devices.profile import DeviceProfile
@@ -49,15 +48,7 @@ from vggt_edge.runtimes.common.kit import (
 from vggt_edge.runtimes.common.opset import OPSET
 from vggt_edge.runtimes.common.typed import fp32_names
 from vggt_edge.runtimes.tensorrt import engine, plan_audit, rtx
-from vggt_edge.runtimes.tensorrt.camera_io.fuse import check_library
-from vggt_edge.runtimes.tensorrt.camera_io.program import (
-    FUSED,
-    PLAIN,
-    PROGRAM,
-    run_program,
-    write_program,
-    write_program_golden,
-)
+from vggt_edge.runtimes.tensorrt.camera_io.names import FUSED, PLAIN, PROGRAM
 from vggt_edge.runtimes.tensorrt.floors import required, too_old
 from vggt_edge.runtimes.tensorrt.leapp import LEAPP_FILE, write_leapp
 from vggt_edge.runtimes.tensorrt.prepare import Prepared, prepare
@@ -129,6 +120,8 @@ class TensorRT(Backend):
 
     def check_options(self, options: Options) -> None:
         if options.fuse_io is not None:
+            from vggt_edge.runtimes.tensorrt.camera_io.fuse import check_library
+
             check_library()
 
     def schemes(self, profile: DeviceProfile) -> tuple[str, ...]:
@@ -172,6 +165,9 @@ class TensorRT(Backend):
         checks = [_prepared_check(prepared), compiled.check, audit.check, engine.build_check(folder)]
         files = [KIT_FILE, LEAPP_FILE, MODEL_FILE, f"{MODEL_FILE}.data", *kit_sources()]
         if options.fuse_io is not None:
+            from vggt_edge.calibration.scenes.camera import CameraFrames
+            from vggt_edge.runtimes.tensorrt.camera_io.program import write_program
+
             camera = CameraFrames.parse(options.fuse_io)
             checks.append(write_program(folder, prepared.path, camera, graph.outputs, capability))
             files.append(PROGRAM)
@@ -188,9 +184,13 @@ class TensorRT(Backend):
         return engine.EngineSession(bundle / FOLDER)
 
     def run_camera(self, bundle: Path, frames: Frames, declared: Sequence[Output]) -> CameraRun:
+        from vggt_edge.runtimes.tensorrt.camera_io.program import run_program
+
         return run_program(bundle / FOLDER, MODEL_FILE, frames, declared)
 
     def write_camera_golden(self, bundle: Path, frames: Frames, simulation: Arrays, declared: Sequence[Output]) -> None:
+        from vggt_edge.runtimes.tensorrt.camera_io.program import write_program_golden
+
         write_program_golden(bundle / FOLDER, frames, simulation, declared)
 
     def write_golden(self, bundle: Path, inputs: Arrays, simulation: Arrays, fp32: Arrays) -> None:

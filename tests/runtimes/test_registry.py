@@ -47,13 +47,13 @@ def test_an_unknown_runtime_lists_the_known_ones() -> None:
     assert "tensorrt" in str(caught.value)
 
 
-def test_listing_the_backends_imports_neither_torch_nor_an_sdk() -> None:
+def test_listing_the_backends_imports_neither_torch_nor_scipy_nor_an_sdk() -> None:
     """`vggt-edge targets` must answer at once, and must work without any SDK."""
     code = (
         "import sys; from vggt_edge.runtimes import all_backends; all_backends();"
         "sdks = {'onnxruntime', 'tensorrt', 'tensorrt_rtx_bindings', 'coremltools', 'coreai', 'coreai_torch'};"
         "sdks.add('executorch');"
-        "print(sorted({'torch', *sdks} & set(sys.modules)))"
+        "print(sorted({'torch', 'scipy', *sdks} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

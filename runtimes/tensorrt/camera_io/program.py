@@ -17,14 +17,13 @@ from vggt_edge.runtimes.common.audit import load_onnx
 from vggt_edge.runtimes.common.kit import KIT_FILE, encoded, sha256, write_bytes, write_json
 from vggt_edge.runtimes.tensorrt import rtx
 from vggt_edge.runtimes.tensorrt.camera_io.fuse import INPUT, Fused, decoded, fuse
+from vggt_edge.runtimes.tensorrt.camera_io.names import FUSED, PLAIN, PROGRAM, PROGRAM_GOLDEN
+from vggt_edge.runtimes.tensorrt.interpreter.session import GraphSession
 from vggt_edge.runtimes.tensorrt.rules import enforce
 
 if TYPE_CHECKING:
     from vggt_edge.calibration.metrics.output import Output
 
-PROGRAM, PROGRAM_GOLDEN = "fused.onnx", "golden-fused.safetensors"
-#: Names in reports: of the graph for tensors, and of the one for frames.
-PLAIN, FUSED = "tensorrt-fp16", "tensorrt-fused"
 ENTRY = "fused"
 
 
@@ -46,8 +45,6 @@ def write_program(
 
 def run_program(folder: Path, model: str, frames: Frames, declared: Sequence[Output]) -> CameraRun:
     """Run ``fused.onnx`` and ``model`` in our interpreter, on what a camera sees (S, height, width, 3)."""
-    from vggt_edge.runtimes.tensorrt.interpreter.session import GraphSession
-
     camera, size = _described(folder)
     arrays = camera.of_rgb(frames)
     fused = GraphSession(folder / PROGRAM, also=(INPUT,)).run(
