@@ -175,32 +175,35 @@ def _stored_index(value: ir.Value | None) -> ir.TensorProtocol | None:
 
 def activation_of(value: ir.Value | None) -> Activation:
     """How a value came out of a QuantizeLinear/DequantizeLinear pair: with a stored scale, or one that is computed."""
+    node = _quantizer(value)
+    if node is None:
+        return Activation.NONE
+    if is_fp4_input(node):
+        return Activation.DYNAMIC_BLOCK
+    return Activation.DYNAMIC_TOKEN if stored_weight(node.inputs[1]) is None else Activation.STATIC_TENSOR
+
+
+def _quantizer(value: ir.Value | None) -> ir.Node | None:
+    """The node that rounds what reaches ``value``; None where nothing does."""
     while value is not None and (node := value.producer()) is not None:
-        if is_fp4_input(node):
-            return Activation.DYNAMIC_BLOCK
-        if node.op_type == "QuantizeLinear":
-            static = stored_weight(node.inputs[1]) is not None
-            return Activation.STATIC_TENSOR if static else Activation.DYNAMIC_TOKEN
-        if node.op_type not in _TRANSPARENT:
-            break
-        value = node.inputs[0]
-    return Activation.NONE
-
-
-def quantized_operands(node: ir.Node) -> tuple[Numbers | None, ...]:
-    """What the operands of an attention's product went through; None for one that is not quantized."""
-    return tuple(_quantized_as(value) for value in node.inputs[:2])
-
-
-def _quantized_as(value: ir.Value | None) -> Numbers | None:
-    while value is not None and (node := value.producer()) is not None:
-        if node.op_type == "QuantizeLinear":
-            zero = stored_weight(node.inputs[2]) if len(node.inputs) > 2 else None
-            return None if zero is None else numbers_of(zero.dtype)
+        if is_fp4_input(node) or node.op_type == "QuantizeLinear":
+            return node
         if node.op_type not in _TRANSPARENT:
             break
         value = node.inputs[0]
     return None
+
+
+def operand_types(node: ir.Node) -> tuple[ir.DataType | None, ...]:
+    """Types that the operands of an attention's product are rounded to; None for one that is not."""
+    return tuple(_rounded_type(_quantizer(value)) for value in node.inputs[:2])
+
+
+def _rounded_type(quantizer: ir.Node | None) -> ir.DataType | None:
+    if quantizer is None or len(quantizer.inputs) < 3:
+        return None
+    zero_point = stored_weight(quantizer.inputs[2])
+    return None if zero_point is None else zero_point.dtype
 
 
 def weight_and_data(node: ir.Node) -> tuple[ir.TensorProtocol | Palette, ir.Value | None] | None:
@@ -295,7 +298,7 @@ def _attention_complaints(model: ir.Model, assignment: Assignment) -> Iterator[s
     if wanted is not None and not products:
         yield f"{assignment.block}: asked {assignment.scheme}, the file holds no product of attention"
     for node in products:
-        if quantized_operands(node) != (wanted, wanted):
+        if any((None if one is None else numbers_of(one)) != wanted for one in operand_types(node)):
             yield f"{node.name}: asked {assignment.scheme}, attention multiplies other numbers"
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from vggt_edge.calibration.plan import PrecisionPlan
-from vggt_edge.calibration.scheme import FP8, INT8, Activation
+from vggt_edge.calibration.scheme import Activation
 from vggt_edge.devices.errors import LoweringError, ToolchainError
 from vggt_edge.devices.units import format_bytes
 from vggt_edge.runtimes.base import Check, Computed, Finding, Realised
@@ -22,8 +22,8 @@ from vggt_edge.runtimes.common.audit import (
     LINEAR_OPS,
     activation_of,
     linears,
+    operand_types,
     place,
-    quantized_operands,
     weight_and_data,
 )
 from vggt_edge.runtimes.tensorrt.plan_products import ATTENTION, UNKNOWN, Product, Reading
@@ -39,7 +39,6 @@ _TYPE_NAMES = {
     ir.DataType.FLOAT8E4M3FN: "fp8",
     ir.DataType.FLOAT4E2M1: "fp4",
 }
-_OPERAND_NAMES = {INT8: "int8", FP8: "fp8"}
 _NAMED = 4
 # Rules whose findings ``--strict`` refuses; those of others are notes.
 WARNINGS = ("unproven", "computed type", "widened weights")
@@ -124,11 +123,10 @@ def judge(reading: Reading, model: ir.Model, blocks: Iterable[str]) -> tuple[Jud
 def wanted_type(node: ir.Node) -> str:
     """The type that a strongly typed graph multiplies in: the stored one where both operands are quantized."""
     found = weight_and_data(node)
-    operands = set(quantized_operands(node)) if found is None else set()
-    if len(operands) == 1 and (numbers := operands.pop()) is not None:
-        return _OPERAND_NAMES.get(numbers, UNKNOWN)
     if found is not None and activation_of(found[1]) is not Activation.NONE:
         return _TYPE_NAMES.get(found[0].dtype, UNKNOWN)
+    if found is None and None not in (types := set(operand_types(node))) and len(types) == 1:
+        return _TYPE_NAMES.get(types.pop() or ir.DataType.UNDEFINED, UNKNOWN)
     dtype = node.outputs[0].dtype or next((one.dtype for one in node.inputs if one is not None and one.dtype), None)
     return UNKNOWN if dtype is None else _TYPE_NAMES.get(dtype, UNKNOWN)
 
