@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -116,6 +116,10 @@ def _logit_bound(query: Tensor, key: Tensor, **options: Any) -> float:
     return longest[0] * longest[1] * float(scale)
 
 
+Groups: TypeAlias = Callable[..., Iterable[tuple[str, Tensor]]]
+"""The inputs of a module as tensors that are watched apart, each with the name of its group."""
+
+
 class _Watch:
     """The observers of one stage: one per layer and token group, made when first needed."""
 
@@ -124,30 +128,20 @@ class _Watch:
         self.observers: dict[tuple[str, str], Observer] = {}
         self.seconds = 0.0
 
-    def hook(self, layer: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+    def hook(self, layer: str, groups: Groups) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
         def observe(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
             start = perf_counter()
             with torch._C.DisableTorchFunction():  # the headroom scan is not to see the observers' own tensors
-                self._observe(layer, inputs[0])
+                self._observe(layer, groups(*inputs))
             self.seconds += perf_counter() - start
 
         return observe
 
-    def operand_hook(self, layer: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
-        """Watches what an attention multiplies; each operand is a group of its own."""
+    def tokens(self, x: Tensor) -> Iterable[tuple[str, Tensor]]:
+        """The input of a layer, special tokens and patches apart."""
+        return split_tokens(x, self.model.shape.tokens, self.model.special_tokens)
 
-        def observe(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            start = perf_counter()
-            with torch._C.DisableTorchFunction():
-                self._update(layer, operands_of(*inputs))
-            self.seconds += perf_counter() - start
-
-        return observe
-
-    def _observe(self, layer: str, x: Tensor) -> None:
-        self._update(layer, split_tokens(x, self.model.shape.tokens, self.model.special_tokens))
-
-    def _update(self, layer: str, groups: Iterable[tuple[str, Tensor]]) -> None:
+    def _observe(self, layer: str, groups: Iterable[tuple[str, Tensor]]) -> None:
         for group, values in groups:
             try:
                 self.observers.setdefault((layer, group), Observer()).update(values)
@@ -177,10 +171,9 @@ class _Recorder:
         try:
             for name in stage.blocks:
                 handles += self.scan.watch(name, blocks[name])
-                for path, layer in layers_of(blocks[name]).items():
-                    handles.append(layer.register_forward_pre_hook(self.watch.hook(f"{name}.{path}")))
-                for path, attend in attends_of(blocks[name]).items():
-                    handles.append(attend.register_forward_pre_hook(self.watch.operand_hook(f"{name}.{path}")))
+                for found, groups in ((layers_of, self.watch.tokens), (attends_of, operands_of)):
+                    for path, module in found(blocks[name]).items():
+                        handles.append(module.register_forward_pre_hook(self.watch.hook(f"{name}.{path}", groups)))
             for path, module in _between_blocks(self.model, stage):
                 handles += self.scan.watch_between(path, module)
             with self.scan:
