@@ -12,6 +12,7 @@ from vggt_edge.calibration.metrics import figures
 from vggt_edge.calibration.observation.stats import CalibrationStats
 from vggt_edge.calibration.plan import PrecisionPlan
 from vggt_edge.calibration.scenes.scene import Scene
+from vggt_edge.calibration.stages.walk import IMAGES
 from vggt_edge.devices.errors import InputError
 from vggt_edge.exporter.models.architecture import Model
 from vggt_edge.exporter.steps.context import Job
@@ -20,7 +21,6 @@ from vggt_edge.exporter.validation.simulate import run_stagewise, simulated
 from vggt_edge.runtimes.base import Arrays, CameraRun
 
 Array = npt.NDArray[np.float32]
-INPUT = "images"
 _GATE = "backend_sqnr_db_min"
 OUR_OWN = "numpy"
 # Of a stage by itself. Geometry: float32 keeps more than 100 dB. Images: a level in a thousand pixels is 70 dB; of NV12
@@ -41,7 +41,7 @@ def camera_rows(job: Job, folder: Path) -> list[Row]:
     limit = job.profile.tolerances.backend_sqnr_db_min
     return [
         *(_row(ran, name, ran.against, ran.apart[name], limit, _GATE) for name in ran.apart),
-        *(_row(ran, name, OUR_OWN, ran.staged[name], images if name == INPUT else GEOMETRY_DB) for name in ran.staged),
+        *(_row(ran, name, OUR_OWN, ran.staged[name], images if name == IMAGES else GEOMETRY_DB) for name in ran.staged),
     ]
 
 
@@ -51,9 +51,7 @@ def _row(ran: CameraRun, name: str, against: str, wanted: Array, limit: float | 
         value = figures.drift(ran.fused[name], wanted).sqnr_db
     except (InputError, KeyError) as error:
         return replace(row, reason=str(error).replace("\n", ";"))
-    if limit is None:
-        return replace(row, status=Status.NOT_RUN, value=value, reason="the device profile sets no tolerance")
-    return replace(row, status=Status.PASSED if value >= limit else Status.FAILED, value=value)
+    return row.judged(value, limit, is_floor=True)
 
 
 def camera_simulation(job: Job, model: Model, stats: CalibrationStats, plan: PrecisionPlan, state: Path) -> Arrays:

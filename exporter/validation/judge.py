@@ -148,10 +148,7 @@ class _Judge:
         limit: float | None = getattr(self.tolerances, figure.gate)
         if figure.value is None:
             return replace(row, tolerance=limit)
-        if limit is None:
-            return replace(row, status=Status.NOT_RUN, reason="the device profile sets no tolerance")
-        ok = figure.value >= limit if row.is_floor else figure.value <= limit
-        return replace(row, tolerance=limit, status=Status.PASSED if ok else Status.FAILED)
+        return row.judged(figure.value, limit, is_floor=row.is_floor)
 
 
 def _without_flips(rows: Sequence[Row]) -> list[Row]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from typing import Literal
 
@@ -47,6 +47,14 @@ class Row:
     def is_floor(self) -> bool:
         """Whether the tolerance is the least value that passes; otherwise it is the largest."""
         return self.tolerance_key.endswith("_min")
+
+    def judged(self, value: float, limit: float | None, *, is_floor: bool) -> Row:
+        """The row with a value and its status by ``limit``; without a limit it is not run."""
+        row = replace(self, value=value)
+        if limit is None:
+            return replace(row, status=Status.NOT_RUN, reason="the device profile sets no tolerance")
+        passes = value >= limit if is_floor else value <= limit
+        return replace(row, tolerance=limit, status=Status.PASSED if passes else Status.FAILED)
 
     @property
     def is_of_an_output(self) -> bool:
