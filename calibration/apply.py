@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -117,12 +118,14 @@ def _unknown_layer(name: str) -> InputError:
 
 
 def attention_replacements(
-    name: str, block: nn.Module, wanted: Scheme, stats: CalibrationStats
+    name: str, block: nn.Module, wanted: Callable[[str], Numbers | None], stats: CalibrationStats
 ) -> dict[str, QuantizedAttend]:
-    """The attentions of a block that multiply 8-bit numbers, by their path in it; none where ``wanted`` has floats."""
-    if wanted.attention is None:
-        return {}
-    return {path: _quantized_attend(f"{name}.{path}", wanted.attention, stats) for path in attends_of(block)}
+    """The attentions of a block that multiply 8-bit numbers, by their path in it.
+
+    wanted: numbers of the attention at a path; None for floats.
+    """
+    found = {path: wanted(path) for path in attends_of(block)}
+    return {path: _quantized_attend(f"{name}.{path}", one, stats) for path, one in found.items() if one is not None}
 
 
 def _quantized_attend(name: str, numbers: Numbers, stats: CalibrationStats) -> QuantizedAttend:
@@ -142,7 +145,7 @@ def block_replacements(
         path: replacement(layer, f"{name}.{path}", Form.of(wanted, LayerShape.of(layer), group_size), stats)
         for path, layer in layers_of(block).items()
     }
-    return layers | attention_replacements(name, block, wanted, stats)
+    return layers | attention_replacements(name, block, lambda path: wanted.attention, stats)
 
 
 def replace_layers(parent: nn.Module, layers: Mapping[str, nn.Module]) -> None:
@@ -179,7 +182,7 @@ def planned_layers(
         for path, layer in layers_of(every[name]).items():
             form = plan.form_of(name, path, LayerShape.of(layer))
             found[prefix + path] = replacement(layer, f"{name}.{path}", form, stats)
-        attends = attention_replacements(name, every[name], scheme(plan.assignment(name).scheme), stats)
+        attends = attention_replacements(name, every[name], partial(plan.attention_of, name), stats)
         found |= {prefix + path: attend for path, attend in attends.items()}
     names = {id(module): name for name, module in model.named_modules()}
     for path, layer in layers_of(stage.module).items():

@@ -10,7 +10,7 @@ from typing import Literal
 
 from vggt_edge.calibration.documents import Count, Finite, read_document
 from vggt_edge.calibration.quantization.form import Form, LayerShape
-from vggt_edge.calibration.scheme import SCHEMES, Scheme, scheme
+from vggt_edge.calibration.scheme import SCHEMES, Numbers, Scheme, scheme
 from vggt_edge.devices.errors import InputError
 
 SCHEMA_VERSION: Literal[2] = 2
@@ -67,6 +67,16 @@ class PrecisionPlan:
         """What the layer at ``path`` in ``block`` gets."""
         kept = scheme(self.kept_scheme) if self.is_kept(block, path) else None
         return Form.of(self.scheme_of(block), shape, self.group_size, kept)
+
+    def attention_of(self, block: str, path: str) -> Numbers | None:
+        """Numbers that both products of the attention at ``path`` multiply; None for floats.
+
+        Where a layer of the same module is excluded, its products stay in floats, too.
+        """
+        module = f"{path.rpartition('.')[0]}."
+        excluded = (f"{name}." for name in self.assignment(block).excluded)
+        is_kept = any(name.startswith(module) or module.startswith(name) for name in excluded)
+        return None if is_kept else self.scheme_of(block).attention
 
     @property
     def weight_bytes(self) -> int:

@@ -235,11 +235,16 @@ def linears(model: ir.Model, block: str) -> Iterator[LinearPrecision]:
         found = weight_and_data(node)
         if found is not None:
             weight, data = found
-            path = name[len(prefix) :].rpartition("/")[0].replace("/", ".")
+            path = _path_in(block, node)
             numbers = weight.numbers if isinstance(weight, Palette) else numbers_of(weight.dtype)
             if is_fp4_weight(None if node.inputs[1] is None else node.inputs[1].producer()):
                 numbers = FP4
             yield LinearPrecision(name, path, _shape_of(node, weight, data), numbers, activation_of(data))
+
+
+def _path_in(block: str, node: ir.Node) -> str:
+    """Module path inside its block of a node that is called ``<block>/<path>/<operator>``."""
+    return (node.name or "").removeprefix(f"{block}/").rpartition("/")[0].replace("/", ".")
 
 
 def numbers_of(dtype: ir.DataType) -> Numbers:
@@ -286,26 +291,29 @@ def audit_onnx(path: Path, plan: PrecisionPlan) -> tuple[Realised, ...]:
     """Precision of each block as the ONNX file holds it, in the order of the plan; raises as ``audit`` does."""
     model = load_onnx(path)
     realised = audit(plan, lambda assignment: tuple(linears(model, assignment.block)), str(path))
-    complaints = [line for assignment in plan.assignments for line in _attention_complaints(model, assignment)]
+    complaints = [line for assignment in plan.assignments for line in _attention_complaints(model, assignment, plan)]
     if complaints:
         raise _not_as_planned(complaints, str(path))
     return tuple(map(_with_attention, realised))
 
 
-def _attention_complaints(model: ir.Model, assignment: Assignment) -> Iterator[str]:
-    """Products of two activations that multiply other numbers than the block's scheme has for attention."""
-    wanted, products = SCHEMES[assignment.scheme].attention, tuple(_attention_products(model, assignment.block))
-    if wanted is not None and not products:
+def _attention_complaints(model: ir.Model, assignment: Assignment, plan: PrecisionPlan) -> Iterator[str]:
+    """Products of two activations that multiply other numbers than the plan has for their attention."""
+    products = tuple(_attention_products(model, assignment.block))
+    if SCHEMES[assignment.scheme].attention is not None and not products:
         yield f"{assignment.block}: asked {assignment.scheme}, the file holds no product of attention"
     for node in products:
+        wanted = plan.attention_of(assignment.block, _path_in(assignment.block, node))
         if any((None if one is None else numbers_of(one)) != wanted for one in operand_types(node)):
             yield f"{node.name}: asked {assignment.scheme}, attention multiplies other numbers"
 
 
 def _attention_products(model: ir.Model, block: str) -> Iterator[ir.Node]:
+    """The products of two activations in a block; in one operator where floats are not written out."""
     for node in model.graph:
-        is_product = node.op_type == "MatMul" and (node.name or "").startswith(f"{block}/")
-        if is_product and weight_and_data(node) is None:
+        if (node.name or "").startswith(f"{block}/") and (
+            node.op_type == "Attention" or (node.op_type == "MatMul" and weight_and_data(node) is None)
+        ):
             yield node
 
 

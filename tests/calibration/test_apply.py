@@ -13,6 +13,7 @@ from vggt_edge.calibration.apply import apply_plan, input_peak, quantized_stage
 from vggt_edge.calibration.observation.collect import images_of, layers_of
 from vggt_edge.calibration.observation.stats import CalibrationStats
 from vggt_edge.calibration.plan import PrecisionPlan
+from vggt_edge.calibration.quantization.attention import Attend, QuantizedAttend
 from vggt_edge.calibration.quantization.linear import HalfLayer, QuantLayer, StoredLayer
 from vggt_edge.calibration.scenes.scene import Scene
 from vggt_edge.calibration.scheme import INT4, INT8, Activation
@@ -128,6 +129,27 @@ def test_a_plan_of_another_model_is_refused(model: VGGT, stats: CalibrationStats
     plan = uniform_plan(model, "fp16")
     with pytest.raises(InputError, match="does not match"):
         apply_plan(model, replace(plan, assignments=plan.assignments[1:]), stats)
+
+
+@pytest.mark.parametrize("excluded", [("attn.qkv",), ("attn.proj",), ("attn",), ("attn.qkv", "attn.proj", "mlp.fc2")])
+def test_attention_beside_an_excluded_layer_stays_in_floats(
+    uniform_plan: Plans, model: VGGT, excluded: tuple[str, ...]
+) -> None:
+    """Whoever keeps a layer of an attention does not want its products in 8 bits."""
+    block = next(name for name in model.blocks() if "blocks" in name)
+    plan = uniform_plan(model, "w8a8-mha", excluded=excluded)
+    assert plan.attention_of(block, "attn.products") is None
+    assert uniform_plan(model, "w8a8-mha", excluded=("mlp.fc2",)).attention_of(block, "attn.products") == INT8
+    assert uniform_plan(model, "w8a8").attention_of(block, "attn.products") is None
+
+
+@pytest.mark.parametrize(("excluded", "kind"), [((), QuantizedAttend), (("attn.qkv",), Attend)])
+def test_the_products_of_attention_follow_the_plan(
+    model: VGGT, stats: CalibrationStats, uniform_plan: Plans, excluded: tuple[str, ...], kind: type[nn.Module]
+) -> None:
+    apply_plan(model, uniform_plan(model, "w8a8-mha", excluded=excluded), stats)
+    block = model.aggregator.frame_blocks[0]
+    assert type(block.attn.products) is kind
 
 
 def test_excluded_layers_can_stay_in_fp32(model: VGGT, stats: CalibrationStats, uniform_plan: Plans) -> None:

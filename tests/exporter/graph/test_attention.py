@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,12 @@ def test_the_audit_reads_attention_too(exported: Path) -> None:
         audit_onnx(exported, plan_of("w8a8", "fp8-mha"))
     with pytest.raises(LoweringError, match=r"layer1/attn\.products/MatMul_1: asked fp8, "):
         audit_onnx(exported, plan_of("w8a8-mha", "fp8"))
+    kept = replace(plan_of(*MADE_OF).assignments[0], excluded=("attn.proj",))
+    excluding = replace(plan_of(*MADE_OF), assignments=(kept, plan_of(*MADE_OF).assignments[1]))
+    with pytest.raises(
+        LoweringError, match=r"layer0/attn\.products/MatMul: asked w8a8-mha, attention multiplies other"
+    ):
+        audit_onnx(exported, replace(excluding, kept_scheme="w8a8-mha"))
 
 
 @pytest.mark.skipif(not rtx.availability().ok, reason=rtx.availability().reason)
