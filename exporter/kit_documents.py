@@ -102,25 +102,38 @@ class TensorRTFused:
 
 
 @dataclass(frozen=True)
-class TensorRTKit:
+class Kit:
+    """The keys of every ``kit.json``. plan_digest: sha256 of the precision plan."""
+
+    schema_version: Literal[1]
+    target: str
+    plan_digest: Sha256
+    outputs: tuple[OutputShape, ...]
+
+
+@dataclass(frozen=True)
+class AppKit(Kit):
+    """The part that the kits for apps share."""
+
+    blocks: tuple[Block, ...]
+    tolerances: Tolerances
+
+
+@dataclass(frozen=True)
+class TensorRTKit(Kit):
     """``kit.json`` of a Jetson bundle.
 
-    - plan_digest: sha256 of the precision plan.
     - model: file name of the graph.
     - sha256: by file name.
     - requires: version ranges by the name of what the device needs.
     - fused: the graph for camera frames; missing without one.
     """
 
-    schema_version: Literal[1]
-    target: str
-    plan_digest: Sha256
     model: str
     sha256: Mapping[str, Sha256]
     requires: Mapping[str, str]
     blocks: tuple[TensorRTBlock, ...]
     weight_bytes: WeightBytes
-    outputs: tuple[OutputShape, ...]
     tolerances: TensorRTTolerances
     fused: TensorRTFused | None = None
 
@@ -142,13 +155,19 @@ class CoreMLModel:
 
 
 @dataclass(frozen=True)
-class CoreMLInput:
-    """The input of an iOS kit. kind: frames as a tensor, or as images. Sides in pixels."""
+class InputSize:
+    """The size of an app's input. Sides in pixels."""
 
-    kind: Literal["tensor", "image"]
     frames: Count
     height: Count
     width: Count
+
+
+@dataclass(frozen=True)
+class CoreMLInput(InputSize):
+    """The input of an iOS kit. kind: frames as a tensor, or as images. Sides in pixels."""
+
+    kind: Literal["tensor", "image"]
 
 
 @dataclass(frozen=True)
@@ -160,17 +179,11 @@ class Golden:
 
 
 @dataclass(frozen=True)
-class CoreMLKit:
+class CoreMLKit(AppKit):
     """``kit.json`` of an iOS bundle. golden: None where the export was not validated."""
 
-    schema_version: Literal[1]
-    target: str
-    plan_digest: Sha256
     model: CoreMLModel
     input: CoreMLInput
-    outputs: tuple[OutputShape, ...]
-    blocks: tuple[Block, ...]
-    tolerances: Tolerances
     golden: Golden | None
 
 
@@ -195,13 +208,10 @@ class ExecuTorchModel:
 
 
 @dataclass(frozen=True)
-class ExecuTorchInput:
+class ExecuTorchInput(InputSize):
     """The input of an Android kit. Sides in pixels."""
 
     name: str
-    frames: Count
-    height: Count
-    width: Count
     order: Literal["NCHW"]
     layout: Literal["contiguous"]
     dtype: Literal["float32"]
@@ -216,17 +226,11 @@ class ExecuTorchGolden(Golden):
 
 
 @dataclass(frozen=True)
-class ExecuTorchKit:
+class ExecuTorchKit(AppKit):
     """``kit.json`` of an Android bundle. golden: None where the export was not validated."""
 
-    schema_version: Literal[1]
-    target: str
-    plan_digest: Sha256
     model: ExecuTorchModel
     input: ExecuTorchInput
-    outputs: tuple[OutputShape, ...]
-    blocks: tuple[Block, ...]
-    tolerances: Tolerances
     golden: ExecuTorchGolden | None
 
 
@@ -248,7 +252,7 @@ class FullDistance(Distance):
 
 @dataclass(frozen=True)
 class FullOutput(OutputResult):
-    """One output of the model. pose_degrees_max: limit of both angles; of ``pose_enc`` alone."""
+    """The verdict on an output. pose_degrees_max: limit of both angles; ``pose_enc`` alone has it."""
 
     against_simulation: FullDistance | None
     against_fp32: FullDistance | None = None
