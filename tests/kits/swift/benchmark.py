@@ -82,6 +82,7 @@ def lay_out(commit: str) -> None:
     (BEFORE / "Sources/Benchmark").mkdir(parents=True)
     (BEFORE / "Package.swift").write_text(MANIFEST)
     shutil.copyfile(HERE / "before.swift", BEFORE / "Sources/Benchmark/main.swift")
+    shutil.copy(HERE / "Sources/Benchmark/Measuring.swift", BEFORE / "Sources/Benchmark")
     archive = subprocess.run(["git", "archive", commit, CORE], cwd=REPOSITORY, check=True, stdout=subprocess.PIPE)
     strip = f"--strip-components={CORE.count('/')}"
     subprocess.run(["tar", "-x", strip, "-C", str(BEFORE / "Sources")], input=archive.stdout, check=True)
