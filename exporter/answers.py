@@ -138,7 +138,7 @@ Event: TypeAlias = StepStarted | StepProgress | StepDone | Note
 
 @dataclass(frozen=True)
 class Description:
-    """What ``inspect`` says of a file or bundle.
+    """The description of a file or bundle by ``inspect``.
 
     facts: single values. rows: one table, ``columns`` naming its cells; neither holds arrays. parts: further
     descriptions, each with facts and a table.
@@ -154,7 +154,7 @@ class Description:
 
 @dataclass(frozen=True)
 class RandomCheckpoint:
-    """What ``--write-random-checkpoint`` wrote."""
+    """The file that ``--write-random-checkpoint`` wrote."""
 
     path: Path
     model: str

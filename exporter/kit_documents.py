@@ -239,7 +239,7 @@ class ExecuTorchKit(AppKit):
 
 @dataclass(frozen=True)
 class FullDistance(Distance):
-    """How far an output is from its reference: the largest and the 99th percentile, absolute and relative.
+    """The distance of an output from its reference: the largest and the 99th percentile, absolute and relative.
 
     relative_l2: in the kits for Jetson and ``compare.py``.
     """
@@ -303,7 +303,7 @@ class Latency:
 
 @dataclass(frozen=True)
 class Placement:
-    """Where Core ML means to run the model: operations and share of the cost by processor, and by block."""
+    """The placement that Core ML plans: operations and share of the cost by processor, and by block."""
 
     operations: Mapping[str, Count]
     cost: Mapping[str, Share]

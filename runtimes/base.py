@@ -271,7 +271,7 @@ class Rates:
 
 @dataclass(frozen=True)
 class CameraRun:
-    """What a program gave for the frames of a camera.
+    """The outputs of a program for the frames of a camera, and the ones it has to agree with.
 
     subject, against: names in reports of the program, and of the one without the fused stages.
     fused: outputs of the program, and the ``images`` that it hands to the model.
@@ -382,7 +382,7 @@ class Backend(ABC):
     def write_camera_golden(  # noqa: B027  for fuse_io only
         self, bundle: Path, frames: Frames, simulation: Arrays, declared: Sequence[Output]
     ) -> None:
-        """What ``write_golden`` does, for the program of ``fuse_io``. simulation: outputs for the frames."""
+        """Write golden tensors for the program of ``fuse_io``. simulation: its outputs for the frames."""
 
     def on_device(self, profile: DeviceProfile) -> str:
         """Why the device's own row in a report is ``not_run``, and how to get it; empty where there is no such row."""

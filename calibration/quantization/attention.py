@@ -30,7 +30,7 @@ class Attend(nn.Module):
 
 
 class Quantizer(nn.Module):
-    """A tensor of any shape rounded to what ``numbers`` times ``input_scale`` can be."""
+    """Rounds a tensor of any shape to ``numbers`` times ``input_scale``."""
 
     def __init__(self, numbers: Numbers, peak: float) -> None:
         super().__init__()
@@ -41,7 +41,7 @@ class Quantizer(nn.Module):
 
 
 class QuantizedAttend(nn.Module):
-    """The same with 8-bit operands. peaks: the largest magnitude of each of ``OPERANDS``."""
+    """Scaled dot product attention with 8-bit operands. peaks: the largest magnitude of each of ``OPERANDS``."""
 
     def __init__(self, numbers: Numbers, peaks: Mapping[str, float], head_dim: int) -> None:
         super().__init__()
@@ -53,7 +53,7 @@ class QuantizedAttend(nn.Module):
         self.probabilities = Quantizer(numbers, peaks["probabilities"])
 
     def forward(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        """As ``Attend``. Outside an export one head at a time: the scores of all would take gigabytes."""
+        """Return what ``Attend`` would. Outside an export heads go one at a time: all scores would take gigabytes."""
         if torch.compiler.is_exporting():
             return self._mixed(query, key, value)
         heads = (torch.split(tensor, 1, dim=1) for tensor in (query, key, value))
@@ -66,7 +66,7 @@ class QuantizedAttend(nn.Module):
 
 
 def operands_of(query: Tensor, key: Tensor, value: Tensor) -> Iterator[tuple[str, Tensor]]:
-    """By name, what both products of an attention multiply; probabilities of evenly spaced queries of each head."""
+    """The operands of both products by name; the probabilities are those of evenly spaced queries of each head."""
     rows = query[:, :, :: -(-query.shape[2] // SAMPLED_QUERIES)] * query.shape[-1] ** -0.5
     # One channel of all: how many tokens a frame of causal attention sees differs from call to call.
     probabilities = (rows @ key.transpose(-2, -1)).softmax(dim=-1).unsqueeze(-1)

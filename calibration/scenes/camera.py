@@ -27,7 +27,10 @@ _TEXT = re.compile(r"([a-z0-9-]+):(\d{1,6})x(\d{1,6})")
 
 @dataclass(frozen=True)
 class Yuv:
-    """How luma and chroma make a colour. matrix: ITU-R BT.601 or BT.709. full: luma from 0 to 255, else 16 to 235."""
+    """The rule by which luma and chroma make a colour.
+
+    matrix: ITU-R BT.601 or BT.709. full: luma from 0 to 255, else 16 to 235.
+    """
 
     matrix: Literal["ITU601", "ITU709"]
     full: bool
@@ -83,7 +86,7 @@ class CameraFrames:
 
     @property
     def text(self) -> str:
-        """What ``parse`` reads."""
+        """The text that ``parse`` reads."""
         return f"{self.format}:{self.width}x{self.height}"
 
     @property
@@ -93,7 +96,7 @@ class CameraFrames:
 
     @property
     def yuv(self) -> Yuv | None:
-        """None for RGB."""
+        """The colour rule of NV12; None for RGB."""
         return FORMATS[self.format]
 
     def inputs(self, frames: int) -> dict[str, tuple[int, ...]]:
@@ -121,7 +124,7 @@ class CameraFrames:
         return {name: np.stack([plane[index] for plane in planes]) for index, name in enumerate(("luma", "chroma"))}
 
     def prepared(self, arrays: Mapping[str, Bytes], size: tuple[int, int]) -> npt.NDArray[np.float32]:
-        """What the model gets, (S, 3, height, width) in [0, 1], by the rule of docs/preprocessing.md.
+        """The input of the model, (S, 3, height, width) in [0, 1], by the rule of docs/preprocessing.md.
 
         NV12 becomes RGB of the camera's size as a video's frames do, by FFmpeg.
         """

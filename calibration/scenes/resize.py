@@ -114,7 +114,7 @@ class Resampling:
 
 
 def resampling(source: tuple[int, int], target: tuple[int, int]) -> Resampling:
-    """What ``resize_frame`` computes for a frame of ``source`` (height, width) and a target (height, width)."""
+    """The matrices of ``resize_frame`` for a frame of ``source`` (height, width) and a target (height, width)."""
     cover = _cover(source, target)
     columns = _weights(source[1], cover.left, cover.left + cover.width, target[1])
     rows = _weights(source[0], cover.top, cover.top + cover.height, target[0])

@@ -55,7 +55,7 @@ def _row(ran: CameraRun, name: str, against: str, wanted: Array, limit: float | 
 
 
 def camera_simulation(job: Job, model: Model, stats: CalibrationStats, plan: PrecisionPlan, state: Path) -> Arrays:
-    """What the simulation of the plan gives for the camera's frames, after our own preprocessing."""
+    """The outputs of the plan's simulation for the camera's frames, after our own preprocessing."""
     if job.camera is None or job.scenes.camera is None:
         return {}
     size = (job.shape.height, job.shape.width)

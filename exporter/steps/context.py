@@ -208,7 +208,7 @@ class Job:
 
     @property
     def camera(self) -> CameraFrames | None:
-        """What ``--fuse-io`` asks for."""
+        """The camera of ``--fuse-io``; None without one."""
         return None if self.request.fuse_io is None else CameraFrames.parse(self.request.fuse_io)
 
     def check_camera(self) -> None:

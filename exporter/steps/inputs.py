@@ -95,7 +95,7 @@ def scenes_to_judge(request: ExportRequest, path: Path, shape: InputShape) -> Sc
 
 
 def camera_frames(request: ExportRequest, path: Path | None, frames: int) -> Frames:
-    """What the camera of ``fuse_io`` sees: the first scene of ``path`` in its size, or a synthetic room.
+    """The frames of the camera of ``fuse_io``: the first scene of ``path`` in its size, or a synthetic room.
 
     A room is rendered with at most 480 pixels a side and enlarged, since rendering in full size takes a minute.
     """

@@ -318,7 +318,7 @@ def _attention_products(model: ir.Model, block: str) -> Iterator[ir.Node]:
 
 
 def _with_attention(one: Realised) -> Realised:
-    """Under the name of the whole scheme, once attention was found to have it."""
+    """The block's precision under the name of the whole scheme, once attention was found to have it."""
     return replace(one, realised=one.asked) if one.realised == scheme_of_layers(one.asked) else one
 
 

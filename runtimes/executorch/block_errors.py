@@ -80,7 +80,7 @@ def _executed(pieces: Pieces, lowered: Sequence[LoweredPiece], image: Tensor) ->
 
 @dataclass(frozen=True)
 class _Error:
-    """How far one output of a piece is from the simulation, on the inputs that XNNPACK gave the piece."""
+    """The distance of an output of a piece from the simulation, on the inputs that XNNPACK gave the piece."""
 
     piece: Piece
     index: int
@@ -104,7 +104,7 @@ class _Error:
         return f"{said}: roundings, not a fault"
 
     def _own_db(self, values: Mapping[str, Tensor]) -> float:
-        """How far the simulation goes from itself for inputs that differ by noise: the worst of some draws."""
+        """SQNR of the simulation against itself for inputs that differ by noise: the worst of some draws."""
         generator = torch.Generator().manual_seed(SEED)
         inputs = [values[name] for name in self.piece.inputs]
         reference = _simulated(self.piece, inputs)[self.index]

@@ -41,7 +41,7 @@ def cpp_times() -> dict[str, float]:
 
 
 def python_times() -> dict[str, float]:
-    """The same work by Pillow and by the exporter, by the names that the program prints."""
+    """Times of Pillow and of the exporter for the same work, by the names that the program prints."""
     random = np.random.default_rng(1)
     frame = Image.fromarray(random.integers(0, 256, (1440, 1920, 3), np.uint8))
     reference = random.uniform(0.5, 1.5, 3 * PIXELS).astype(np.float32)

@@ -83,7 +83,7 @@ def rows(fused: dict[str, np.ndarray], limit: float | None = 25.0) -> dict[tuple
 
 
 def test_every_stage_is_gated_by_itself() -> None:
-    """What the model's own tolerance hides, such as rays that start half a pixel off, the stage's own gate sees."""
+    """The gate of a stage sees faults that the model's tolerance hides, such as rays half a pixel off."""
     assert set(rows({}).values()) == {Status.PASSED}
     off = rows({"world_points": np.full((1, 2, 4, 4, 3), 1.001)})
     assert off["world_points", "tensorrt-fp16"] is Status.PASSED

@@ -320,7 +320,7 @@ def test_the_installed_command_exits_with_the_code(tmp_path: Path) -> None:
 
 
 def test_main_reads_the_process_arguments() -> None:
-    """In a process of its own, whose streams and signals it changes for good."""
+    """Run the command in a process of its own, whose streams and signals it changes for good."""
     code = "from vggt_edge.exporter.cli import main; assert main() == 0"
     finished = subprocess.run([sys.executable, "-c", code, "--version"], capture_output=True, text=True)
     assert finished.returncode == 0, finished.stderr

@@ -65,7 +65,7 @@ def fuse(model: Path, target: Path, camera: CameraFrames, declared: Sequence[Out
 
 
 def decoded(outputs: Arrays, declared: Sequence[Output], size: tuple[int, int]) -> dict[str, Any]:
-    """What the fused graph gives for what the model gives, in numpy and double precision; float32 by name.
+    """The outputs of the fused graph, computed from those of the model by numpy in float64; float32 by name.
 
     size: (height, width) of the model's input.
     """

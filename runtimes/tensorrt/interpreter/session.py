@@ -93,7 +93,7 @@ class GraphSession(Session):
         return {str(value.name): values[value].float().numpy() for value in self._given}
 
     def _input(self, array: npt.NDArray[np.float32], value: ir.Value) -> Tensor:
-        """In the type of the graph: the frames of a camera are given as float32 and read as uint8."""
+        """The input in the type of the graph: the frames of a camera are given as float32 and read as uint8."""
         return torch.from_numpy(array).to(_TYPES[value.dtype or ir.DataType.FLOAT])
 
     def _value(self, values: dict[ir.Value, Tensor], value: ir.Value) -> Tensor:

@@ -29,7 +29,7 @@ def operands(tokens: int = 7) -> tuple[Tensor, ...]:
 
 
 def rounded(x: Array, by: Quantizer) -> Array:
-    """By other libraries than ours: numpy's rounding of integers, the float of ml_dtypes."""
+    """The rounding of other libraries than ours: numpy's for integers, that of ml_dtypes for floats."""
     scale = np.float32(by.input_scale)
     steps = x.astype(np.float32) / scale
     if by.numbers == INT8:
@@ -64,7 +64,7 @@ def test_heads_computed_apart_are_those_of_one_export(attend: QuantizedAttend) -
 
 
 def test_calibration_sees_the_probabilities_of_some_queries() -> None:
-    """Of no more than a few, whatever the number of tokens; and each row of them sums to 1."""
+    """The number of queries is bounded, whatever the number of tokens, and each row of probabilities sums to 1."""
     for tokens in (7, SAMPLED_QUERIES, 3 * SAMPLED_QUERIES + 1):
         seen = dict(operands_of(*operands(tokens)))["probabilities"]
         assert seen.shape[2] <= SAMPLED_QUERIES

@@ -1,4 +1,4 @@
-"""What ``--fuse-io`` names, and the NV12 frames that stand for a camera's."""
+"""Values of ``--fuse-io``, and the NV12 frames that stand for a camera's."""
 
 from __future__ import annotations
 

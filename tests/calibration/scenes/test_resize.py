@@ -132,7 +132,7 @@ def test_resize_refuses_a_target_without_pixels(height: int, width: int) -> None
 @settings(deadline=None)
 @given(st.integers(1, 150), st.integers(1, 150), st.integers(1, 60), st.integers(1, 60))
 def test_two_products_with_constants_are_the_resize(width: int, height: int, out_width: int, out_height: int) -> None:
-    """In exact arithmetic: TensorRT has no antialiased Resize, but it multiplies matrices."""
+    """The law holds in exact arithmetic. TensorRT has no antialiased Resize, but it multiplies matrices."""
     frame = np.random.default_rng(width * 301 + height).integers(0, 256, (height, width, 3)).astype(np.uint8)
     matrices = resampling((height, width), (out_height, out_width))
 

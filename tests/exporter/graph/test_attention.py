@@ -52,7 +52,7 @@ def blocks() -> tuple[Block, ...]:
 
 @pytest.fixture
 def exported(blocks: tuple[Block, ...], stages_of: Any, tmp_path: Path) -> Path:
-    """One block after the other in one file."""
+    """An ONNX file with both blocks, the second after the first."""
     values = [IMAGES, "y0", "y1"]
 
     def run(module: Block, x: torch.Tensor) -> tuple[torch.Tensor]:
@@ -68,7 +68,7 @@ def exported(blocks: tuple[Block, ...], stages_of: Any, tmp_path: Path) -> Path:
 
 
 def test_the_file_computes_what_the_blocks_compute(exported: Path, blocks: tuple[Block, ...], tmp_path: Path) -> None:
-    """Up to values that lie near the middle of two numbers, of which a few are rounded the other way."""
+    """Values near the middle of two numbers may be rounded the other way; a few are."""
     x = torch.randn(TOKENS, DIM, generator=torch.Generator().manual_seed(1))
     with torch.inference_mode():
         expected = blocks[1](blocks[0](x, 1), 1).numpy()

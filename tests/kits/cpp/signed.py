@@ -135,7 +135,7 @@ def _write_keys(folder: Path) -> None:
 
 
 def _sign(bundle: Path, key: Path) -> None:
-    """As ``vggt-edge sign`` does, for a bundle without a manifest."""
+    """A signature as ``vggt-edge sign`` makes it, for a bundle without a manifest."""
     files = {f"tensorrt/{name}": common.sha256_of(bundle / "tensorrt" / name) for name in SIGNED}
     statement = make_statement("a model", files, ("model.sig",), Claims(release=2))
     (bundle / "model.sig").write_text(load_signer(key).sign(statement.to_json()).to_json())

@@ -1,4 +1,4 @@
-"""What an app can call of the kit, beside the list in the kit: ``api/vggtedge.api``."""
+"""The public interface of the kit, beside the list in the kit: ``api/vggtedge.api``."""
 
 from __future__ import annotations
 

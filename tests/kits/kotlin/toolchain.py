@@ -61,7 +61,7 @@ class Toolchain:
         call("java", *options, "-cp", path, main, *arguments, environment=environment, says=says)
 
     def output(self, main: str, classpath: list[Path], *arguments: str) -> str:
-        """What a class prints, run in a Java machine of its own."""
+        """The output of a class that runs in a Java machine of its own."""
         path = joined([*classpath, *self.libraries])
         done = subprocess.run(["java", "-cp", path, main, *arguments], stdout=subprocess.PIPE, text=True, check=True)
         return done.stdout

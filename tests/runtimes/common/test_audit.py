@@ -59,7 +59,7 @@ def test_one_linear_that_stayed_wide_is_found(
 def test_attention_in_floats_has_no_scheme_of_attention(
     write_mini: Callable[..., Path], make_plan: Callable[..., PrecisionPlan]
 ) -> None:
-    """Whether its products are in the file, or the block has none."""
+    """The complaint differs for float products in the file and for a block without any."""
     path = write_mini("w8a8")
     with pytest.raises(LoweringError, match=r"frame_blocks\.0/attn/.*: asked w8a8-mha, attention multiplies other"):
         audit_onnx(path, make_plan("w8a8-mha"))

@@ -278,7 +278,7 @@ def test_the_aar_is_of_the_same_release_as_the_exporter() -> None:
 
 
 def test_gradle_files_say_the_same() -> None:
-    """One version of this project; the Gradle that the wrapper names is the one that the README tells of."""
+    """The version is that of this project, and the wrapper names the Gradle that the README tells of."""
     build = (PROJECT / "vggtedge/build.gradle.kts").read_text()
     (version,) = re.findall(r'^version = "(.+)"$', build, flags=re.MULTILINE)
     assert version == tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]

@@ -1,4 +1,4 @@
-"""What the fused graph computes is what our preprocessing, the model and our geometry compute one after another."""
+"""The fused graph computes what our preprocessing, the model and our geometry compute one after another."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def frames_of(camera: CameraFrames, seed: int = 0) -> np.ndarray:
 
 
 def run_onnx(path: Path, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """In ONNX Runtime, with the inputs as they are."""
+    """The outputs in ONNX Runtime, with the inputs as they are."""
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
