@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import zlib
 from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
@@ -21,25 +20,18 @@ from vggt_edge.exporter.models.architectures import recognise
 from vggt_edge.exporter.models.checkpoint import CONFIG_KEY, build_model, read_checkpoint, save_checkpoint
 from vggt_edge.exporter.models.depth_anything_3 import ARCHITECTURE, DepthAnything3
 from vggt_edge.exporter.models.depth_anything_3_layers import KNOWN, DepthAnything3Config
+from vggt_edge.runtimes.common.kit import script_module
 
-TINY = DepthAnything3Config("tiny", 32, 6, 2, 2, (2, 3, 4, 5), 3, 16, (8, 16, 24, 24), 42)
 Images = Callable[..., Tensor]
-
-
-def drawn(name: str, like: Tensor) -> Tensor:
-    """Norm weights and LayerScale around 1, matrices of unit gain, fields of view of a radian, the rest small."""
-    generator = torch.Generator().manual_seed(zlib.crc32(name.encode()))
-    spread = like[0].numel() ** -0.5 if name.endswith("weight") and like.ndim > 1 else 0.3
-    spread *= 0.1 if name.endswith("fc_fov.0.weight") else 1.0
-    centre = 1.0 if like.ndim == 1 and name.endswith(("weight", "gamma", "fc_fov.0.bias")) else 0.0
-    return centre + spread * torch.randn(like.shape, generator=generator, dtype=torch.float64)
+tiny = script_module(Path(__file__).parent / "tiny" / "depth_anything_3.py", "tiny.depth_anything_3")
+TINY = tiny.CONFIG
 
 
 @cache
 def build(frames: int, height: int, width: int, heads: tuple[str, ...] = ARCHITECTURE.heads) -> DepthAnything3:
     """float64, the same weights for every shape; not to be changed."""
     model = ARCHITECTURE.build(TINY, ARCHITECTURE.shape(frames, height, width), heads).double()
-    model.load_state_dict({name: drawn(name, tensor) for name, tensor in model.state_dict().items()})
+    model.load_state_dict({name: tiny.drawn(name, tensor) for name, tensor in model.state_dict().items()})
     return model.fix_constants()
 
 
