@@ -17,11 +17,11 @@ REGISTERS = SPECIAL_TOKENS - 1
 
 
 class PatchProjection(nn.Module):
-    """Patches of 14 x 14 pixels to tokens."""
+    """Square patches to tokens. patch: their side in pixels."""
 
-    def __init__(self, dim: int) -> None:
+    def __init__(self, dim: int, patch: int = PATCH) -> None:
         super().__init__()
-        self.proj = nn.Conv2d(3, dim, PATCH, stride=PATCH)
+        self.proj = nn.Conv2d(3, dim, patch, stride=patch)
 
     def forward(self, images: Tensor) -> Tensor:
         return self.proj(images).flatten(2).transpose(1, 2)  # type: ignore[no-any-return]

@@ -156,6 +156,13 @@ class Architecture(ABC):
         """
         return None
 
+    def adapted(self, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """The tensors of a file as the built model has them, where its authors store some in another form.
+
+        ``ValueError`` for values that this form cannot have.
+        """
+        return tensors
+
     def sizes(self, tensors: Mapping[str, Tensor]) -> dict[str, int]:
         """Widths and depths by what they are called, as far as names and shapes give them away."""
         return {}

@@ -115,7 +115,7 @@ def read_checkpoint(
     origin = source or "/".join(path.parts[-2:])
     asked = architecture or weights.metadata.get(ARCHITECTURE_KEY)
     one = recognise(found.tensors, str(path), asked=asked, origin=origin)
-    tensors = with_shared(without_buffers(found.tensors, one, str(path)), one)
+    tensors = _adapted(one, with_shared(without_buffers(found.tensors, one, str(path)), one), path)
     is_told = asked is not None or CONFIG_KEY in weights.metadata
     return Checkpoint(
         weights.source,
@@ -226,6 +226,18 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             return tensors, archive.metadata() or {}
     except Exception as error:  # what the parser raises on damaged bytes is not documented
         raise unreadable(path, error) from error
+
+
+def _adapted(one: Architecture, tensors: Mapping[str, Tensor], path: Path) -> Mapping[str, Tensor]:
+    try:
+        return one.adapted(tensors)
+    except ValueError as error:
+        raise InputError(
+            f"{path.name} does not hold the weights of a {one.name}: {error}",
+            where=str(path),
+            expected=f"the tensors of {one.name} as its authors save them",
+            remedy="the checkpoint is damaged, or saved before its constants were set; use another one",
+        ) from error
 
 
 def _config_of(one: Architecture, weights: Weights, tensors: Mapping[str, Tensor]) -> ModelConfig:

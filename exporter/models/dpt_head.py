@@ -83,7 +83,9 @@ class FeatureFusion(nn.Module):
         """A coarse map, joined with a finer one where there is one, resized to ``size``."""
         if finer is not None:
             x = x + self.resConfUnit1(finer)
-        x = functional.interpolate(self.resConfUnit2(x), size=list(size), mode="bilinear", align_corners=True)
+        x = self.resConfUnit2(x)
+        if list(x.shape[2:]) != list(size):
+            x = functional.interpolate(x, size=list(size), mode="bilinear", align_corners=True)
         return self.out_conv(x)  # type: ignore[no-any-return]
 
 
