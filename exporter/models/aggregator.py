@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -38,12 +38,28 @@ def resized_positions(table: Tensor, side: int, **to: Any) -> Tensor:
     return torch.cat([cls, resized.flatten(2).transpose(1, 2)], dim=1)
 
 
+class DinoSizes(Protocol):
+    """What a configuration says of its DINOv2. position_grid: side of the square grid of ``pos_embed``."""
+
+    @property
+    def embed_dim(self) -> int: ...
+
+    @property
+    def heads(self) -> int: ...
+
+    @property
+    def dino_depth(self) -> int: ...
+
+    @property
+    def position_grid(self) -> int: ...
+
+
 class DinoPatchEmbed(nn.Module):
     """DINOv2 ViT with registers: ``embed``, then every block, then ``patches``."""
 
     fixed_position: Tensor | None
 
-    def __init__(self, config: VGGTConfig, shape: InputShape) -> None:
+    def __init__(self, config: DinoSizes, shape: InputShape) -> None:
         super().__init__()
         dim = config.embed_dim
         self.grid = shape.grid

@@ -145,21 +145,23 @@ class LayerScale(nn.Module):
 
 
 class Block(nn.Module):
-    """Pre-norm transformer block with LayerScale; ``sequences`` runs of tokens, (tokens, dim) to the same.
+    """Pre-norm transformer block; ``sequences`` runs of tokens, (tokens, dim) to the same.
+
+    layer_scale: initial LayerScale; None for a block without.
 
     Tokens of all frames lie in one matrix, so that a linear is one Gemm node and nothing is reshaped between blocks.
     """
 
     def __init__(
-        self, dim: int, heads: int, *, qk_norm: bool = False, eps: float = 1e-5, layer_scale: float = 0.01
+        self, dim: int, heads: int, *, qk_norm: bool = False, eps: float = 1e-5, layer_scale: float | None = 0.01
     ) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(dim, eps=eps)
         self.attn = Attention(dim, heads, qk_norm)
-        self.ls1: nn.Module = LayerScale(dim, layer_scale)
+        self.ls1: nn.Module = nn.Identity() if layer_scale is None else LayerScale(dim, layer_scale)
         self.norm2 = nn.LayerNorm(dim, eps=eps)
         self.mlp = Mlp(dim, 4 * dim, dim)
-        self.ls2: nn.Module = LayerScale(dim, layer_scale)
+        self.ls2: nn.Module = nn.Identity() if layer_scale is None else LayerScale(dim, layer_scale)
 
     def forward(self, x: Tensor, sequences: int, rope: RopeTables | None = None) -> Tensor:
         """x (tokens, dim) of ``sequences`` equally long sequences to the same shape."""
