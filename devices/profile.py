@@ -43,10 +43,11 @@ COMPUTE_UNITS = ("neural_engine", "gpu", "cpu")
 class Tolerances:
     """Limits of the accuracy gates; None: that quantity is not gated.
 
-    AUC in points of 100, ratios as fractions. The first three need ground truth. The next six take the FP32 outputs as
-    the reference, so that every output is gated on any scene; they have defaults, because a limit that a profile leaves
-    out must not switch its gate off. The last two compare the backend's artifact with the torch simulation of the same
-    plan. The kits on a device judge by them; the angle is in degrees, between the relative cameras of two frames.
+    AUC in points of 100, ratios as fractions. The first three need ground truth. The next seven take the FP32 outputs
+    as the reference, so that every output is gated on any scene; they have defaults, because a limit that a profile
+    leaves out must not switch its gate off. The last two compare the backend's artifact with the torch simulation of
+    the same plan. The kits on a device judge by them; the angle is in degrees, between the relative cameras of two
+    frames.
     """
 
     auc30_drop_points_max: float | None = None
@@ -58,6 +59,7 @@ class Tolerances:
     points_rel_vs_fp32_max: float | None = 0.05
     rays_rel_vs_fp32_max: float | None = 0.05
     confidence_rel_vs_fp32_max: float | None = 0.05
+    sky_changed_vs_fp32_max: float | None = 0.02
     backend_sqnr_db_min: float | None = None
     backend_pose_degrees_max: float | None = 3.0
 

@@ -24,6 +24,8 @@ SQNR_LIMIT_DB = 200.0
 RELATIVE_FLOOR = 1e-3
 MAX_CLOUD_POINTS = 20_000
 CONFIDENT_SHARE = 0.5
+# From here on a pixel is sky, as the authors of Depth Anything 3 take their map.
+SKY_FROM = 0.3
 # A point has a normal where its pixel's neighbours lie no further apart than this many times the usual (median) step:
 # beyond that they belong to two surfaces.
 NORMAL_JUMP = 5.0
@@ -299,6 +301,13 @@ def vector_error(value: AnyArray, reference: AnyArray) -> float:
     _same_shape(ours, truth, "arrays to compare")
     lengths = np.maximum(np.linalg.norm(truth, axis=-1), 1e-12)
     return float(np.median(np.linalg.norm(ours - truth, axis=-1) / lengths))
+
+
+def sky_changed(value: AnyArray, reference: AnyArray) -> float:
+    """Share of the pixels that are sky in one of two maps and not in the other."""
+    ours, truth = finite(value, "value"), finite(reference, "reference")
+    _same_shape(ours, truth, "arrays to compare")
+    return float(np.mean((ours >= SKY_FROM) != (truth >= SKY_FROM)))
 
 
 def drift(value: AnyArray, reference: AnyArray) -> Drift:

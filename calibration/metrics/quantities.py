@@ -340,6 +340,29 @@ class Confidence(Quantity):
         return (frames, height, width)
 
 
+def _sky_changed(pair: Pair) -> tuple[float, ...]:
+    return (figures.sky_changed(pair.ours, pair.reference),)
+
+
+class Sky(Quantity):
+    """(S, H, W): how much a pixel is of the sky, from 0; sky from ``figures.SKY_FROM`` on."""
+
+    kind = "sky"
+    unit = "from 0, no unit"
+    weight = 1.0
+    against_fp32 = (Measure(("changed",), _mean_over_scenes(_sky_changed), {"changed": "sky_changed_vs_fp32_max"}),)
+
+    def shape(self, frames: int, height: int, width: int) -> tuple[int, ...]:
+        return (frames, height, width)
+
+    def residual(self, output: Tensor, reference: Tensor, scale: float) -> Tensor:
+        """The difference itself: a picture without sky is 0 everywhere."""
+        return output - reference
+
+    def slopes(self, reference: Tensor, scale: float) -> tuple[Tensor, int]:
+        return torch.ones_like(reference), reference.numel()
+
+
 # --- maps of coarser cells --------------------------------------------------------------------------------------------
 
 
@@ -385,7 +408,7 @@ class RayConfidence(Confidence):
 KINDS: Mapping[str, Quantity] = MappingProxyType(
     {
         quantity.kind: quantity
-        for quantity in (PoseEncoding(), Depth(), Points(), Confidence(), Rays(8, 14), RayConfidence(8, 14))
+        for quantity in (PoseEncoding(), Depth(), Points(), Confidence(), Sky(), Rays(8, 14), RayConfidence(8, 14))
     }
 )
 """The quantities that the apps of the device kits know, by kind; of rays, eight cells along 14 pixels."""

@@ -31,7 +31,6 @@ from vggt_edge.exporter.steps.inputs import (
     BENCH_SEED,
     CALIBRATION_SCENES,
     CALIBRATION_SEED,
-    DEFAULT_FRAMES,
     Outputs,
     run_model,
     synthetic,
@@ -83,7 +82,8 @@ def bench(
     checkpoint = open_model(model)
     note_random(checkpoint.random, progress)
     side = checkpoint.config.native_resolution
-    shape = checkpoint.architecture.shape(frames or DEFAULT_FRAMES, side, side)
+    one = checkpoint.architecture
+    shape = one.shape(frames or one.default_frames, side, side)
     reference = build_model(checkpoint, shape, checkpoint.heads(None))
     with progress.step("render scenes"):
         scenes = synthetic(BENCH_SEED, scene_count, seed, shape.frames, side, side)

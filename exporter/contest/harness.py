@@ -29,7 +29,6 @@ from vggt_edge.exporter.steps.inputs import (
     BENCH_SEED,
     CALIBRATION_SCENES,
     CALIBRATION_SEED,
-    DEFAULT_FRAMES,
     SEEDS_PER_RUN,
     synthetic,
 )
@@ -110,7 +109,7 @@ class _Contest:
         self.random = checkpoint.random
         note_random(self.random, progress)
         side = checkpoint.config.native_resolution
-        self.shape = checkpoint.architecture.shape(request.frames or DEFAULT_FRAMES, side, side)
+        self.shape = checkpoint.architecture.shape(request.frames or checkpoint.architecture.default_frames, side, side)
         model = build_model(checkpoint, self.shape, checkpoint.heads(None))
         self.model = planted(model) if request.planted else model
         self.digest = model_digest(self.model)

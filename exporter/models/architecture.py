@@ -26,6 +26,7 @@ from vggt_edge.exporter.models.shape import InputShape
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
+DEFAULT_FRAMES = 4
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
@@ -114,6 +115,7 @@ class Architecture(ABC):
     - components: title in reports of each group of blocks, by the first part of a block's name.
     - config_type: the frozen dataclass of its sizes.
     - patch: side of a patch in pixels. special_tokens: tokens of a frame that are no patches.
+    - default_frames: of an input, where the user does not say.
     - lookalike_of: the architecture that has the same names; this one is then taken only where it is asked for, or
       where the origin of the weights names it.
     - optional: prefixes of tensors that are left out where the built model has none of that prefix.
@@ -129,6 +131,7 @@ class Architecture(ABC):
     components: ClassVar[Mapping[str, str]] = _NOTHING
     patch: ClassVar[int]
     special_tokens: ClassVar[int] = 0
+    default_frames: ClassVar[int] = DEFAULT_FRAMES
     lookalike_of: ClassVar[str] = ""
     optional: ClassVar[tuple[str, ...]] = ()
     head_prefixes: ClassVar[Mapping[str, str]] = _NOTHING

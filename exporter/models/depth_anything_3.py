@@ -6,7 +6,6 @@ view; the authors' code chooses one by the features of the views where there are
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from types import MappingProxyType
@@ -21,11 +20,14 @@ from vggt_edge.calibration.transforms.wiring import Read, Rectified, Stream, Tok
 from vggt_edge.exporter.models.architecture import Architecture, Model
 from vggt_edge.exporter.models.config import PATCH
 from vggt_edge.exporter.models.depth_anything_3_layers import (
+    BACKBONE,
     KNOWN,
     SPECIAL_TOKENS,
     CameraDecoder,
     DepthAnything3Config,
     Transformer,
+    config_of_size,
+    sizes_in,
 )
 from vggt_edge.exporter.models.dpt_head import DEPTH_OUTPUTS, activate_depth
 from vggt_edge.exporter.models.dual_dpt import DEPTH, RAY_CELLS, RAYS, DualDPT, activate_rays
@@ -34,13 +36,11 @@ from vggt_edge.exporter.models.shape import InputShape
 
 TOKENS, ENTRIES = "tokens", "entries"
 _ABOUT = "Depth Anything 3: cameras, depth and rays from any views (arXiv 2511.10647)"
-_BACKBONE = "backbone.pretrained"
 _DECODERS = MappingProxyType({"depth": DEPTH, "rays": RAYS})
 _ACTIVATIONS = MappingProxyType({DEPTH: activate_depth, RAYS: activate_rays})
 _ROPE = MappingProxyType({kind: (f"{kind}_cos", f"{kind}_sin", "rope_turn") for kind in ("local", "global")})
 _RAY_NORM, _SAVED_NORM = "head.scratch.output_conv2_aux.3.2", "head.scratch.output_conv2_aux.0.2"
 _LEVELS = (1, 2, 3, 4)
-_BLOCK = re.compile(r"backbone\.pretrained\.blocks\.(\d+)\.")
 _OUTPUTS = (
     Output(
         "pose_enc",
@@ -155,7 +155,7 @@ class DepthAnything3(Model):
 
     def _units(self) -> Iterator[Unit]:
         yield Unit(
-            _BACKBONE,
+            BACKBONE,
             "embed",
             reads=(Read(TOKENS, ("turn",)),),
             writes=(Write(TOKENS, "patch_embed.proj"),),
@@ -164,7 +164,7 @@ class DepthAnything3(Model):
         )
         for index in range(self.config.depth):
             yield Unit(
-                f"{_BACKBONE}.blocks.{index}",
+                f"{BACKBONE}.blocks.{index}",
                 f"blocks.{index}",
                 reads=(Read(TOKENS, ("attn.qkv",), "norm1"), Read(TOKENS, ("mlp.fc1",), "norm2")),
                 writes=(Write(TOKENS, "attn.proj", "ls1"), Write(TOKENS, "mlp.fc2", "ls2")),
@@ -187,9 +187,9 @@ class DepthAnything3Architecture(Architecture):
 
     about = _ABOUT
     keys = (
-        f"{_BACKBONE}.camera_token",
-        f"{_BACKBONE}.pos_embed",
-        f"{_BACKBONE}.blocks.0.attn.qkv.weight",
+        f"{BACKBONE}.camera_token",
+        f"{BACKBONE}.pos_embed",
+        f"{BACKBONE}.blocks.0.attn.qkv.weight",
         "head.projects.0.weight",
         "head.scratch.layer1_rn.weight",
     )
@@ -223,12 +223,7 @@ class DepthAnything3Architecture(Architecture):
 
     def default_config(self, tensors: Mapping[str, Tensor]) -> DepthAnything3Config:
         """Sizes of the authors' model of this width; ``ValueError`` for a width that none of those has."""
-        found = self.sizes(tensors)
-        for config in KNOWN:
-            if config.embed_dim == found.get("embed dim"):
-                return config
-        known = ", ".join(f"{config.name} with {config.embed_dim}" for config in KNOWN)
-        raise ValueError(f"embed dim {found.get('embed dim')}, {found.get('blocks')} blocks; supported: {known}")
+        return config_of_size(KNOWN, tensors)
 
     def notes(self, origin: str) -> tuple[str, ...]:
         """The reference view, and the terms of the weights that are not free for all use."""
@@ -238,10 +233,7 @@ class DepthAnything3Architecture(Architecture):
         return tuple(notes)
 
     def sizes(self, tensors: Mapping[str, Tensor]) -> dict[str, int]:
-        position = tensors.get(f"{_BACKBONE}.pos_embed")
-        blocks = {match[1] for name in tensors if (match := _BLOCK.match(name))}
-        width = {"embed dim": position.shape[-1]} if position is not None and position.ndim else {}
-        return width | ({"blocks": len(blocks)} if blocks else {})
+        return sizes_in(tensors)
 
 
 ARCHITECTURE = DepthAnything3Architecture()

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +15,63 @@ from vggt_edge.exporter.models.layers import Block
 from vggt_edge.exporter.models.shape import InputShape
 
 SPECIAL_TOKENS = 1
+BACKBONE = "backbone.pretrained"
+_BLOCK = re.compile(r"backbone\.pretrained\.blocks\.(\d+)\.")
+
+
+class Sizes(Protocol):
+    """What the configurations of all forms have."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def embed_dim(self) -> int: ...
+    @property
+    def depth(self) -> int: ...
+    @property
+    def heads(self) -> int: ...
+    @property
+    def taps(self) -> Sequence[int]: ...
+    @property
+    def position_grid(self) -> int: ...
+    @property
+    def dpt_features(self) -> int: ...
+    @property
+    def dpt_channels(self) -> Sequence[int]: ...
+
+
+SizesT = TypeVar("SizesT", bound=Sizes)
+
+
+def check_sizes(config: Sizes) -> None:
+    """``ValueError`` for sizes that are implausible or contradict each other."""
+    sizes = (config.embed_dim, config.heads, config.position_grid, config.dpt_features, *config.dpt_channels)
+    if not all(1 <= size <= 8192 for size in sizes) or not 1 <= config.depth <= 128 or config.position_grid > 512:
+        raise ValueError("a size is below 1 or implausibly large")
+    if config.embed_dim % (4 * config.heads):
+        raise ValueError(f"embed_dim {config.embed_dim} cannot be split into {config.heads} heads")
+    if config.dpt_features % 8 or any(width % 4 for width in config.dpt_channels):
+        raise ValueError("dpt_features and dpt_channels have to be multiples of 8 and 4")
+    if list(config.taps) != sorted(set(config.taps)) or config.taps[0] < 0 or config.taps[-1] != config.depth - 1:
+        raise ValueError(f"taps {config.taps} do not rise to the last of {config.depth} blocks")
+
+
+def sizes_in(tensors: Mapping[str, Tensor]) -> dict[str, int]:
+    """Width and number of blocks, as far as names and shapes give them away."""
+    position = tensors.get(f"{BACKBONE}.pos_embed")
+    blocks = {match[1] for name in tensors if (match := _BLOCK.match(name))}
+    width = {"embed dim": position.shape[-1]} if position is not None and position.ndim else {}
+    return width | ({"blocks": len(blocks)} if blocks else {})
+
+
+def config_of_size(known: Sequence[SizesT], tensors: Mapping[str, Tensor]) -> SizesT:
+    """The one of ``known`` that has the width of the tensors; ``ValueError`` where none has."""
+    found = sizes_in(tensors)
+    for config in known:
+        if config.embed_dim == found.get("embed dim"):
+            return config
+    supported = ", ".join(f"{config.name} with {config.embed_dim}" for config in known)
+    raise ValueError(f"embed dim {found.get('embed dim')}, {found.get('blocks')} blocks; supported: {supported}")
 
 
 @dataclass(frozen=True)
@@ -35,19 +95,11 @@ class DepthAnything3Config:
     native_resolution: int = 504
 
     def __post_init__(self) -> None:
-        sizes = (self.embed_dim, self.heads, self.position_grid, self.dpt_features, *self.dpt_channels)
-        if not all(1 <= size <= 8192 for size in sizes) or not 1 <= self.depth <= 128 or self.position_grid > 512:
-            raise ValueError("a size is below 1 or implausibly large")
-        if self.embed_dim % (4 * self.heads):
-            raise ValueError(f"embed_dim {self.embed_dim} cannot be split into {self.heads} heads")
-        if self.dpt_features % 8 or any(width % 4 for width in self.dpt_channels):
-            raise ValueError("dpt_features and dpt_channels have to be multiples of 8 and 4")
+        check_sizes(self)
         if self.alternating_from % 2 or not 0 < self.alternating_from <= self.taps[0]:
             raise ValueError(
                 f"alternating_from {self.alternating_from} is odd, or behind the first tap, {self.taps[0]}"
             )
-        if list(self.taps) != sorted(set(self.taps)) or self.taps[-1] != self.depth - 1:
-            raise ValueError(f"taps {self.taps} do not rise to the last of {self.depth} blocks")
 
 
 KNOWN = (
@@ -59,30 +111,28 @@ KNOWN = (
 )
 
 
-class Transformer(nn.Module):
-    """The backbone; what runs in which order is said by ``DepthAnything3.stages``.
+class Encoder(nn.Module):
+    """Images to tokens, and the blocks: what all forms of Depth Anything 3 have.
 
-    turn: a linear, C to C, in a model whose residual stream is rotated (calibration/transforms).
+    alternating_from: the first block whose queries and keys are normalised; None where none is.
     """
 
     mean: Tensor
     std: Tensor
     fixed_position: Tensor | None
 
-    def __init__(self, config: DepthAnything3Config, shape: InputShape) -> None:
+    def __init__(
+        self, shape: InputShape, dim: int, depth: int, heads: int, position_grid: int, alternating_from: int | None
+    ) -> None:
         super().__init__()
-        dim = config.embed_dim
-        self.shape, self.native_grid = shape, config.position_grid
+        self.shape, self.native_grid = shape, position_grid
         self.patch_embed = PatchProjection(dim)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, dim))
-        self.camera_token = nn.Parameter(torch.zeros(1, 2, dim))
-        self.pos_embed = nn.Parameter(torch.zeros(1, 1 + config.position_grid**2, dim))
+        self.pos_embed = nn.Parameter(torch.zeros(1, 1 + position_grid**2, dim))
+        first = depth if alternating_from is None else alternating_from
         self.blocks = nn.ModuleList(
-            Block(dim, config.heads, qk_norm=index >= config.alternating_from, eps=1e-6, layer_scale=1.0)
-            for index in range(config.depth)
+            Block(dim, heads, qk_norm=index >= first, eps=1e-6, layer_scale=1.0) for index in range(depth)
         )
-        self.turn: nn.Module = nn.Identity()
-        self.norm = nn.LayerNorm(dim)
         for name, values in (("mean", IMAGENET_MEAN), ("std", IMAGENET_STD)):
             self.register_buffer(name, torch.tensor(values, device="cpu").view(1, 3, 1, 1), persistent=False)
         self.register_buffer("fixed_position", None, persistent=False)
@@ -105,6 +155,20 @@ class Transformer(nn.Module):
         patches = self.patch_embed((images.flatten(0, 1) - self.mean) / self.std) + position[:, 1:]
         first = (self.cls_token + position[:, :1]).expand(len(patches), -1, -1)
         return torch.cat([first, patches], dim=1).flatten(0, 1)
+
+
+class Transformer(Encoder):
+    """The backbone for any number of views; what runs in which order is said by ``DepthAnything3.stages``.
+
+    turn: a linear, C to C, in a model whose residual stream is rotated (calibration/transforms).
+    """
+
+    def __init__(self, config: DepthAnything3Config, shape: InputShape) -> None:
+        dim = config.embed_dim
+        super().__init__(shape, dim, config.depth, config.heads, config.position_grid, config.alternating_from)
+        self.camera_token = nn.Parameter(torch.zeros(1, 2, dim))
+        self.turn: nn.Module = nn.Identity()
+        self.norm = nn.LayerNorm(dim)
 
     def with_cameras(self, x: Tensor) -> Tensor:
         """Tokens with a camera token in the place of each class token: the first frame has one of its own."""

@@ -113,9 +113,12 @@ class Scratch(nn.Module):
 
 
 class Pyramid(nn.Module):
-    """First part of every DPT head: patch tokens of four depths (N, patches, dim) to maps of four resolutions."""
+    """First part of every DPT head: patch tokens of four depths (N, patches, dim) to maps of four resolutions.
 
-    def __init__(self, dim: int, channels: Sequence[int], shape: InputShape) -> None:
+    positions: whether a map is told where on the image plane its pixels lie.
+    """
+
+    def __init__(self, dim: int, channels: Sequence[int], shape: InputShape, *, positions: bool = True) -> None:
         super().__init__()
         self.shape = shape
         self.aspect = shape.width / shape.height
@@ -129,7 +132,9 @@ class Pyramid(nn.Module):
                 nn.Conv2d(channels[3], channels[3], 3, stride=2, padding=1),
             ]
         )
-        self.uv_levels = nn.ModuleList(UVEmbedding(width, *shape.grid, self.aspect) for width in channels)
+        self.uv_levels = nn.ModuleList(
+            UVEmbedding(width, *shape.grid, self.aspect) if positions else nn.Identity() for width in channels
+        )
 
     def level(self, index: int, tokens: Tensor) -> Tensor:
         """Map ``index`` of the four, (N, channels, rows, columns), from the tokens of its depth."""

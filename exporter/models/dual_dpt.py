@@ -31,8 +31,8 @@ class Permute(nn.Module):
         return x.permute(self.axes)
 
 
-class DualScratch(nn.Module):
-    """Layers between the pyramid and the two outputs; named as in the authors' checkpoints.
+class Fusion(nn.Module):
+    """Layers that fuse the maps of a pyramid; named as in the authors' checkpoints.
 
     decoders: ``DEPTH``, ``RAYS`` or both.
     """
@@ -44,10 +44,39 @@ class DualScratch(nn.Module):
             for decoder in decoders:
                 fusion = FeatureFusion(features, residual=level < len(channels), adds_rectified=False)
                 self.add_module(f"refinenet{level}{decoder}", fusion)
+
+    def narrowed(self, maps: Sequence[Tensor]) -> list[Tensor]:
+        """Maps of four resolutions, finest first, with as many channels as the decoders have."""
+        return [self.get_submodule(f"layer{level}_rn")(each) for level, each in enumerate(maps, start=1)]
+
+    def fused(self, levels: Sequence[Tensor], decoder: str) -> Tensor:
+        """Narrowed maps of four resolutions to one of twice the finest resolution."""
+        sizes = [[2 * side for side in levels[0].shape[2:]], *(level.shape[2:] for level in levels[:3])]
+        x = self._refine(4, decoder)(levels[3], None, sizes[3])
+        for index in (2, 1, 0):
+            x = self._refine(index + 1, decoder)(x, levels[index], sizes[index])
+        return x  # type: ignore[no-any-return]
+
+    def _refine(self, level: int, decoder: str) -> FeatureFusion:
+        found = self.get_submodule(f"refinenet{level}{decoder}")
+        assert isinstance(found, FeatureFusion)
+        return found
+
+
+def output_layers(features: int, channels: int) -> nn.Sequential:
+    """The last two convolutions in front of an output."""
+    return nn.Sequential(nn.Conv2d(features, HIDDEN, 3, padding=1), nn.ReLU(), nn.Conv2d(HIDDEN, channels, 1))
+
+
+class DualScratch(Fusion):
+    """Layers between the pyramid and the two outputs."""
+
+    def __init__(self, features: int, channels: Sequence[int], decoders: Collection[str]) -> None:
+        super().__init__(features, channels, decoders)
         half = features // 2
         if DEPTH in decoders:
             self.output_conv1 = nn.Conv2d(features, half, 3, padding=1)
-            self.output_conv2 = nn.Sequential(nn.Conv2d(half, HIDDEN, 3, padding=1), nn.ReLU(), nn.Conv2d(HIDDEN, 2, 1))
+            self.output_conv2 = output_layers(half, 2)
         if RAYS in decoders:
             widths = (features, half, features, half, features, half)
             neck = (nn.Conv2d(few, many, 3, padding=1) for few, many in pairwise(widths))
@@ -64,19 +93,6 @@ class DualScratch(nn.Module):
                     )
                 }
             )
-
-    def fused(self, levels: Sequence[Tensor], decoder: str) -> Tensor:
-        """Maps of four resolutions, finest first, to one of twice the finest resolution."""
-        sizes = [[2 * side for side in levels[0].shape[2:]], *(level.shape[2:] for level in levels[:3])]
-        x = self._refine(4, decoder)(levels[3], None, sizes[3])
-        for index in (2, 1, 0):
-            x = self._refine(index + 1, decoder)(x, levels[index], sizes[index])
-        return x  # type: ignore[no-any-return]
-
-    def _refine(self, level: int, decoder: str) -> FeatureFusion:
-        found = self.get_submodule(f"refinenet{level}{decoder}")
-        assert isinstance(found, FeatureFusion)
-        return found
 
 
 class DualDPT(Pyramid):
@@ -97,10 +113,7 @@ class DualDPT(Pyramid):
 
     def forward(self, entries: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """Token maps of four depths to a map of each decoder: (B, S, 2, H, W), (B, S, 7, rows, columns)."""
-        levels = [
-            self.scratch.get_submodule(f"layer{index + 1}_rn")(self.level(index, entry))
-            for index, entry in enumerate(entries)
-        ]
+        levels = self.scratch.narrowed([self.level(index, entry) for index, entry in enumerate(entries)])
         maps = (self._decoded(decoder, levels) for decoder in self.decoders)
         return tuple(each.view(-1, self.shape.frames, *each.shape[1:]) for each in maps)
 

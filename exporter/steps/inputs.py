@@ -27,7 +27,6 @@ from vggt_edge.runtimes.base import Frames
 
 Outputs: TypeAlias = Mapping[str, npt.NDArray[np.float32]]
 
-DEFAULT_FRAMES = 4
 # Synthetic scenes are drawn from separate ranges of seeds, below those that vggt-mini was trained on.
 CALIBRATION_SEED, VALIDATION_SEED, BENCH_SEED = 1_000_000, 2_000_000, 3_000_000
 SEEDS_PER_RUN = 10_000
@@ -131,18 +130,20 @@ def _chosen(request: ExportRequest, checkpoint: Checkpoint, read: bool) -> Scene
     judging = request.validation_scenes or VALIDATION_SCENES
     size, patch = request.resolution or checkpoint.config.native_resolution, checkpoint.architecture.patch
     _check_size(size, patch)
+    frames = request.frames or checkpoint.architecture.default_frames
     if request.scenes is None:
-        chosen = _synthetic(request, size, wanted, judging)
+        chosen = _synthetic(request, frames, size, wanted, judging)
     else:
-        chosen = _given(request, request.scenes, size, patch, wanted, judging, read)
+        chosen = _given(request, request.scenes, frames, size, patch, wanted, judging, read)
     if request.validate_on is None:
         return chosen
     return _judged_on(chosen, request, request.validate_on, InputShape(*chosen.size, patch), read)
 
 
-def _synthetic(request: ExportRequest, size: int | tuple[int, int], wanted: int, judging: int) -> SceneSets:
+def _synthetic(
+    request: ExportRequest, frames: int, size: int | tuple[int, int], wanted: int, judging: int
+) -> SceneSets:
     height, width = (size, size) if isinstance(size, int) else size
-    frames = request.frames or DEFAULT_FRAMES
     return SceneSets(
         calibration := synthetic(CALIBRATION_SEED, wanted, request.seed, frames, height, width),
         calibration[:PROBE_SCENES],
@@ -192,6 +193,7 @@ def _to_judge(
 def _given(
     request: ExportRequest,
     path: Path,
+    frames: int,
     size: int | tuple[int, int],
     patch: int,
     wanted: int,
@@ -204,7 +206,6 @@ def _given(
     is read a pool to choose from. A single scene serves for everything. ``UsageError`` where more are asked for, by
     number, than there are.
     """
-    frames = request.frames or DEFAULT_FRAMES
     fewest, most = request.calibration_scenes or 1, min(judging, max(1, (wanted + judging) // _HELD_OUT_SHARE))
     holds_out = request.validate_on is None
     notes: list[str] = []

@@ -58,6 +58,7 @@ from vggt_edge.exporter.contest.measure import HeldOut
 from vggt_edge.exporter.contest.results import Results
 from vggt_edge.exporter.contest.sources import source_digest
 from vggt_edge.exporter.machine.progress import PlainProgress, Progress
+from vggt_edge.exporter.models.architecture import DEFAULT_FRAMES
 from vggt_edge.exporter.models.checkpoint import build_model
 from vggt_edge.exporter.models.config import OUTPUTS, InputShape
 from vggt_edge.exporter.models.registry import MINI, open_model
@@ -66,7 +67,6 @@ from vggt_edge.exporter.steps.inputs import (
     BENCH_SEED,
     CALIBRATION_SCENES,
     CALIBRATION_SEED,
-    DEFAULT_FRAMES,
     PROBE_SCENES,
     synthetic,
 )

@@ -28,11 +28,12 @@ from vggt_edge.calibration.scenes.scene import Scene
 from vggt_edge.calibration.scheme import SCHEMES
 from vggt_edge.calibration.tuning.method import quantize
 from vggt_edge.exporter.contest.measure import HeldOut
+from vggt_edge.exporter.models.architecture import DEFAULT_FRAMES
 from vggt_edge.exporter.models.checkpoint import build_model
 from vggt_edge.exporter.models.config import OUTPUTS, InputShape
 from vggt_edge.exporter.models.registry import MINI, open_model
 from vggt_edge.exporter.models.vggt import VGGT
-from vggt_edge.exporter.steps.inputs import BENCH_SEED, CALIBRATION_SCENES, CALIBRATION_SEED, DEFAULT_FRAMES, synthetic
+from vggt_edge.exporter.steps.inputs import BENCH_SEED, CALIBRATION_SCENES, CALIBRATION_SEED, synthetic
 
 ROOT = Path(__file__).resolve().parents[2]
 BLACK_BEGIN, BLACK_END = "<!-- sampling-black:begin -->", "<!-- sampling-black:end -->"
