@@ -9,7 +9,7 @@
     /// Unchecked, because `MLMultiArray` is a class without a word on threads: each prediction has arrays of its own,
     /// nothing here writes to one, and none leaves but through `withMultiArray`, whose closure must not write either.
     public struct ModelOutput: @unchecked Sendable {
-        /// `pose_enc`, `depth`, `depth_conf`, `points`, `points_conf`, `rays` or `ray_conf`.
+        /// `pose_enc`, `depth`, `depth_conf`, `points`, `points_conf`, `sky`, `rays` or `ray_conf`.
         public let name: String
         /// Its sides, the batch of 1 first.
         public let shape: [Int]

@@ -130,7 +130,7 @@ public struct Kit: Encodable, Equatable, Sendable {
 
     /// One output, float32.
     public struct Output: Encodable, Equatable, Sendable {
-        /// `pose_enc`, `depth`, `depth_conf`, `points`, `points_conf`, `rays` or `ray_conf`.
+        /// `pose_enc`, `depth`, `depth_conf`, `points`, `points_conf`, `sky`, `rays` or `ray_conf`.
         public let name: String
         /// Its sides, the batch of 1 first.
         public let shape: [Int]

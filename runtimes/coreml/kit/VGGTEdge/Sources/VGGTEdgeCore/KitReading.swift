@@ -95,7 +95,7 @@ extension Kit {
         let cells = [1, input.frames, 8 * input.height / 14, 8 * input.width / 14]
         return switch output {
         case "pose_enc": [1, input.frames, PoseEncoding.length]
-        case "depth", "depth_conf", "points_conf": pixels
+        case "depth", "depth_conf", "points_conf", "sky": pixels
         case "points": pixels + [3]
         case "rays": cells + [6]
         case "ray_conf": cells

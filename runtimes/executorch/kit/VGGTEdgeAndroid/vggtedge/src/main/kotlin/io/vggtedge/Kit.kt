@@ -87,7 +87,7 @@ private constructor(
     /**
      * One output, float32.
      *
-     * @property name `pose_enc`, `depth`, `depth_conf`, `points`, `points_conf`, `rays` or `ray_conf`.
+     * @property name `pose_enc`, `depth`, `depth_conf`, `points`, `points_conf`, `sky`, `rays` or `ray_conf`.
      * @property shape Its sides, the batch of 1 first.
      */
     public data class Output(public val name: String, public val shape: List<Long>)

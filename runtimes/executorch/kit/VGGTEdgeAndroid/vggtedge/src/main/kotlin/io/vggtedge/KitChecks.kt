@@ -62,7 +62,7 @@ internal fun Kit.expectedShape(output: String): List<Long>? {
     val cells = listOf(1L, input.frames.toLong(), input.height * 8L / 14, input.width * 8L / 14)
     return when (output) {
         "pose_enc" -> listOf(1L, input.frames.toLong(), PoseEncoding.LENGTH.toLong())
-        "depth", "depth_conf", "points_conf" -> pixels
+        "depth", "depth_conf", "points_conf", "sky" -> pixels
         "points" -> pixels + 3L
         "rays" -> cells + 6L
         "ray_conf" -> cells

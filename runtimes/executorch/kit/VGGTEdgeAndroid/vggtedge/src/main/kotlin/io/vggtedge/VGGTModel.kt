@@ -224,7 +224,7 @@ internal fun <T> future(call: suspend () -> T): CompletableFuture<T> =
 /** Throws [KitException] for values that the output [name] cannot have. */
 internal fun checkOutput(name: String, values: FloatArray) {
     val least = when (name) {
-        "depth" -> 0f
+        "depth", "sky" -> 0f
         "depth_conf", "points_conf", "ray_conf" -> 1f
         else -> Float.NEGATIVE_INFINITY
     }
