@@ -50,15 +50,27 @@ def recognise(names: Collection[str], where: str, *, asked: str | None = None, o
             expected="names that fit one architecture",
             remedy="leave out what belongs to the other model",
         )
-    nearest = max(known.values(), key=lambda one: len(set(one.keys) & set(names)) / len(one.keys))
-    lacking = sorted(set(nearest.keys) - set(names))
-    present = f"it lacks {len(lacking)} of {len(nearest.keys)} tensors that every {nearest.name} has: {a_few(lacking)}"
     raise InputError(
-        f"the {len(names)} tensors fit no architecture; the nearest is {nearest.name}, but {present}",
+        f"the {len(names)} tensors fit no architecture{_nearest(known.values(), names)}",
         where=where,
         expected=f"a checkpoint of one of: {', '.join(known)}; found tensors such as {a_few(names)}",
         remedy="give a checkpoint of a known architecture; docs/how-to/add-a-model.md adds one",
     )
+
+
+def _nearest(known: Collection[Architecture], names: Collection[str]) -> str:
+    """The architecture that has the largest share of its keys among ``names``, under any prefix, and what it lacks."""
+    lacking = {one.name: [key for key in one.keys if not _holds(names, key)] for one in known}
+    fewest = min(known, key=lambda one: (len(lacking[one.name]) / len(one.keys), bool(one.lookalike_of)))
+    missing = lacking[fewest.name]
+    if len(missing) == len(fewest.keys):
+        return ", and have no name in common with any"
+    share = f"{len(missing)} of {len(fewest.keys)} tensors that every {fewest.name} has"
+    return f"; the nearest is {fewest.name}, but it lacks {share}: {a_few(missing)}"
+
+
+def _holds(names: Collection[str], key: str) -> bool:
+    return key in names or any(name.endswith(f".{key}") for name in names)
 
 
 def _told_apart(fitting: Sequence[Architecture], origin: str) -> list[Architecture]:

@@ -70,6 +70,19 @@ def test_tensors_that_fit_nothing_name_the_nearest_and_what_it_lacks(tinydepth: 
     assert "vggt" in raised.value.expected
 
 
+@pytest.mark.parametrize("prefix", ["", "module.", "net.model."])
+def test_the_nearest_is_found_behind_a_prefix(prefix: str) -> None:
+    """One tensor short, and of two that look alike the one that the other imitates."""
+    names = {prefix + key for key in architectures()["vggt"].keys[1:]}
+    with pytest.raises(InputError, match=r"nearest is vggt, but it lacks 1 of 5 .*: aggregator\.camera_token"):
+        recognise(names, "some.pt")
+
+
+def test_without_a_name_in_common_no_architecture_is_near() -> None:
+    with pytest.raises(InputError, match="the 1 tensors fit no architecture, and have no name in common with any"):
+        recognise({"stem.weight"}, "some.pt")
+
+
 def test_tensors_that_fit_two_architectures_are_refused(tinydepth: ModuleType) -> None:
     both = {*tinydepth.ARCHITECTURE.keys, *architectures()["vggt"].keys}
     with pytest.raises(InputError, match="fit 2 architectures: tinydepth, vggt"):
