@@ -48,7 +48,7 @@ def tiny_checkpoint(tinydepth: ModuleType, tmp_path: Path) -> Path:
 
 
 def test_files_with_an_architecture_are_found_by_name(tinydepth: ModuleType) -> None:
-    assert set(architectures()) == {"depth_anything_3", "pi3", "streamvggt", "vggt", "vggt_omega", "tinydepth"}
+    assert {"vggt", "tinydepth"} <= set(architectures())
     assert architectures()["tinydepth"] is tinydepth.ARCHITECTURE
     assert tinydepth.ARCHITECTURE.name == "tinydepth"
 
