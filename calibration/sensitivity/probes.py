@@ -264,7 +264,7 @@ class _Backward:
     def __post_init__(self) -> None:
         self.stages = self.model.stages()
         self.constants = self.model.constants()
-        self.weighted = {output.name: output for output in self.model.outputs if output.quantity.weight > 0}
+        self.outputs = {output.name: output for output in self.model.outputs}
         self.readers: dict[str, list[int]] = {}
         for index, stage in enumerate(self.stages):
             for name in stage.reads:
@@ -303,7 +303,7 @@ class _Backward:
         with _frozen(stage.module), torch.enable_grad(), watch.hooks(), ProbeArithmetic():
             written = stage(read)
         pairs = zip((written[name] for name in stage.writes), given, strict=True)
-        # Of what a stage writes, some may be of no weight, and some out of reach of the blocks of interest.
+        # Of what a stage writes, some may be out of reach of the blocks of interest.
         used = [(output, value) for output, value in pairs if value is not None and output.requires_grad]
         pulled: dict[str, list[Tensor]] = {name: [] for name in moved}
         for probe in range(self.probes):
@@ -331,12 +331,15 @@ class _Backward:
         if name not in self.moved:
             return None
         parts = [self.journals.backward.get(scene, f"{name}@{reader}") for reader in self.readers.get(name, ())]
-        if name in self.weighted:
-            parts.append(self._seeds(scene, self.weighted[name]))
+        if name in self.outputs:
+            parts.append(self._seeds(scene, self.outputs[name]))
         return torch.stack(parts).sum(dim=0) if parts else None
 
     def _seeds(self, scene: int, output: Output) -> Tensor:
+        """Zeros for an output without weight: what only that depends on is seen all the same."""
         outputs = self.model.outputs
+        if not output.quantity.weight:
+            return torch.zeros(self.probes, *self.journals.forward.get(scene, output.name).shape)
         reference = {each.name: self.journals.forward.get(scene, each.name) for each in outputs}
         scale = tensor_scale(outputs, reference)
         keys = (f"{self.seed} {scene} {probe} {output.name}" for probe in range(self.probes))

@@ -93,7 +93,7 @@ class Collected:
     channel_absmax: Tensor | None = None
 
     def add(self, layer: nn.Module, seen: Seen) -> None:
-        if not self.parts.task:
+        if not self.parts.task or not bool(seen.by_output.any()):  # no weighted output depends on this layer
             seen = _for_reconstruction(layer, seen, f"{self.name} {len(self.samples)}")
         channels = seen.x.movedim(1, -1) if seen.x.ndim == 4 else seen.x
         peaks = channels.abs().flatten(0, -2).amax(dim=0)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from vggt_edge.calibration.apply import replacement
 from vggt_edge.calibration.metrics.output import Output
-from vggt_edge.calibration.metrics.quantities import Depth
+from vggt_edge.calibration.metrics.quantities import Confidence, Depth
 from vggt_edge.calibration.observation.collect import images_of
 from vggt_edge.calibration.observation.stats import CalibrationStats
 from vggt_edge.calibration.quantization.form import Form, LayerShape
@@ -25,7 +25,7 @@ from vggt_edge.calibration.scheme import INT8, scheme
 from vggt_edge.calibration.sensitivity import probe_layers, probes
 from vggt_edge.calibration.sensitivity.ablation import Sensitivity, measure, output_errors, tensor_scale, weighted
 from vggt_edge.calibration.sensitivity.probe_layers import layer_errors, quantized_forms, sampled, weight_gradient
-from vggt_edge.calibration.sensitivity.probes import cotangent, estimate
+from vggt_edge.calibration.sensitivity.probes import Seen, cotangent, estimate, pulled_back
 from vggt_edge.calibration.stages.journal import MemoryJournal
 from vggt_edge.calibration.stages.walk import IMAGES, Stage, StageTime, run_stages, walk
 from vggt_edge.devices.errors import InputError, UnknownNameError, UsageError
@@ -75,6 +75,27 @@ class Chain(nn.Module):
         return (run_stages(self.stages(), {IMAGES: images}, kept=("depth",))["depth"],)
 
 
+class SureChain(Chain):
+    """A confidence beside the depth, from a layer of its own in the last block."""
+
+    outputs = (*Chain.outputs, Output("sure", "depth", Confidence(), "confidence"))
+    output_names = ("depth", "sure")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ends = nn.ModuleDict({"depth": self.last, "sure": nn.Linear(WIDTH, WIDTH).requires_grad_(False)})
+
+    def stages(self) -> tuple[Stage, ...]:
+        first, _ = super().stages()
+        return first, Stage("last", "b", ("middle",), ("depth", "sure"), self.ends, self._ends, ("last",))
+
+    def _ends(self, ends: nn.ModuleDict, middle: Tensor) -> tuple[Tensor, Tensor]:
+        return ends["depth"](middle) + 10, ends["sure"](middle)
+
+    def blocks(self) -> dict[str, nn.Module]:
+        return {"first": self.first, "last": self.ends}
+
+
 @pytest.fixture
 def chain_scene() -> Scene:
     return Scene("noise", np.random.default_rng(0).normal(size=(1, 3, 16, 16)).astype(np.float32), ("a",))
@@ -117,6 +138,20 @@ def test_a_linear_chain_gives_the_analytic_error(chain_scene: Scene, detached: b
     first, last = estimate(chain, NO_STATS, [chain_scene], CHAIN, 64, seed=0, probes=400)
     assert first.error == pytest.approx(linear_error(chain, images, "first"), rel=0.05)
     assert last.error == pytest.approx(linear_error(chain, images, "last"), rel=0.05)
+
+
+def test_a_layer_of_an_output_without_weight_is_seen_with_gradients_of_zero(chain_scene: Scene) -> None:
+    """Tuning needs what comes into it."""
+    found: dict[str, Seen] = {}
+
+    def finish(name: str, layer: nn.Module, seen: Seen) -> None:
+        found[name] = seen
+
+    for _ in pulled_back(SureChain(), [chain_scene], finish, lambda index, stage: None, seed=0):
+        pass
+    assert found["last.sure"].by_output.abs().max() == 0
+    assert torch.equal(found["last.sure"].x, found["last.depth"].x)
+    assert bool(found["last.depth"].by_output.any())
 
 
 CANDIDATES = {

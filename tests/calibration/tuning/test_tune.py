@@ -430,11 +430,14 @@ def test_maps_have_their_channels_in_the_second_dimension() -> None:
         (nn.ConvTranspose2d(6, 4, 1), (2, 6, 5, 5)),
     ],
 )
-def test_without_the_task_an_input_means_what_it_does_to_the_layer(layer: nn.Module, shape: tuple[int, ...]) -> None:
+@pytest.mark.parametrize(("task", "gradient"), [(False, 100.0), (True, 0.0)], ids=["no-task", "no-weighted-output"])
+def test_without_the_task_an_input_means_what_it_does_to_the_layer(
+    layer: nn.Module, shape: tuple[int, ...], task: bool, gradient: float
+) -> None:
     """The slope of a channel is the norm of the weights that read it, with random signs; all tokens weigh the same."""
-    collected, x = Collected("layer", 1, Parts(task=False)), torch.ones(shape)
+    collected, x = Collected("layer", 1, Parts(task=task)), torch.ones(shape)
     seen = seen_of(x, layer)
-    collected.add(layer, Seen(seen.x, seen.by_input, 100 * seen.by_output))
+    collected.add(layer, Seen(seen.x, gradient * seen.by_input, gradient * seen.by_output))
     evidence = collected.evidence(layer)
     weight = layer.get_parameter("weight").detach()
     columns = weight.transpose(0, 1) if isinstance(layer, nn.ConvTranspose2d) else weight

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import cache
@@ -22,23 +21,12 @@ from vggt_edge.exporter.models.architectures import recognise
 from vggt_edge.exporter.models.checkpoint import CONFIG_KEY, build_model, read_checkpoint, save_checkpoint
 from vggt_edge.exporter.models.vggt_omega import ARCHITECTURE, VGGTOmega
 from vggt_edge.exporter.models.vggt_omega_layers import VGGTOmegaConfig
+from vggt_edge.runtimes.common.kit import script_module
 
-TINY = VGGTOmegaConfig("tiny", 32, 2, 4, 2, (1,), (0, 1, 2, 3), 2, 4, 16, (8, 16, 24, 24), 48)
+tiny = script_module(Path(__file__).parent / "tiny" / "vggt_omega.py", "tiny.vggt_omega")
+TINY = tiny.CONFIG
 BIAS = ".attn.qkv.bias"
 Images = Callable[..., Tensor]
-
-
-def drawn(name: str, like: Tensor) -> Tensor:
-    """Norm weights and LayerScale around 1, matrices of unit gain, fields of view of a radian, the rest small; periods
-    as they are.
-    """
-    if name.endswith("periods"):
-        return like
-    generator = torch.Generator().manual_seed(zlib.crc32(name.encode()))
-    spread = like[0].numel() ** -0.5 if name.endswith("weight") and like.ndim > 1 else 0.3
-    spread *= 0.1 if name.endswith("camera_branch.2.weight") else 1.0
-    centre = 1.0 if like.ndim == 1 and name.endswith(("weight", "gamma", "camera_branch.2.bias")) else 0.0
-    return centre + spread * torch.randn(like.shape, generator=generator, dtype=torch.float64)
 
 
 def masks_of(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -53,7 +41,7 @@ def masks_of(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def build(frames: int, height: int, width: int, heads: tuple[str, ...] = ARCHITECTURE.heads) -> VGGTOmega:
     """float64, the same weights for every shape; not to be changed."""
     model = ARCHITECTURE.build(TINY, ARCHITECTURE.shape(frames, height, width), heads).double()
-    state = {name: drawn(name, tensor) for name, tensor in model.state_dict().items()}
+    state = {name: tiny.drawn(name, tensor) for name, tensor in model.state_dict().items()}
     model.load_state_dict(ARCHITECTURE.adapted(state | masks_of(state)))
     return model.fix_constants()
 
