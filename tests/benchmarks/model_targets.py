@@ -22,7 +22,6 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from artifacts import fp32_bytes
@@ -46,7 +45,7 @@ HEADER = ("architecture", "target", "status", "run by", "relative error of each 
 Result = Mapping[str, Any]
 
 
-def write_checkpoint(name: str, tiny: ModuleType, path: Path) -> None:
+def write_checkpoint(name: str, tiny: Any, path: Path) -> None:
     one, side = architectures()[name], tiny.CONFIG.native_resolution
     state = one.build(tiny.CONFIG, one.shape(tiny.FRAMES, side, side), one.heads).state_dict()
     drawn = {key: tiny.drawn(key, like) * (LAYER_SCALE if key.endswith("gamma") else 1) for key, like in state.items()}
@@ -84,18 +83,18 @@ def row(name: str, target: str, result: Result) -> tuple[str, ...]:
     if "rows" not in result:
         said = f"exit {result['exit_code']}: {result['said'].strip().splitlines()[-1]}"
         return name, f"`{target}`", said, "-", "-", "-", fp32
-    subject = _nearest_the_device(result)
-    errors = ", ".join(f"{output} {error:.1e}" for output, error in _errors(result, subject))
+    subject = nearest_the_device(result)
+    errors = ", ".join(f"{output} {error:.1e}" for output, error in relative_errors(result, subject))
     run_by = subject_titles()[subject]
     return name, f"`{target}`", _status(result), run_by, errors, format_size(result["model_bytes"]), fp32
 
 
-def _nearest_the_device(result: Result) -> str:
+def nearest_the_device(result: Result) -> str:
     """The last runtime that computed outputs: the device's own or what stands for it, ONNX Runtime where none ran."""
     return [one["subject"] for one in result["rows"] if one["against"] == "fp32" and one["metric"] == "sqnr_db"][-1]
 
 
-def _errors(result: Result, subject: str) -> Iterator[tuple[str, float]]:
+def relative_errors(result: Result, subject: str) -> Iterator[tuple[str, float]]:
     """By output, norm(found - FP32) / norm(FP32), out of the ratio in decibels."""
     for one in result["rows"]:
         if (one["subject"], one["against"], one["metric"]) == (subject, "fp32", "sqnr_db"):
