@@ -31,19 +31,23 @@ class NonFiniteError(ValueError):
 def split_tokens(x: Tensor, tokens_per_frame: int, special_tokens: int) -> Iterator[tuple[str, Tensor]]:
     """Yield (group, values), values (..., channels), of one layer input.
 
-    x is (N, C) tokens, or (N, C, H, W) maps, which have no special tokens. N that is not whole frames (the camera head
-    sees one camera token per frame) means that all are special.
+    x is (N, C) tokens, or (N, C, H, W) maps, which have no special tokens. Rows behind the last whole frame are
+    special: a scale token behind all frames, or the camera tokens of a camera head.
     """
     if x.ndim == 4:
         yield PATCH, x.permute(0, 2, 3, 1)
         return
-    if x.ndim != 2 or len(x) % tokens_per_frame:
+    if x.ndim != 2:
         yield SPECIAL, x
         return
-    framed = x.reshape(-1, tokens_per_frame, x.shape[-1])
-    if special_tokens:
+    whole = len(x) - len(x) % tokens_per_frame
+    framed = x[:whole].reshape(-1, tokens_per_frame, x.shape[-1])
+    if whole and special_tokens:
         yield SPECIAL, framed[:, :special_tokens]
-    yield PATCH, framed[:, special_tokens:]
+    if whole:
+        yield PATCH, framed[:, special_tokens:]
+    if whole < len(x):
+        yield SPECIAL, x[whole:]
 
 
 class MagnitudeHistogram:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from vggt_edge.calibration.apply import swapped
-from vggt_edge.calibration.transforms.wiring import Turn, Unit, WiredModel, Wiring, inner_units
+from vggt_edge.calibration.transforms.wiring import Turn, Unit, WiredModel, Wiring, inner_units, inside
 
 ModelT = TypeVar("ModelT", bound=WiredModel)
 Change = Callable[[nn.Module, Unit], None]
@@ -31,7 +31,7 @@ def rewritten(model: WiredModel, change: Change) -> Iterator[tuple[str, Tensor]]
         change(module, unit)
         default = next(iter(dtypes.values()))
         for name, tensor in module.state_dict().items():
-            yield f"{unit.path}.{name}", tensor.to(dtypes.get(name, default))
+            yield inside(unit, name), tensor.to(dtypes.get(name, default))
         del module, tensor  # before the next one is copied
 
 
@@ -56,7 +56,7 @@ def take_form(model: WiredModel, names: Collection[str]) -> None:
     for unit in wiring.units:
         module = model.get_submodule(unit.path)
         for turn in unit.turns:
-            if f"{unit.path}.{turn.path}.weight" in names:
+            if inside(unit, f"{turn.path}.weight") in names:
                 insert_turn(module, turn)
         for write in unit.writes:
             if write.scale is not None and folded:
@@ -83,9 +83,9 @@ def shapes(model: WiredModel, *, turned: bool) -> dict[str, tuple[int, ...]]:
     found = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items() if name not in folded}
     for unit in wiring.units:
         for turn in unit.turns if turned else ():
-            found[f"{unit.path}.{turn.path}.weight"] = (turn.width, turn.width)
+            found[inside(unit, f"{turn.path}.weight")] = (turn.width, turn.width)
             if turn.bias:
-                found[f"{unit.path}.{turn.path}.bias"] = (turn.width,)
+                found[inside(unit, f"{turn.path}.bias")] = (turn.width,)
     return found
 
 
@@ -97,5 +97,8 @@ def _wide_copy(source: nn.Module, inner: tuple[str, ...]) -> nn.Module:
 
 def _scale_names(wiring: Wiring) -> set[str]:
     return {
-        f"{unit.path}.{write.scale}.gamma" for unit in wiring.units for write in unit.writes if write.scale is not None
+        inside(unit, f"{write.scale}.gamma")
+        for unit in wiring.units
+        for write in unit.writes
+        if write.scale is not None
     }

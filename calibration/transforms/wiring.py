@@ -84,7 +84,7 @@ class Turn:
 class Unit:
     """A module that is transformed by itself: a block, or what a stage holds besides blocks.
 
-    path: of the module in the model. stage: the first that reads its weights.
+    path: of the module in the model, empty for the model itself. stage: the first that reads its weights.
     """
 
     path: str
@@ -119,7 +119,12 @@ class WiredModel(StagedModel, Protocol):
     def get_submodule(self, target: str) -> nn.Module: ...
 
 
+def inside(unit: Unit, name: str) -> str:
+    """The name in the model of what is called ``name`` in the module of ``unit``."""
+    return f"{unit.path}.{name}" if unit.path else name
+
+
 def inner_units(wiring: Wiring, unit: Unit) -> Iterator[str]:
     """Paths inside ``unit`` of the other units that its module holds."""
-    prefix = f"{unit.path}."
-    return (other.path[len(prefix) :] for other in wiring.units if other.path.startswith(prefix))
+    prefix, others = inside(unit, ""), (other for other in wiring.units if other is not unit)
+    return (other.path[len(prefix) :] for other in others if other.path.startswith(prefix))

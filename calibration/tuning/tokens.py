@@ -61,10 +61,9 @@ PATCHES_ONLY = TokenPolicy(special=0.0)
 
 
 def special_of(rows: int, tokens_per_frame: int, special_tokens: int) -> Tensor:
-    """(rows,): which rows of a layer's input are special; all of them where the rows are not whole frames."""
-    if rows % tokens_per_frame:
-        return torch.ones(rows, dtype=torch.bool)
-    return torch.arange(rows) % tokens_per_frame < special_tokens
+    """(rows,): which rows of a layer's input are special: the first of each frame, and those behind the last frame."""
+    row = torch.arange(rows)
+    return (row % tokens_per_frame < special_tokens) | (row >= rows - rows % tokens_per_frame)
 
 
 @dataclass(frozen=True)
@@ -148,7 +147,7 @@ def fake_quantize_tokens(
 
     Bit for bit what ``Form.fake_quantize_input`` gives for each group apart. For simulation and the ablation only: no
     backend has static scales per token (TensorRT, Core ML and XNNPACK know one per tensor or dynamic ones).
-    Rows that are not whole frames are all special.
+    Rows behind the last whole frame are special.
     """
     special = special_of(len(x), tokens_per_frame, special_tokens)
     scale = scale_vector(TokenScales(patch_scale, special_scale), special)[:, None]

@@ -10,7 +10,7 @@ from typing import Protocol, TypeVar
 import torch
 from torch import Tensor, nn
 
-from vggt_edge.exporter.models.aggregator import IMAGENET_MEAN, IMAGENET_STD, PatchProjection, resized_positions
+from vggt_edge.exporter.models.dino import PlainDino
 from vggt_edge.exporter.models.layers import Block
 from vggt_edge.exporter.models.shape import InputShape
 
@@ -111,50 +111,20 @@ KNOWN = (
 )
 
 
-class Encoder(nn.Module):
+class Encoder(PlainDino):
     """Images to tokens, and the blocks: what all forms of Depth Anything 3 have.
 
     alternating_from: the first block whose queries and keys are normalised; None where none is.
     """
 
-    mean: Tensor
-    std: Tensor
-    fixed_position: Tensor | None
-
     def __init__(
         self, shape: InputShape, dim: int, depth: int, heads: int, position_grid: int, alternating_from: int | None
     ) -> None:
-        super().__init__()
-        self.shape, self.native_grid = shape, position_grid
-        self.patch_embed = PatchProjection(dim)
-        self.cls_token = nn.Parameter(torch.zeros(1, 1, dim))
-        self.pos_embed = nn.Parameter(torch.zeros(1, 1 + position_grid**2, dim))
+        super().__init__(dim, position_grid, shape)
         first = depth if alternating_from is None else alternating_from
         self.blocks = nn.ModuleList(
             Block(dim, heads, qk_norm=index >= first, eps=1e-6, layer_scale=1.0) for index in range(depth)
         )
-        for name, values in (("mean", IMAGENET_MEAN), ("std", IMAGENET_STD)):
-            self.register_buffer(name, torch.tensor(values, device="cpu").view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("fixed_position", None, persistent=False)
-
-    def fix_constants(self) -> None:
-        """Interpolate the position table to the export grid once, so that the graph holds a constant."""
-        self.fixed_position = self._position_table().detach()
-
-    def _position_table(self) -> Tensor:
-        side, grid = self.native_grid, self.shape.grid
-        if grid == (side, side):
-            return self.pos_embed
-        # As DINOv2 was trained: the scale is that of a grid a tenth of a patch larger.
-        scale = tuple((length + 0.1) / side for length in grid)
-        return resized_positions(self.pos_embed, side, scale_factor=scale)
-
-    def embed(self, images: Tensor) -> Tensor:
-        """Images (B, S, 3, H, W) to tokens (B * S * tokens, C): class token, patches."""
-        position = self._position_table() if self.fixed_position is None else self.fixed_position
-        patches = self.patch_embed((images.flatten(0, 1) - self.mean) / self.std) + position[:, 1:]
-        first = (self.cls_token + position[:, :1]).expand(len(patches), -1, -1)
-        return torch.cat([first, patches], dim=1).flatten(0, 1)
 
 
 class Transformer(Encoder):

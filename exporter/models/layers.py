@@ -132,6 +132,21 @@ class Mlp(nn.Module):
         return self.fc2(functional.gelu(self.fc1(x)))  # type: ignore[no-any-return]
 
 
+class SwiGLU(nn.Module):
+    """A linear gated by another (arXiv 2002.05202), as wide as a DINOv2 giant's; ``w12`` holds both."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        hidden = (8 * dim // 3 + 7) // 8 * 8
+        self.w12 = nn.Linear(dim, 2 * hidden)
+        self.w3 = nn.Linear(hidden, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (..., dim) to the same shape."""
+        gate, value = self.w12(x).chunk(2, dim=-1)
+        return self.w3(functional.silu(gate) * value)  # type: ignore[no-any-return]
+
+
 class LayerScale(nn.Module):
     """A learned factor per channel (CaiT, arXiv 2103.17239)."""
 
@@ -147,23 +162,34 @@ class LayerScale(nn.Module):
 class Block(nn.Module):
     """Pre-norm transformer block; ``sequences`` runs of tokens, (tokens, dim) to the same.
 
-    layer_scale: initial LayerScale; None for a block without.
-
     Tokens of all frames lie in one matrix, so that a linear is one Gemm node and nothing is reshaped between blocks.
+
+    layer_scale: the initial LayerScale; None for a block without it. gated: a SwiGLU in the place of the MLP.
     """
 
     def __init__(
-        self, dim: int, heads: int, *, qk_norm: bool = False, eps: float = 1e-5, layer_scale: float | None = 0.01
+        self,
+        dim: int,
+        heads: int,
+        *,
+        qk_norm: bool = False,
+        eps: float = 1e-5,
+        layer_scale: float | None = 0.01,
+        gated: bool = False,
     ) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(dim, eps=eps)
         self.attn = Attention(dim, heads, qk_norm)
-        self.ls1: nn.Module = nn.Identity() if layer_scale is None else LayerScale(dim, layer_scale)
+        self.ls1 = _layer_scale(dim, layer_scale)
         self.norm2 = nn.LayerNorm(dim, eps=eps)
-        self.mlp = Mlp(dim, 4 * dim, dim)
-        self.ls2: nn.Module = nn.Identity() if layer_scale is None else LayerScale(dim, layer_scale)
+        self.mlp: nn.Module = SwiGLU(dim) if gated else Mlp(dim, 4 * dim, dim)
+        self.ls2 = _layer_scale(dim, layer_scale)
 
     def forward(self, x: Tensor, sequences: int, rope: RopeTables | None = None) -> Tensor:
         """x (tokens, dim) of ``sequences`` equally long sequences to the same shape."""
         x = x + self.ls1(self.attn(self.norm1(x), sequences, rope))
         return x + self.ls2(self.mlp(self.norm2(x)))  # type: ignore[no-any-return]
+
+
+def _layer_scale(dim: int, initial: float | None) -> nn.Module:
+    return nn.Identity() if initial is None else LayerScale(dim, initial)

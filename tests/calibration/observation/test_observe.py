@@ -75,5 +75,7 @@ def test_special_tokens_are_the_first_of_every_frame() -> None:
 
 def test_camera_tokens_are_special_and_maps_are_not() -> None:
     assert [group for group, _ in split_tokens(torch.zeros(4, 8), 7, 5)] == [SPECIAL]
+    behind = [(group, values.shape[:-1].numel()) for group, values in split_tokens(torch.zeros(15, 8), 7, 5)]
+    assert behind == [(SPECIAL, 10), (PATCH, 4), (SPECIAL, 1)]
     ((group, values),) = split_tokens(torch.zeros(2, 3, 4, 5), 7, 5)
     assert (group, values.shape[-1]) == (PATCH, 3)

@@ -1,0 +1,119 @@
+"""From rays, depths along them and poses of cameras to what the package puts out; all in a few nodes of a graph."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import torch
+from torch import Tensor, nn
+
+from vggt_edge.exporter.models.shape import InputShape
+
+# Products of the coordinates of a ray with its z, and the powers of a pixel's row and column that weigh them.
+_ZX, _ZY, _ZZ = range(3)
+_ONE, _FIRST, _SECOND = range(3)
+_STEPS = 2
+
+
+class FieldOfView(nn.Module):
+    """The field of view of each frame from the rays of its pixels, for a camera whose axis is in the centre.
+
+    A pixel at u, from -1 to 1 between the borders, sees x = z * u * tan(half the field of view). The tangent is fitted
+    over all pixels by least squares: sum(u z x) / sum(u^2 z^2), without a division by z.
+    """
+
+    columns: Tensor
+    rows: Tensor
+
+    def __init__(self, shape: InputShape) -> None:
+        super().__init__()
+        self.register_buffer("columns", _powers(shape.width), persistent=False)
+        self.register_buffer("rows", _powers(shape.height).T.contiguous(), persistent=False)
+
+    def forward(self, rays: Tensor) -> Tensor:
+        """Unit rays (N, 3, H, W) to the vertical and horizontal field of view in radians, (N, 2)."""
+        # Means along one axis after the other: a mean over all pixels at once would underflow FP16.
+        moments = self.rows @ ((rays * rays[:, 2:]) @ self.columns)
+        opposite = torch.cat([moments[:, _ZY, _FIRST, _ONE, None], moments[:, _ZX, _ONE, _FIRST, None]], dim=1)
+        adjacent = torch.cat([moments[:, _ZZ, _SECOND, _ONE, None], moments[:, _ZZ, _ONE, _SECOND, None]], dim=1)
+        return 2 * _angle(opposite, adjacent)
+
+
+def _powers(length: int) -> Tensor:
+    """(length, 3): 1, u and u^2 of the pixels along one axis, divided by their number."""
+    # On the CPU: real values also in a model that is built on the meta device.
+    u = (2 * torch.arange(length, dtype=torch.float64, device="cpu") + 1) / length - 1
+    return (torch.stack([torch.ones_like(u), u, u * u], dim=1) / length).float()
+
+
+def _angle(opposite: Tensor, adjacent: Tensor) -> Tensor:
+    """atan(opposite / adjacent), adjacent above 0, to 1e-6 of it up to 80 degrees; no backend has atan.
+
+    The step angle + sin(wanted - angle) triples the correct digits.
+    """
+    longest = (opposite * opposite + adjacent * adjacent).sqrt()
+    sine, cosine = opposite / longest, adjacent / longest
+    angle = sine
+    for _ in range(_STEPS):
+        angle = angle + (sine * angle.cos() - cosine * angle.sin())
+    return angle
+
+
+class Rotations(nn.Module):
+    """Quaternions xyzw (N, 4) to unit ones and to rotations (N, 3, 3)."""
+
+    across: Tensor
+    identity: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        across = torch.zeros(3, 3, 3, device="cpu")  # a to the matrix of a x b
+        for one, two, three in ((0, 1, 2), (1, 2, 0), (2, 0, 1)):
+            across[one, three, two], across[one, two, three] = 1.0, -1.0
+        self.register_buffer("across", across.view(3, 9), persistent=False)
+        self.register_buffer("identity", torch.eye(3, device="cpu"), persistent=False)
+
+    def forward(self, quaternions: Tensor) -> tuple[Tensor, Tensor]:
+        i, j, k, r = (quaternions * quaternions).chunk(4, dim=1)
+        unit = quaternions / (i + j + k + r).sqrt()
+        across = (unit[:, :3] @ self.across).view(-1, 3, 3)
+        return unit, self.identity + 2 * (unit[:, 3:, None] * across + across @ across)
+
+
+class Geometry(nn.Module):
+    """Cameras, depth and points from what three heads put out, all of it made metric.
+
+    heads: of ``camera``, ``depth`` and ``points``; poses are read for the first and the last.
+    """
+
+    def __init__(self, shape: InputShape, heads: Collection[str]) -> None:
+        super().__init__()
+        self.shape, self.heads = shape, heads
+        self.field_of_view = FieldOfView(shape)
+        self.rotations = Rotations()
+
+    def forward(self, maps: Tensor, scale: Tensor, poses: Tensor | None = None) -> tuple[Tensor, ...]:
+        """Maps (B * S, 6, H, W), factors (B, 1) and poses (B * S, 7) to the outputs, in declared order."""
+        rays = maps[:, :3]
+        x, y, z = (rays * rays).chunk(3, dim=1)
+        rays = rays / (x + y + z).sqrt()
+        factors = scale.expand(-1, self.shape.frames).reshape(-1, 1)
+        local = rays * (maps[:, 3:4].exp() * factors[:, :, None, None])
+        written: list[Tensor] = []
+        if poses is not None:
+            position = poses[:, :3] * factors
+            quaternion, rotation = self.rotations(poses[:, 3:])
+        if "camera" in self.heads:
+            written.append(self._cameras(rays, position, quaternion, rotation))
+        if "depth" in self.heads:
+            written += [local[:, 2], 1 + maps[:, 4].exp()]
+        if "points" in self.heads:
+            points = rotation @ local.flatten(2) + position[:, :, None]
+            written.append(points.transpose(1, 2).reshape(-1, self.shape.height, self.shape.width, 3))
+        return tuple(each.reshape(-1, self.shape.frames, *each.shape[1:]) for each in written)
+
+    def _cameras(self, rays: Tensor, position: Tensor, quaternion: Tensor, rotation: Tensor) -> Tensor:
+        """World to camera, (B * S, 9): the inverse of x -> R x + t is x -> R^T x - R^T t."""
+        moved = rotation.transpose(1, 2) @ position[:, :, None]
+        axis, real = quaternion[:, :3], quaternion[:, 3:]
+        return torch.cat([-moved[:, :, 0], -axis, real, self.field_of_view(rays)], dim=1)
