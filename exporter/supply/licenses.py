@@ -13,7 +13,16 @@ OWN = "Apache-2.0"  # of this package, and of the device kits that bundles hold
 PURPOSES = ("commercial", "research")
 
 # Of weights, by the name that --model takes. Those of other checkpoints are said with --model-license.
-_OF_MODELS: Mapping[str, str] = MappingProxyType({"vggt-mini": OWN, "facebook/VGGT-1B": "CC-BY-NC-4.0"})
+_OF_MODELS: Mapping[str, str] = MappingProxyType(
+    {
+        "vggt-mini": OWN,
+        "facebook/VGGT-1B": "CC-BY-NC-4.0",
+        "facebook/map-anything": "CC-BY-NC-4.0",
+        "facebook/map-anything-v1": "CC-BY-NC-4.0",
+        "facebook/map-anything-apache": "Apache-2.0",
+        "facebook/map-anything-apache-v1": "Apache-2.0",
+    }
+)
 # SPDX identifiers of licences of weights, and whether commercial use is allowed without asking anyone.
 COMMERCIAL: Mapping[str, bool] = MappingProxyType(
     {
