@@ -134,11 +134,11 @@ class MapAnything(Model):
 
     def _multi_view_stage(self, index: int) -> Stage:
         name, block = f"self_attention_blocks.{index}", self.info_sharing.self_attention_blocks[index]
-        reads, writes = (f"views.{index}",), (f"views.{index + 1}",)
+        before, after = f"views.{index}", f"views.{index + 1}"
         if index % 2:
-            return Stage(name, "local", reads, writes, block, partial(_within, self.frame_tokens), (name,))
+            return Stage(name, "local", (before,), (after,), block, partial(_within, self.frame_tokens), (name,))
         run = partial(_over_all, self.shape.frames * self.frame_tokens)
-        reads, writes = (*reads, f"scale.{index}"), (*writes, f"scale.{index + 2}")
+        reads, writes = (before, f"scale.{index}"), (after, f"scale.{index + 2}")
         return Stage(name, "global", reads, writes, block, run, (name,))
 
     def _head_stages(self) -> Iterator[Stage]:
@@ -235,7 +235,7 @@ class MapAnything(Model):
             views = self.info_sharing.proj_embed(patches)
         reference = self.reference() if self.fixed_reference is None else self.fixed_reference
         scale = self.first_scale() if self.fixed_scale is None else self.fixed_scale
-        views = views.unflatten(0, (-1, self.shape.frames)) + reference
+        views = views.view(-1, self.shape.frames, *views.shape[1:]) + reference
         return patches, views.flatten(0, 2), scale.expand(len(views), -1)
 
 

@@ -7,19 +7,19 @@ from collections.abc import Collection
 import torch
 from torch import Tensor, nn
 
+from vggt_edge.exporter.models.pi3_layers import twice_arctangent
 from vggt_edge.exporter.models.shape import InputShape
 
 # Products of the coordinates of a ray with its z, and the powers of a pixel's row and column that weigh them.
 _ZX, _ZY, _ZZ = range(3)
 _ONE, _FIRST, _SECOND = range(3)
-_STEPS = 2
 
 
 class FieldOfView(nn.Module):
     """The field of view of each frame from the rays of its pixels, for a camera whose axis is in the centre.
 
     A pixel at u, from -1 to 1 between the borders, sees x = z * u * tan(half the field of view). The tangent is fitted
-    over all pixels by least squares: sum(u z x) / sum(u^2 z^2), without a division by z.
+    over all pixels by least squares: sum(u z x) / sum(u^2 z^2), without a division by z, which may be near 0.
     """
 
     columns: Tensor
@@ -36,7 +36,7 @@ class FieldOfView(nn.Module):
         moments = self.rows @ ((rays * rays[:, 2:]) @ self.columns)
         opposite = torch.cat([moments[:, _ZY, _FIRST, _ONE, None], moments[:, _ZX, _ONE, _FIRST, None]], dim=1)
         adjacent = torch.cat([moments[:, _ZZ, _SECOND, _ONE, None], moments[:, _ZZ, _ONE, _SECOND, None]], dim=1)
-        return 2 * _angle(opposite, adjacent)
+        return twice_arctangent(opposite, adjacent)
 
 
 def _powers(length: int) -> Tensor:
@@ -46,20 +46,7 @@ def _powers(length: int) -> Tensor:
     return (torch.stack([torch.ones_like(u), u, u * u], dim=1) / length).float()
 
 
-def _angle(opposite: Tensor, adjacent: Tensor) -> Tensor:
-    """atan(opposite / adjacent), adjacent above 0, to 1e-6 of it up to 80 degrees; no backend has atan.
-
-    The step angle + sin(wanted - angle) triples the correct digits.
-    """
-    longest = (opposite * opposite + adjacent * adjacent).sqrt()
-    sine, cosine = opposite / longest, adjacent / longest
-    angle = sine
-    for _ in range(_STEPS):
-        angle = angle + (sine * angle.cos() - cosine * angle.sin())
-    return angle
-
-
-class Rotations(nn.Module):
+class FromQuaternions(nn.Module):
     """Quaternions xyzw (N, 4) to unit ones and to rotations (N, 3, 3)."""
 
     across: Tensor
@@ -90,7 +77,7 @@ class Geometry(nn.Module):
         super().__init__()
         self.shape, self.heads = shape, heads
         self.field_of_view = FieldOfView(shape)
-        self.rotations = Rotations()
+        self.rotations = FromQuaternions()
 
     def forward(self, maps: Tensor, scale: Tensor, poses: Tensor | None = None) -> tuple[Tensor, ...]:
         """Maps (B * S, 6, H, W), factors (B, 1) and poses (B * S, 7) to the outputs, in declared order."""
