@@ -12,7 +12,9 @@ UNKNOWN = "unknown"
 OWN = "Apache-2.0"  # of this package, and of the device kits that bundles hold
 PURPOSES = ("commercial", "research")
 
-# Of weights, by the name that --model takes. Those of other checkpoints are said with --model-license.
+OWN_NAME = "LicenseRef-"  # begins what SPDX has no identifier of
+FAIR = OWN_NAME + "FAIR-Noncommercial-Research"
+# Of weights, by the name that --model takes or that of the file. Those of others are said with --model-license.
 _OF_MODELS: Mapping[str, str] = MappingProxyType(
     {
         "vggt-mini": OWN,
@@ -21,6 +23,8 @@ _OF_MODELS: Mapping[str, str] = MappingProxyType(
         "facebook/map-anything-v1": "CC-BY-NC-4.0",
         "facebook/map-anything-apache": "Apache-2.0",
         "facebook/map-anything-apache-v1": "Apache-2.0",
+        "vggt_omega_1b_512.pt": FAIR,
+        "vggt_omega_1b_256_text.pt": FAIR,
     }
 )
 # SPDX identifiers of licences of weights, and whether commercial use is allowed without asking anyone.
@@ -35,6 +39,7 @@ COMMERCIAL: Mapping[str, bool] = MappingProxyType(
         "CC-BY-NC-4.0": False,
         "CC-BY-NC-ND-4.0": False,
         "CC-BY-NC-SA-4.0": False,
+        FAIR: False,
     }
 )
 _LONGEST_NAME = 60  # some distributions put the whole text where the name belongs

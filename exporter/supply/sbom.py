@@ -13,7 +13,7 @@ from pathlib import PurePosixPath
 from typing import Any, TypeAlias
 
 from vggt_edge.exporter.bundle import FileEntry
-from vggt_edge.exporter.supply.licenses import COMMERCIAL, OWN, UNKNOWN, license_of_tool
+from vggt_edge.exporter.supply.licenses import COMMERCIAL, OWN, OWN_NAME, UNKNOWN, license_of_tool
 from vggt_edge.exporter.supply.origin import Material, Origin
 
 Json: TypeAlias = dict[str, Any]
@@ -168,7 +168,8 @@ def _licenses(text: str) -> list[Json]:
         return []
     if any(word in text.split() for word in ("AND", "OR", "WITH")):
         return [{"expression": text}]
-    return [{"license": {"id": text} if text in COMMERCIAL else {"name": text}}]
+    has_identifier = text in COMMERCIAL and not text.startswith(OWN_NAME)
+    return [{"license": {"id": text} if has_identifier else {"name": text}}]
 
 
 def _hashes(sha256: str) -> list[Json]:

@@ -25,8 +25,8 @@ from vggt_edge.calibration.metrics.geometry import decode_pose
 from vggt_edge.exporter.models.vggt_omega import ARCHITECTURE
 from vggt_edge.exporter.models.vggt_omega_layers import VGGTOmegaConfig
 
-FULL_SIZE = VGGTOmegaConfig()
-SMALL = VGGTOmegaConfig(name="width 256", embed_dim=256)
+FULL_SIZE = VGGTOmegaConfig(name="1B")
+SMALL = VGGTOmegaConfig(name="256 wide", embed_dim=256)
 SHAPES = ((1, 64, 80), (2, 112, 96), (4, 80, 64), (3, 160, 224), (2, 512, 512))  # frames, height, width
 FULL_SIZE_SHAPES = ((2, 64, 80),)
 OUTPUTS = ("extrinsics", "intrinsics", "depth", "depth_conf")
@@ -96,7 +96,7 @@ def main() -> None:
         rows = compared(SMALL, SHAPES)
         if asked.full_size:
             rows += compared(FULL_SIZE, FULL_SIZE_SHAPES)
-    print("\n".join(table(("width", "frames, H x W", *OUTPUTS), rows)))
+    print("\n".join(table(("model", "frames, H x W", *OUTPUTS), rows)))
 
 
 if __name__ == "__main__":

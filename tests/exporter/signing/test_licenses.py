@@ -19,6 +19,7 @@ Run = Callable[..., Any]
         ("vggt-mini", None, "Apache-2.0"),
         ("facebook/VGGT-1B", None, "CC-BY-NC-4.0"),
         ("facebook/VGGT-1B", "LicenseRef-ours", "LicenseRef-ours"),
+        ("vggt_omega_1b_512.pt", None, "LicenseRef-FAIR-Noncommercial-Research"),
         ("model.pt", None, "unknown"),
     ],
 )
@@ -55,6 +56,7 @@ def test_nobody_signs_for_a_purpose_without_an_sbom(bundle: Path, pair: Any, vgg
     [
         ("Apache-2.0", ("--purpose", "commercial"), None),
         ("CC-BY-NC-4.0", ("--purpose", "commercial"), "forbids commercial use"),
+        ("LicenseRef-FAIR-Noncommercial-Research", ("--purpose", "commercial"), "forbids commercial use"),
         ("CC-BY-NC-4.0", ("--purpose", "research"), None),
         ("CC-BY-NC-4.0", (), None),
         ("CC-BY-NC-4.0", ("--purpose", "commercial", "--accept-license", "CC-BY-NC-4.0"), None),

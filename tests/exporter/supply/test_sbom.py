@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from in_toto_attestation.v1.statement import Statement
 from in_toto_attestation.v1.statement_pb2 import Statement as StatementMessage
 
 from vggt_edge.exporter.bundle import FileEntry
+from vggt_edge.exporter.supply.licenses import FAIR
 from vggt_edge.exporter.supply.origin import Figure, Material, Origin
 from vggt_edge.exporter.supply.provenance import provenance_json
 from vggt_edge.exporter.supply.sbom import sbom_json
@@ -78,6 +80,11 @@ class TestSbom:
         card = subject["modelCard"]
         assert card["quantitativeAnalysis"]["performanceMetrics"][0]["value"] == "31.25"
         assert named(sbom, "the model")["hashes"] == [{"alg": "SHA-256", "content": "0" * 64}]
+
+    def test_a_licence_that_spdx_does_not_list_is_named(self) -> None:
+        text = sbom_json(replace(ORIGIN, model_license=FAIR), FILES, plotly=None)
+        assert faults(text) == []
+        assert json.loads(text)["metadata"]["component"]["licenses"] == [{"license": {"name": FAIR}}]
 
     def test_data_sets_are_those_of_the_model_card(self, sbom: dict[str, Any]) -> None:
         refs = {one["bom-ref"] for one in sbom["components"] if one["type"] == "data"}
