@@ -252,3 +252,17 @@ class TestDrift:
     def test_what_cannot_be_compared_is_an_error(self, value: Array, message: str) -> None:
         with pytest.raises(InputError, match=message):
             metrics.drift(value, np.ones(2))
+
+
+class TestSky:
+    def test_only_a_change_of_side_counts(self) -> None:
+        reference = np.array([0.0, 0.29, 0.3, 2.0])
+        assert metrics.sky_changed(np.array([0.2, 0.0, 5.0, 0.31]), reference) == 0
+        assert metrics.sky_changed(np.array([0.3, 0.29, 0.29, 2.0]), reference) == 0.5
+
+    @pytest.mark.parametrize(
+        ("value", "message"), [(np.array([np.nan, 1]), "NaN"), (np.ones(3), "differ")], ids=["NaN", "shape"]
+    )
+    def test_what_cannot_be_compared_is_an_error(self, value: Array, message: str) -> None:
+        with pytest.raises(InputError, match=message):
+            metrics.sky_changed(value, np.ones(2))

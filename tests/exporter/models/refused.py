@@ -10,7 +10,7 @@ import argparse
 import json
 import sys
 from argparse import Namespace
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -241,10 +241,14 @@ def refusal(title: str) -> VggtEdgeError:
     raise AssertionError(f"accepted: {title}")
 
 
-def rows() -> Iterator[tuple[str, str, str, str]]:
-    for title in CASES:
-        error = refusal(title)
-        yield title, error.what, error.remedy or f"expected: {error.expected}", str(error.exit_code)
+@cache
+def rows() -> tuple[tuple[str, str, str, str], ...]:
+    """Title, message, advice and exit code of every case."""
+    answers = ((title, refusal(title)) for title in CASES)
+    return tuple(
+        (title, error.what, error.remedy or f"expected: {error.expected}", str(error.exit_code))
+        for title, error in answers
+    )
 
 
 def section() -> str:

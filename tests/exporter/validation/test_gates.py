@@ -66,6 +66,7 @@ def fp32_outputs(scene: Scene) -> Arrays:
         "points_conf": confidence,
         "rays": rays(truth),
         "ray_conf": confidence[:, 3:11, 3:11],
+        "sky": confidence - 1,
     }
     return {name: value[None].astype(np.float32) for name, value in known.items()}
 

@@ -247,7 +247,7 @@ def test_kotlin_asks_for_what_python_writes(kit_folder: Callable[..., Path]) -> 
 def test_kotlin_knows_the_same_outputs() -> None:
     """Their names, as ``expectedShape`` tells them apart."""
     names = literals(function("expectedShape", MAIN / "KitChecks.kt"))
-    assert names == {"pose_enc", "depth", "depth_conf", "points", "points_conf", "rays", "ray_conf"}
+    assert names == {"pose_enc", "depth", "depth_conf", "points", "points_conf", "sky", "rays", "ray_conf"}
 
 
 def test_results_have_the_keys_of_the_other_kits() -> None:
