@@ -14,7 +14,6 @@ from torch import Tensor, nn
 # The eigenvalues of the form of a matrix with unit rows lie in [-3, 3].
 _BOUND = 3.0
 _ROUNDS = 8  # of two squarings each: the gap between the first two eigenvalues counts 65536-fold
-_TINY = 1e-12
 REAL = 3  # index of the real part: quaternions are xyzw
 
 
@@ -38,7 +37,7 @@ class Rotations(nn.Module):
         Two eigenvalues have to differ by a thousandth: nearer ones come of a matrix that says no rotation.
         """
         rows = matrices.view(-1, 3, 3)
-        rows = rows / (((rows * rows) @ self.ones[:3]).sqrt() + _TINY)
+        rows = rows / ((rows * rows) @ self.ones[:3]).sqrt()
         # Positive, and of trace 1.
         outer = (rows.view(-1, 9) @ self.forms + _BOUND * self.unit.view(1, 16)) / (4 * _BOUND)
         for _ in range(_ROUNDS):

@@ -194,6 +194,13 @@ def unsupported_size(folder: Path, state: State) -> Path:
     return folder / "model.safetensors"
 
 
+@case("Pi3X, the successor of Pi3")
+def pi3x(folder: Path, state: State) -> Path:
+    names = (*architectures()["pi3"].keys, "metric_token")
+    save_file({name: torch.ones(1, 1, 1024) for name in names}, folder / "model.safetensors")
+    return folder / "model.safetensors"
+
+
 @case("missing tensors")
 def missing_tensors(folder: Path, state: State) -> Path:
     return saved(folder, {name: tensor for name, tensor in state.items() if "frame_blocks.1.mlp" not in name})
