@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from vggt_edge.calibration.metrics.output import Output, of_heads
-from vggt_edge.calibration.metrics.quantities import Confidence, Depth, Points, PoseEncoding
+from vggt_edge.calibration.metrics.quantities import Confidence, Depth, Points, PoseEncoding, Sky
 from vggt_edge.calibration.stages.walk import IMAGES, Stage
 from vggt_edge.calibration.transforms.wiring import Read, Rectified, Stream, Tokens, Turn, Unit, Values, Wiring, Write
 from vggt_edge.exporter.models.architecture import Architecture, Model
@@ -72,6 +72,13 @@ _OUTPUTS = (
         description="x, y, z of every pixel in the world, in metres",
         confidence="depth_conf",
     ),
+    Output(
+        "sky",
+        "sky",
+        Sky(),
+        title="sky",
+        description="how much a pixel has no geometry, such as one of the sky; none from 0.3 on",
+    ),
 )
 
 
@@ -106,7 +113,7 @@ class MapAnything(Model):
 
     @property
     def _has_poses(self) -> bool:
-        return self.heads != ("depth",)
+        return "camera" in self.heads or "points" in self.heads
 
     @property
     def dino(self) -> Encoder:
@@ -271,7 +278,9 @@ class MapAnythingArchitecture(Architecture):
         *("dpt_feature_head.", "dpt_regressor_head.", "dense_head.0.scratch.layer", "info_sharing.norm."),
         "pose_head.",
     )
-    head_prefixes = MappingProxyType({"camera": "pose_head.", "depth": "dense_head.", "points": "pose_head."})
+    head_prefixes = MappingProxyType(
+        {"camera": "pose_head.", "depth": "dense_head.", "points": "pose_head.", "sky": "dense_head."}
+    )
     # One norm for what three heads read. Each has its own here, which its readers can take in.
     shared = MappingProxyType(
         {f"{head}.norm.{part}": f"info_sharing.norm.{part}" for head in _NORM_READERS for part in ("weight", "bias")}

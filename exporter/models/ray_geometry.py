@@ -7,12 +7,15 @@ from collections.abc import Collection
 import torch
 from torch import Tensor, nn
 
+from vggt_edge.calibration.metrics.figures import SKY_FROM
 from vggt_edge.exporter.models.pi3_layers import twice_arctangent
 from vggt_edge.exporter.models.shape import InputShape
 
 # Products of the coordinates of a ray with its z, and the powers of a pixel's row and column that weigh them.
 _ZX, _ZY, _ZZ = range(3)
 _ONE, _FIRST, _SECOND = range(3)
+_MASKED_FROM = 0.5  # a pixel is masked where this probability says that it is
+_SKY_SCALE = SKY_FROM / _MASKED_FROM
 
 
 class FieldOfView(nn.Module):
@@ -70,7 +73,7 @@ class FromQuaternions(nn.Module):
 class Geometry(nn.Module):
     """Cameras, depth and points from what three heads put out, all of it made metric.
 
-    heads: of ``camera``, ``depth`` and ``points``; poses are read for the first and the last.
+    heads: of ``camera``, ``depth``, ``points`` and ``sky``; poses are read for the first and the third.
     """
 
     def __init__(self, shape: InputShape, heads: Collection[str]) -> None:
@@ -97,6 +100,9 @@ class Geometry(nn.Module):
         if "points" in self.heads:
             points = rotation @ local.flatten(2) + position[:, :, None]
             written.append(points.transpose(1, 2).reshape(-1, self.shape.height, self.shape.width, 3))
+        if "sky" in self.heads:
+            # The mask is that of what is no sky.
+            written.append((-maps[:, 5]).sigmoid() * _SKY_SCALE)
         return tuple(each.reshape(-1, self.shape.frames, *each.shape[1:]) for each in written)
 
     def _cameras(self, rays: Tensor, position: Tensor, quaternion: Tensor, rotation: Tensor) -> Tensor:

@@ -91,6 +91,7 @@ def values_of(model: Any, images: Tensor) -> dict[str, Tensor]:
         "depth": (rays * joined["depth_along_ray"])[..., 2],
         "depth_conf": joined["conf"],
         "points": joined["pts3d"],
+        "sky": 0.6 * (-joined["non_ambiguous_mask_logits"]).sigmoid(),
     }
 
 
@@ -143,7 +144,7 @@ def main() -> None:
     os.environ["XFORMERS_DISABLED"] = "1"
     with torch.no_grad():
         rows = [row for each in KNOWN if each.name in given.sizes for row in compared(each, given.theirs)]
-    header = ("model", "frames, H x W", "extrinsics", "field of view", "depth", "depth_conf", "points")
+    header = ("model", "frames, H x W", "extrinsics", "field of view", "depth", "depth_conf", "points", "sky")
     print("\n".join(table(header, rows)))
 
 

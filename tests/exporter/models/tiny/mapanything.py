@@ -33,7 +33,8 @@ _LAST = "dense_head.1.conv2.2"
 def drawn(name: str, like: Tensor) -> Tensor:
     """Norm weights and LayerScale around 1, matrices of unit gain, the rest small.
 
-    Positions change evenly along rows and columns, and rays point forward: a field of view can be seen in them.
+    Positions change evenly along rows and columns, and rays point forward: a field of view can be seen in them. Most
+    pixels are no sky.
     """
     name = ARCHITECTURE.shared.get(name, name)
     generator = torch.Generator().manual_seed(zlib.crc32(name.encode()))
@@ -41,7 +42,7 @@ def drawn(name: str, like: Tensor) -> Tensor:
     centre = 1.0 if like.ndim == 1 and name.endswith(("weight", "gamma")) else 0.0
     values = centre + spread * torch.randn(like.shape, generator=generator, dtype=torch.float64)
     if name == f"{_LAST}.bias":
-        values[:3] = torch.tensor([0.0, 0.0, 1.0])
+        values[:] = torch.tensor([0.0, 0.0, 1.0, 0.0, 0.0, 2.0])
     if name == f"{_LAST}.weight":
         values[:3] *= torch.tensor([3.0, -1.0, 0.2], dtype=torch.float64)[:, None, None, None]
     if name.endswith("pos_embed"):
