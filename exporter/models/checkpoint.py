@@ -29,6 +29,7 @@ _CHUNK_BYTES = 1 << 20
 _RESIDENT_BYTES = 64 << 20  # how much of a mapped file is held while it is scanned
 _FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16, *FP8)
 _RANDOM = re.compile(r"seed -?\d{1,20}", re.ASCII)
+_WRITE = "write the file with its sizes by save_checkpoint (docs/how-to/add-a-model.md)"
 
 OnProgress = Callable[[int, int], None]
 
@@ -251,6 +252,7 @@ def _config_of(one: Architecture, weights: Weights, tensors: Mapping[str, Tensor
                 f"{weights.path.name} is a {one.name} of a size that is not supported: {error}",
                 where=str(weights.path),
                 expected=f"a supported size, or metadata {CONFIG_KEY} that says it",
+                remedy=f"give a model that is supported; of a size of your own, {_WRITE}",
             ) from error
         if default is not None:
             return default
@@ -258,7 +260,7 @@ def _config_of(one: Architecture, weights: Weights, tensors: Mapping[str, Tensor
             f"{weights.path.name} does not say its sizes",
             where=str(weights.path),
             expected=f"metadata {CONFIG_KEY}",
-            remedy="write it with save_checkpoint",
+            remedy=_WRITE,
         )
     try:
         return one.read_config(text)
@@ -267,6 +269,7 @@ def _config_of(one: Architecture, weights: Weights, tensors: Mapping[str, Tensor
             f"the metadata of {weights.path.name} describes no {one.name}: {error}",
             where=f"{weights.path}, metadata {CONFIG_KEY}",
             expected="the sizes as vggt-edge writes them",
+            remedy=_WRITE,
         ) from error
 
 
@@ -314,6 +317,7 @@ def check_values(tensors: Mapping[str, Tensor], source: str, on_progress: OnProg
             f"{len(other)} tensors are no floating-point weights ({a_few(other)})",
             where=source,
             expected="weights in float32, float16, bfloat16 or plain FP8",
+            remedy="give the checkpoint as it was before it was quantized; vggt-edge quantizes it for the target",
         )
     damaged = _not_finite(tensors, on_progress)
     if damaged:

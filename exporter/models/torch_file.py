@@ -24,7 +24,10 @@ def read_torch(path: Path) -> StateDict:
     found = unwrapped(loaded)
     if found is None:
         raise InputError(
-            f"{path.name} holds no state dict", where=str(path), expected="a mapping from tensor names to dense tensors"
+            f"{path.name} holds no state dict",
+            where=str(path),
+            expected="a mapping from tensor names to dense tensors",
+            remedy='give the file with the weights, written by torch.save(model.state_dict(), "weights.pt")',
         )
     return found
 
