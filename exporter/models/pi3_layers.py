@@ -159,28 +159,19 @@ class CameraHead(nn.Module):
 class Geometry(nn.Module):
     """Cameras and points in the world of frame 0's camera; the model chooses a world of its own.
 
-    rows, columns: weights that take a map (2, H, W) of x / z and y / z to its mean product with u and v, the pixel's
-    distance from the centre in units of half the image; those of the mean alone are ``row_share``, ``column_share``.
+    rows (2, H), columns (W, 2): weights of a mean over the image, and of a mean with the pixel's distance from the
+    middle as a factor, in units of half the image.
     """
 
     rows: Tensor
     columns: Tensor
-    row_share: Tensor
-    column_share: Tensor
 
     def __init__(self, shape: InputShape) -> None:
         super().__init__()
         self.shape = shape
         self.rotations = Rotations()
-        shares = [torch.full((length,), 1 / length, device="cpu") for length in (shape.height, shape.width)]
-        u, v = (_from_centre(length) / length for length in (shape.width, shape.height))
-        for name, weights in (
-            ("rows", torch.stack([shares[0], v])[:, None]),
-            ("columns", torch.stack([u, shares[1]])[..., None]),
-            ("row_share", shares[0][None]),
-            ("column_share", shares[1][:, None]),
-        ):
-            self.register_buffer(name, weights, persistent=False)
+        self.register_buffer("rows", _moments(shape.height), persistent=False)
+        self.register_buffer("columns", _moments(shape.width).T.contiguous(), persistent=False)
 
     def cameras(self, nine: Tensor, position: Tensor) -> tuple[Tensor, Tensor]:
         """What the camera head puts out to rotations (B, S, 3, 3) and positions (B, S, 3), camera to world."""
@@ -211,15 +202,18 @@ class Geometry(nn.Module):
 
         By least squares half the image is f * squares / products.
         """
-        products = (self.rows @ slopes @ self.columns).view(-1, 2)
-        squares = (self.row_share @ (slopes * slopes) @ self.column_share).view(-1, 2)
-        halves = twice_arctangent(squares, products)
-        return torch.cat([halves[:, 1:], halves[:, :1]], dim=1)
+        # Of x / z, then y / z: the moments (rows, columns), each of the mean alone, then with the distance.
+        products = (self.rows @ slopes @ self.columns).view(-1, 8)
+        squares = (self.rows @ (slopes * slopes) @ self.columns).view(-1, 8)
+        across, down = products[:, 1:2], products[:, 6:7]
+        halves = torch.cat([squares[:, 4:5], squares[:, :1]], dim=1)
+        return twice_arctangent(halves, torch.cat([down, across], dim=1))
 
 
-def _from_centre(length: int) -> Tensor:
-    """Distances of pixel centres from the middle of the image, in units of half its length."""
-    return (2 * torch.arange(length, dtype=torch.float32, device="cpu") + 1) / length - 1
+def _moments(length: int) -> Tensor:
+    """(2, length): the weights of a mean, and those times the distance of pixel centres from the middle."""
+    from_middle = (2 * torch.arange(length, dtype=torch.float32, device="cpu") + 1) / length - 1
+    return torch.stack([torch.ones_like(from_middle), from_middle]) / length
 
 
 # Coefficients of arctan(x) / x in powers of x^2, fitted to 5e-8 where |x| <= tan(pi / 8).
