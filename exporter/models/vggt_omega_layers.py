@@ -87,15 +87,11 @@ class RopePeriods(nn.Module):
         Channel i turns with channel i + head_dim / 2: the first half of such pairs by the row, the second by the
         column.
         """
-        positions = torch.cat([special_positions(special_tokens), patch_centres(grid)])
-        angles = (2 * math.pi * positions.to(self.periods.dtype)[:, :, None] / self.periods).flatten(1).repeat(1, 2)
-        turned = (torch.arange(len(positions), device="cpu") >= special_tokens)[:, None]
-        cos, sin = angles.cos().where(turned, 1.0), angles.sin().where(turned, 0.0)
+        places = patch_centres(grid).to(self.periods.dtype)
+        angles = (2 * math.pi * places[:, :, None] / self.periods).flatten(1).repeat(1, 2)
+        still = angles.new_zeros(special_tokens, angles.shape[1])
+        cos, sin = torch.cat([still + 1, angles.cos()]), torch.cat([still, angles.sin()])
         return RopeTables(cos, sin, _swap_halves(angles.shape[1]).to(angles.dtype))
-
-
-def special_positions(count: int) -> Tensor:
-    return torch.zeros(count, 2, dtype=torch.float64, device="cpu")
 
 
 def patch_centres(grid: tuple[int, int]) -> Tensor:
