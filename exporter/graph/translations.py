@@ -173,6 +173,13 @@ def attention(call: Call) -> Operand:
     return call.emit("Attention", [call["query"], call["key"], call["value"]], scale=float(scale))
 
 
+@translates(aten.mean.dim)
+def mean(call: Call) -> Operand:
+    """``aten.mean`` over some axes to ReduceMean."""
+    axes = call.builder.integers(*call["dim"])
+    return call.emit("ReduceMean", [call["self"], axes], keepdims=int(call["keepdim"]))
+
+
 @translates(aten.matmul.default)
 def matmul(call: Call) -> Operand:
     """``aten.matmul`` to MatMul."""

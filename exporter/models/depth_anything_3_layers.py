@@ -178,14 +178,14 @@ class CameraDecoder(nn.Module):
         quaternion = quaternion / (i + j + k + r).sqrt()
         axis, real = quaternion[:, :3], quaternion[:, 3:]
         # The inverse of x -> R x + t is x -> R^T x - R^T t, and the conjugate of a unit quaternion means R^T.
-        across = _cross(axis, position)
-        moved = position + 2 * (_cross(axis, across) - real * across)
+        across = cross(axis, position)
+        moved = position + 2 * (cross(axis, across) - real * across)
         pose = torch.cat([-moved, -axis, real, self.fc_fov(x)], dim=1)
         return pose.view(-1, self.frames, pose.shape[1])
 
 
-def _cross(first: Tensor, second: Tensor) -> Tensor:
-    """The cross product of vectors (..., 3), in operators that every backend has."""
+def cross(first: Tensor, second: Tensor) -> Tensor:
+    """The cross product of vectors (N, 3, ...), in operators that every backend has."""
     return _shifted(first * _shifted(second) - _shifted(first) * second)
 
 

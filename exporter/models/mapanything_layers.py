@@ -193,8 +193,6 @@ class ResidualConvs(nn.Module):
 class PoseHead(nn.Module):
     """The patch tokens of each frame, (N, patches, C), to a raw pose, (N, 7), camera to world."""
 
-    average: Tensor
-
     def __init__(self, config: MapAnythingConfig, shape: InputShape) -> None:
         super().__init__()
         self.grid = shape.grid
@@ -204,14 +202,12 @@ class PoseHead(nn.Module):
         self.res_conv = nn.ModuleList(ResidualConvs(width) for _ in range(RESIDUALS))
         self.more_mlps = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU())
         self.fc_t, self.fc_rot = nn.Linear(width, 3), nn.Linear(width, 4)
-        average = torch.full((shape.patches, 1), 1 / shape.patches, device="cpu")
-        self.register_buffer("average", average, persistent=False)
 
     def forward(self, tokens: Tensor) -> Tensor:
         x = self.proj(self.norm(tokens).transpose(1, 2).unflatten(2, self.grid))
         for residual in self.res_conv:
             x = residual(x)
-        x = self.more_mlps((x.flatten(2) @ self.average).flatten(1))
+        x = self.more_mlps(x.mean((2, 3)))
         return torch.cat([self.fc_t(x), self.fc_rot(x)], dim=1)
 
 

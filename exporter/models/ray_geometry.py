@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from vggt_edge.calibration.metrics.figures import SKY_FROM
+from vggt_edge.exporter.models.depth_anything_3_layers import cross
 from vggt_edge.exporter.models.pi3_layers import twice_arctangent
 from vggt_edge.exporter.models.shape import InputShape
 
@@ -50,24 +51,26 @@ def _powers(length: int) -> Tensor:
 
 
 class FromQuaternions(nn.Module):
-    """Quaternions xyzw (N, 4) to unit ones and to rotations (N, 3, 3)."""
+    """Quaternions xyzw (N, 4) to unit ones and to rotations (N, 3, 3), without products of matrices: it stays FP32."""
 
-    across: Tensor
     identity: Tensor
 
     def __init__(self) -> None:
         super().__init__()
-        across = torch.zeros(3, 3, 3, device="cpu")  # a to the matrix of a x b
-        for one, two, three in ((0, 1, 2), (1, 2, 0), (2, 0, 1)):
-            across[one, three, two], across[one, two, three] = 1.0, -1.0
-        self.register_buffer("across", across.view(3, 9), persistent=False)
-        self.register_buffer("identity", torch.eye(3, device="cpu"), persistent=False)
+        self.register_buffer("identity", torch.eye(3, device="cpu")[None], persistent=False)
 
     def forward(self, quaternions: Tensor) -> tuple[Tensor, Tensor]:
         i, j, k, r = (quaternions * quaternions).chunk(4, dim=1)
         unit = quaternions / (i + j + k + r).sqrt()
-        across = (unit[:, :3] @ self.across).view(-1, 3, 3)
-        return unit, self.identity + 2 * (unit[:, 3:, None] * across + across @ across)
+        axis, real = unit[:, :3, None], unit[:, 3:, None]
+        across = cross(axis, self.identity)
+        return unit, self.identity + 2 * (real * across + cross(axis, across))
+
+
+def mixed(matrices: Tensor, x: Tensor) -> Tensor:
+    """The product of matrices (N, 3, 3) and x (N, 3, M), in operators that no processor rounds to FP16 by itself."""
+    first, second, third = x.chunk(3, dim=1)
+    return matrices[:, :, :1] * first + matrices[:, :, 1:2] * second + matrices[:, :, 2:] * third
 
 
 class Geometry(nn.Module):
@@ -98,7 +101,7 @@ class Geometry(nn.Module):
         if "depth" in self.heads:
             written += [local[:, 2], 1 + maps[:, 4].exp()]
         if "points" in self.heads:
-            points = rotation @ local.flatten(2) + position[:, :, None]
+            points = mixed(rotation, local.flatten(2)) + position[:, :, None]
             written.append(points.transpose(1, 2).reshape(-1, self.shape.height, self.shape.width, 3))
         if "sky" in self.heads:
             # The mask is that of what is no sky.
@@ -107,6 +110,6 @@ class Geometry(nn.Module):
 
     def _cameras(self, rays: Tensor, position: Tensor, quaternion: Tensor, rotation: Tensor) -> Tensor:
         """World to camera, (B * S, 9): the inverse of x -> R x + t is x -> R^T x - R^T t."""
-        moved = rotation.transpose(1, 2) @ position[:, :, None]
+        moved = mixed(rotation.transpose(1, 2), position[:, :, None])
         axis, real = quaternion[:, :3], quaternion[:, 3:]
         return torch.cat([-moved[:, :, 0], -axis, real, self.field_of_view(rays)], dim=1)

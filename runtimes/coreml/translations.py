@@ -237,6 +237,14 @@ def gather(graph: Graph, node: ir.Node) -> Any:
     )
 
 
+@translates("ReduceMean")
+def mean(graph: Graph, node: ir.Node) -> Any:
+    """ReduceMean over given axes to ``reduce_mean``."""
+    keep = bool(node.attributes.get_int("keepdims", 1))
+    axes = graph.integers(node.inputs[1])
+    return graph.emit("reduce_mean", node, x=graph.read(node.inputs[0]), axes=axes, keep_dims=keep)
+
+
 @translates("Expand")
 def expand(graph: Graph, node: ir.Node) -> Any:
     """Expand to ``tile``."""

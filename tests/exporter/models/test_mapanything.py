@@ -19,7 +19,7 @@ from vggt_edge.calibration.transforms.prepare import prepare, prepared_shapes
 from vggt_edge.calibration.transforms.rewrite import take_form
 from vggt_edge.devices.errors import InputError
 from vggt_edge.exporter.models.architectures import recognise
-from vggt_edge.exporter.models.checkpoint import CONFIG_KEY, build_model, read_checkpoint
+from vggt_edge.exporter.models.checkpoint import CONFIG_KEY, build_model, read_checkpoint, save_checkpoint
 from vggt_edge.exporter.models.mapanything import ARCHITECTURE, MapAnything
 from vggt_edge.exporter.models.mapanything_layers import KNOWN, MapAnythingConfig
 from vggt_edge.exporter.models.ray_geometry import FieldOfView
@@ -259,3 +259,17 @@ def test_the_terms_of_the_weights_are_noted() -> None:
     assert any("CC BY-NC 4.0" in note for note in ARCHITECTURE.notes("facebook/map-anything"))
     assert any("CC BY-NC 4.0" in note for note in ARCHITECTURE.notes("facebook/map-anything-v1"))
     assert not ARCHITECTURE.notes("facebook/map-anything-apache")
+
+
+def test_the_whole_command(vggt_edge: Callable[..., Any], tmp_path: Path) -> None:
+    """ONNX Runtime computes what our model does, every output has its gate, and every constant has a value in FP16."""
+    save_checkpoint(build(2, 28, 42).state_dict(), TINY, tmp_path / "tiny.safetensors")
+    finished = vggt_edge(
+        "export", "--model", tmp_path / "tiny.safetensors", "--target", "host-cpu", "--precision", "fp16",
+        "--frames", "2", "--resolution", "42", "--calibration-scenes", "1", "--validation-scenes", "1",
+        "--effort", "none", "--json", "-o", tmp_path / "out",
+    )  # fmt: skip
+    assert finished.code == 0, finished.err
+    report = json.loads((tmp_path / "out" / "validation.json").read_text())
+    gated = {row["output"] for row in report["rows"] if row["tolerance_key"] and row["against"] == "fp32"}
+    assert gated == {"pose_enc", "depth", "depth_conf", "points", "sky"}

@@ -92,6 +92,7 @@ CASES: dict[str, tuple[str, tuple[Array | None, ...], Mapping[str, object]]] = {
     "reshape": ("Reshape", (i64(8, 6, 8),), {}),
     "transpose": ("Transpose", (), {"perm": [0, 2, 3, 1]}),
     "transpose by default": ("Transpose", (), {}),
+    "mean": ("ReduceMean", (i64(2, 3),), {"keepdims": 0}),
     "expand": ("Expand", (i64(3, 2, 4, 6, 8),), {}),
     "concat with a constant": ("Concat", (f32(2, 3, 6, 8),), {"axis": 1}),
     "split": ("Split", (i64(1, 3),), {"axis": 1}),
