@@ -85,9 +85,8 @@ def matmul(graph: Graph, node: ir.Node) -> Any:
 
 
 def _is_table(value: ir.Value | None) -> bool:
-    """Whether several layers read it, as the matrix that turns rotary channels: a layer's weight belongs to one."""
-    readers = () if value is None else value.uses()
-    return len({(use.node.name or "").rpartition("/")[0] for use in readers}) > 1
+    """Whether it is a constant and no layer's weight, as the matrix that turns rotary channels."""
+    return value is not None and value.is_initializer() and ".weight" not in (value.name or "")
 
 
 def _bias_adder(node: ir.Node) -> ir.Node | None:

@@ -135,6 +135,17 @@ def test_attention_of_any_scale(ios: int, scale: float | None, tmp_path: Path) -
     assert ("scaled_dot_product_attention" in kinds) == (ios >= 18)
 
 
+@pytest.mark.parametrize(("name", "kind"), [("block.weight_t", "linear"), ("rotations.forms", "matmul")])
+def test_only_a_layers_weight_makes_a_product_a_linear(name: str, kind: str, tmp_path: Path) -> None:
+    """The audit holds every linear to the plan; a product with a constant of the model is no layer."""
+    model = one_operator("MatMul", (f32(8, 5),), X)
+    model.graph.initializer[0].name = model.graph.node[0].input[1] = name
+    expected, actual = run_both(model, tmp_path, 18, f32(*X, seed=7))
+    np.testing.assert_allclose(actual["y"], expected["y"], rtol=1e-4, atol=1e-5)
+    kinds = {operation.type for operation in load_program(tmp_path / "p.mlpackage").operations}
+    assert kinds & {"linear", "matmul"} == {kind}
+
+
 def test_every_translation_is_tried_here_or_in_the_backend_tests() -> None:
     """Gemm, Cast, Quantize- and DequantizeLinear and the activations of whole graphs are in test_backend.py."""
     tried = {operator for operator, _, _ in CASES.values()} | {"Attention"}
