@@ -146,12 +146,12 @@ class CameraHead(nn.Module):
         self.more_mlps = nn.Sequential(nn.Linear(dim, dim), nn.ReLU(), nn.Linear(dim, dim), nn.ReLU())
         self.fc_t = nn.Linear(dim, 3)
         self.fc_rot = nn.Linear(dim, 9)
-        share = torch.full((1, 1, shape.patches), 1 / shape.patches, device="cpu")
+        share = torch.full((shape.patches, 1), 1 / shape.patches, device="cpu")
         self.register_buffer("share", share, persistent=False)
 
     def forward(self, patches: Tensor) -> tuple[Tensor, Tensor]:
         x = self.res_conv[1](self.res_conv[0](patches))
-        mean = self.share @ x.view(-1, self.share.shape[2], x.shape[1])
+        mean = x.view(-1, len(self.share), x.shape[1]).transpose(1, 2) @ self.share
         x = self.more_mlps(mean.view(-1, x.shape[1]))
         return self.fc_rot(x), self.fc_t(x)
 
@@ -159,7 +159,7 @@ class CameraHead(nn.Module):
 class Geometry(nn.Module):
     """Cameras and points in the world of frame 0's camera; the model chooses a world of its own.
 
-    rows (2, H), columns (W, 2): weights of a mean over the image, and of a mean with the pixel's distance from the
+    rows (H, 2), columns (W, 2): weights of a mean over the image, and of a mean with the pixel's distance from the
     middle as a factor, in units of half the image.
     """
 
@@ -171,7 +171,7 @@ class Geometry(nn.Module):
         self.shape = shape
         self.rotations = Rotations()
         self.register_buffer("rows", _moments(shape.height), persistent=False)
-        self.register_buffer("columns", _moments(shape.width).T.contiguous(), persistent=False)
+        self.register_buffer("columns", _moments(shape.width), persistent=False)
 
     def cameras(self, nine: Tensor, position: Tensor) -> tuple[Tensor, Tensor]:
         """What the camera head puts out to rotations (B, S, 3, 3) and positions (B, S, 3), camera to world."""
@@ -202,18 +202,22 @@ class Geometry(nn.Module):
 
         By least squares half the image is f * squares / products.
         """
-        # Of x / z, then y / z: the moments (rows, columns), each of the mean alone, then with the distance.
-        products = (self.rows @ slopes @ self.columns).view(-1, 8)
-        squares = (self.rows @ (slopes * slopes) @ self.columns).view(-1, 8)
-        across, down = products[:, 1:2], products[:, 6:7]
-        halves = torch.cat([squares[:, 4:5], squares[:, :1]], dim=1)
-        return twice_arctangent(halves, torch.cat([down, across], dim=1))
+        products, squares = self._moments_of(slopes), self._moments_of(slopes * slopes)
+        # Of eight: x / z with the distance across, and y / z with the distance down; the means alone.
+        across, down = products[:, 2:3], products[:, 5:6]
+        means = torch.cat([squares[:, 4:5], squares[:, :1]], dim=1)
+        return twice_arctangent(means, torch.cat([down, across], dim=1))
+
+    def _moments_of(self, maps: Tensor) -> Tensor:
+        """(N, 2, H, W) to (N, 8): of each map, by weights of columns and of rows; the last axis is summed."""
+        return ((maps @ self.columns).transpose(2, 3) @ self.rows).reshape(-1, 8)
 
 
 def _moments(length: int) -> Tensor:
-    """(2, length): the weights of a mean, and those times the distance of pixel centres from the middle."""
+    """(length, 2): the weights of a mean, and those times the distance of pixel centres from the middle."""
+    # On the CPU for the reason that tables_at gives.
     from_middle = (2 * torch.arange(length, dtype=torch.float32, device="cpu") + 1) / length - 1
-    return torch.stack([torch.ones_like(from_middle), from_middle]) / length
+    return torch.stack([torch.ones_like(from_middle), from_middle], dim=1) / length
 
 
 # Coefficients of arctan(x) / x in powers of x^2, fitted to 5e-8 where |x| <= tan(pi / 8).

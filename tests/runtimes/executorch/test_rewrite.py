@@ -97,8 +97,10 @@ def test_large_attention_is_done_in_groups_of_heads(monkeypatch: pytest.MonkeyPa
         lambda x: 2 * x.detach(),
         lambda x: x.transpose(1, 2).reshape(2, -1),
         lambda x: x @ x.transpose(1, 2),
+        lambda x: x[:1] @ x.transpose(1, 2),
+        lambda x: x[0] @ x.transpose(1, 2),
     ],
-    ids=["sign", "chunk", "select", "whole number", "detach", "reshape", "matmul"],
+    ids=["sign", "chunk", "select", "whole number", "detach", "reshape", "matmul", "matmul of one", "matmul of none"],
 )
 def test_other_rules(function: Callable[[Tensor], Tensor]) -> None:
     """Bit for bit or within one rounding."""
