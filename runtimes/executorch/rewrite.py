@@ -99,7 +99,7 @@ def _matmul(owner: _Rewritten, a: Tensor, b: Tensor) -> Tensor:
     """Batches in one dimension: the general form brings copies that XNNPACK does not take."""
     if b.dim() == 2:
         return torch.mm(a.reshape(-1, a.shape[-1]), b).view(*a.shape[:-1], b.shape[-1])
-    batch = torch.broadcast_shapes(a.shape[:-2], b.shape[:-2])
+    batch = torch.broadcast_shapes(a.shape[:-2], b.shape[:-2])  # type: ignore[no-untyped-call]
     a, b = (one if one.shape[:-2] == batch else one.expand(*batch, *one.shape[-2:]) for one in (a, b))
     product = torch.bmm(a.reshape(-1, *a.shape[-2:]), b.reshape(-1, *b.shape[-2:]))
     return product.view(*a.shape[:-1], b.shape[-1])
