@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vggt_edge.exporter.models.aggregator import IMAGENET_MEAN, IMAGENET_STD, DinoPatchEmbed
+from vggt_edge.exporter.models.angles import twice_arctangent
 from vggt_edge.exporter.models.config import PATCH
 from vggt_edge.exporter.models.layers import Block
 from vggt_edge.exporter.models.rotations import REAL, Rotations
@@ -218,18 +219,3 @@ def _moments(length: int) -> Tensor:
     # On the CPU for the reason that tables_at gives.
     from_middle = (2 * torch.arange(length, dtype=torch.float32, device="cpu") + 1) / length - 1
     return torch.stack([torch.ones_like(from_middle), from_middle], dim=1) / length
-
-
-# Coefficients of arctan(x) / x in powers of x^2, fitted to 5e-8 where |x| <= tan(pi / 8).
-_ARCTANGENT = (0.99999999, -0.33332914, 0.19978354, -0.13893065, 0.08119418)
-
-
-def twice_arctangent(y: Tensor, x: Tensor) -> Tensor:
-    """2 * atan2(y, x) for positive y and x, in operators that every backend has."""
-    quarter = y / ((y * y + x * x).sqrt() + x)
-    eighth = quarter / (1 + (1 + quarter * quarter).sqrt())
-    square = eighth * eighth
-    series = square * _ARCTANGENT[-1] + _ARCTANGENT[-2]
-    for coefficient in _ARCTANGENT[-3::-1]:
-        series = series * square + coefficient
-    return 8 * eighth * series

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from vggt_edge.calibration.metrics.figures import SKY_FROM
+from vggt_edge.exporter.models.angles import twice_arctangent
 from vggt_edge.exporter.models.depth_anything_3_layers import cross
-from vggt_edge.exporter.models.pi3_layers import twice_arctangent
 from vggt_edge.exporter.models.shape import InputShape
 
 # Products of the coordinates of a ray with its z, and the powers of a pixel's row and column that weigh them.

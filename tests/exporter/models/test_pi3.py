@@ -23,7 +23,7 @@ from vggt_edge.devices.errors import InputError
 from vggt_edge.exporter.graph.build import write_onnx
 from vggt_edge.exporter.models.checkpoint import CONFIG_KEY, build_model, read_checkpoint
 from vggt_edge.exporter.models.pi3 import ARCHITECTURE, Pi3
-from vggt_edge.exporter.models.pi3_layers import Pi3Config, twice_arctangent
+from vggt_edge.exporter.models.pi3_layers import Pi3Config
 from vggt_edge.runtimes.common.halves import to_half
 from vggt_edge.runtimes.common.kit import script_module
 
@@ -107,11 +107,6 @@ def test_the_exact_transforms_leave_the_outputs(random_images: Images) -> None:
         assert not any(torch.equal(turned.get_parameter(path), model.get_parameter(path)) for path in paths), block
     for one, other in zip(model(images), turned(images), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-8, atol=1e-8)
-
-
-def test_twice_the_arctangent() -> None:
-    angles = torch.linspace(0.001, 1.57, 500, dtype=torch.float64)
-    torch.testing.assert_close(twice_arctangent(3 * angles.sin(), 3 * angles.cos()), 2 * angles, rtol=1e-6, atol=0)
 
 
 # --- files ------------------------------------------------------------------------------------------------------------
