@@ -33,8 +33,9 @@ demo: $(DEMO_STAMP)
 	echo "report: $$out/report.html"
 
 # One thread in each of two processes: small models gain little from a second thread, and suites from a second process.
+# tests/conftest.py puts files with slow tests first, in place of those with many tests.
 test: lint $(RUNTIME_STAMPS)
-	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 # KITS="swift" runs one kit only.
 test-kits: $(DEV_STAMP)

@@ -34,6 +34,12 @@ settings.load_profile("vggt-edge")
 FRAMES, SIDE = 2, 28  # of the scenes of noise
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with slow tests first: one of them at the end would keep one of two processes waiting for minutes."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def temporary_files(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Temporary files of all tests lie in pytest's own folder, and go with the last of them.

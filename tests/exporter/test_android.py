@@ -28,7 +28,7 @@ from vggt_edge.runtimes.executorch.process import Build
 from vggt_edge.runtimes.executorch.sdk import installed
 from vggt_edge.runtimes.executorch.session import ExecuTorchSession
 
-pytestmark = pytest.mark.skipif(not installed(), reason="the extra android is not installed")
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(not installed(), reason="the extra android is not installed")]
 Run = Callable[..., Any]
 SMALL = ("--frames", "2", "--resolution", "42", "--calibration-scenes", "2", "--validation-scenes", "2")
 

@@ -14,6 +14,8 @@ from onnx import TensorProto
 from vggt_edge.calibration.plan import PrecisionPlan
 from vggt_edge.devices.profile import PROFILE_FOLDER
 
+pytestmark = pytest.mark.slow
+
 Run = Callable[..., Any]
 SMALL = (
     *("--frames", "1", "--resolution", "28", "--calibration-scenes", "1", "--validation-scenes", "1"),

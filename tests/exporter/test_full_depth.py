@@ -14,6 +14,8 @@ import pytest
 from vggt_edge.exporter.bundle import read_manifest, read_measured
 from vggt_edge.exporter.models.random_weights import scaled_config, write_random_checkpoint
 
+pytestmark = pytest.mark.slow
+
 Run = Callable[..., Any]
 FEW = ("--target", "host-cpu", "--frames", "2", "--resolution", "42", "--calibration-scenes", "1")
 FEW = (*FEW, "--validation-scenes", "1")

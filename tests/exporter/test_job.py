@@ -34,6 +34,8 @@ from vggt_edge.exporter.steps.inputs import BENCH_SEED, CALIBRATION_SEED, VALIDA
 from vggt_edge.exporter.validation import Row, Status, ValidationReport
 from vggt_edge.runtimes.common.kit import script_module
 
+pytestmark = pytest.mark.slow
+
 photographs = script_module(Path(__file__).with_name("pictures.py"), "pictures").photographs
 Run = Callable[..., Any]
 # Small and quick: what is tested here is the line, not the accuracy, and no backend compiles anything for the host.

@@ -15,6 +15,8 @@ import vggt_edge.runtimes
 from vggt_edge.devices.profile import PROFILE_FOLDER
 from vggt_edge.runtimes.registry import backends, subject_titles
 
+pytestmark = pytest.mark.slow
+
 SOURCE = '''
 """Ships the annotated graph as it is, in a folder of its own, and runs it here."""
 

@@ -18,6 +18,8 @@ from PIL import Image
 from vggt_edge.exporter.bundle import read_manifest, read_measured
 from vggt_edge.exporter.models.registry import MINI_WEIGHTS
 
+pytestmark = pytest.mark.slow
+
 SMALL = ("--frames", "2", "--resolution", "28", "--outputs", "camera", "--sensitivity", "probe", "--effort", "none")
 FEW = ("--calibration-scenes", "1", "--validation-scenes", "1")
 ACCURACY_GATE = 4  # noise as pictures: what is judged is not the point

@@ -27,6 +27,8 @@ from vggt_edge.exporter.models.registry import MINI_WEIGHTS
 from vggt_edge.exporter.rerun import ONE_SCENE, validate
 from vggt_edge.runtimes.common.kit import script_module
 
+pytestmark = pytest.mark.slow
+
 photographs = script_module(Path(__file__).with_name("pictures.py"), "pictures").photographs
 Run = Callable[..., Any]
 SMALL = ("--target", "host-cpu", "--frames", "2", "--resolution", "28", "--outputs", "camera", "--precision", "w8a16")

@@ -26,6 +26,8 @@ from vggt_edge.runtimes.base import AnnotatedGraph
 from vggt_edge.runtimes.coreai import BACKEND, sdk, size_check
 from vggt_edge.runtimes.coreai.backend import MAX_WEIGHT_BYTES
 
+pytestmark = pytest.mark.slow
+
 needs_core_ai = pytest.mark.skipif(not BACKEND.availability().ok, reason=BACKEND.availability().reason)
 HOST = load_profile("host-cpu")
 # Weight-only: static activations flip roundings from layer to layer, and are compared layer by layer in test_forms.py.

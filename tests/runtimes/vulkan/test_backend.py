@@ -27,7 +27,7 @@ from vggt_edge.runtimes.vulkan import BACKEND
 from vggt_edge.runtimes.vulkan.backend import MAX_WEIGHT_BYTES
 from vggt_edge.runtimes.vulkan.payload import half_key, packed_key
 
-pytestmark = pytest.mark.skipif(not installed(), reason="ExecuTorch is not installed")
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(not installed(), reason="ExecuTorch is not installed")]
 WIDTH, HEADS, TOKENS = 32, 2, 6
 Made = Callable[..., PrecisionPlan]
 
