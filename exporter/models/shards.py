@@ -16,6 +16,7 @@ from vggt_edge.devices.units import format_bytes
 INDEX_SUFFIX = ".safetensors.index.json"
 SHARD = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})(?P<suffix>\.\w+)", re.ASCII)
 _LARGEST_HEADER = 100_000_000  # as in safetensors itself
+_LONGEST_NAME = 255  # bytes, of a file on every common file system
 _LARGEST_FILE = 1 << 62
 _SHOWN_NAMES = 5
 _POINTER = b"version https://git-lfs.github.com/spec/"
@@ -131,8 +132,10 @@ def _names_in(index: Path) -> list[str]:
 
 
 def _is_bare_name(name: object) -> bool:
-    """The index may come from anywhere, and must not lead out of its folder."""
-    return isinstance(name, str) and name.endswith(".safetensors") and not set("/\\\0") & set(name)
+    """The index may come from anywhere, and must not lead out of its folder, nor name what no system can have."""
+    if not isinstance(name, str) or len(name.encode(errors="replace")) > _LONGEST_NAME:
+        return False
+    return name.endswith(".safetensors") and not set("/\\\0") & set(name)
 
 
 def _bad_index(index: Path, reason: str) -> InputError:

@@ -98,7 +98,18 @@ def test_a_tensor_in_two_shards(folder: Path) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["../x.safetensors", "/x.safetensors", "a/b.safetensors", "..", "x.bin", "..\\x.safetensors", "\0.safetensors", 3],
+    [
+        "../x.safetensors",
+        "/x.safetensors",
+        "a/b.safetensors",
+        "..",
+        "x.bin",
+        "..\\x.safetensors",
+        "\0.safetensors",
+        3,
+        "n" * 250 + ".safetensors",  # too long for a file
+        "ä" * 130 + ".safetensors",
+    ],
 )
 def test_an_index_never_leads_out_of_its_folder(folder: Path, name: object) -> None:
     (folder / INDEX).write_text(json.dumps({"weight_map": {"a": name}}))
