@@ -77,12 +77,27 @@ class Call:
 
 @dataclass(frozen=True)
 class VulkanGraph:
-    """inputs, outputs: places of values."""
+    """inputs, outputs: places of values.
+
+    ``ValueError`` for a call that writes nothing, a place without a value, and a list in a list.
+    """
 
     calls: tuple[Call, ...]
     values: tuple[Value, ...]
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        members = [place for value in self.values if isinstance(value, Members) for place in value.places]
+        named = [*self.inputs, *self.outputs, *members, *(place for call in self.calls for place in call.arguments)]
+        missing = [place for place in named if not 0 <= place < len(self.values)]
+        if missing:
+            raise ValueError(f"it names value {missing[0]} of {len(self.values)}")
+        if any(isinstance(self.values[place], Members) for place in members):
+            raise ValueError("a list holds a list")
+        idle = [call.name for call in self.calls if not call.arguments]
+        if idle:
+            raise ValueError(f"{idle[0]} writes nothing")
 
     def tensors(self, places: Sequence[int]) -> Iterator[TensorValue]:
         """The tensors among some values, those of lists too."""
