@@ -20,8 +20,9 @@ from vggt_edge.calibration.scenes.scene import Scene
 from vggt_edge.calibration.scheme import Scheme
 from vggt_edge.calibration.transforms.prepare import prepare
 from vggt_edge.calibration.transforms.wiring import WiredModel
+from vggt_edge.calibration.tuning.parts import EFFORTS
 from vggt_edge.calibration.tuning.tokens import TokenScales, fake_quantize_tokens, token_scales
-from vggt_edge.calibration.tuning.tune import EFFORTS, tune
+from vggt_edge.calibration.tuning.tune import tune
 
 M = TypeVar("M", bound=WiredModel)
 GROUP_SIZE = 64  # recorded in plans whose scheme has no groups

@@ -27,7 +27,6 @@ from vggt_edge.calibration.quantization.tuned import any_tuned
 from vggt_edge.calibration.scenes.scene import Scene
 from vggt_edge.calibration.scheme import NumberType
 from vggt_edge.calibration.sensitivity.probe_layers import seeded
-from vggt_edge.calibration.stages.journal import MemoryJournal
 from vggt_edge.calibration.stages.walk import IMAGES, Journal, Stage, StagedModel, StageTime, last_readers
 from vggt_edge.calibration.tuning.learned import LearnedLayer
 
@@ -39,19 +38,23 @@ HELD_OUT_SHARE = 4
 
 @dataclass(frozen=True)
 class Reconstruction:
-    """fp: values of the FP32 model by scene and name, all of them kept. on_learned: called with every learned stage."""
+    """fp: values of the FP32 model by scene and name, all of them kept. journal: for those of the quantized model.
+
+    on_learned: called with every learned stage.
+    """
 
     model: StagedModel
     plan: PrecisionPlan
     stats: CalibrationStats
     scenes: Sequence[Scene]
     fp: Journal
+    journal: Journal
     seed: int
     on_learned: Callable[[int, Stage], None]
 
     def run(self) -> Iterator[StageTime]:
         """Learn the blocks of the model in place, in the order in which they run."""
-        journal, stages = MemoryJournal(), self.model.stages()
+        journal, stages = self.journal, self.model.stages()
         last = last_readers(stages)
         for index, stage in enumerate(stages):
             start = perf_counter()
@@ -97,7 +100,9 @@ class Reconstruction:
         every = range(len(self.scenes))
         taught = every[: len(every) - len(every) // HELD_OUT_SHARE]
         held_out = every[len(taught) :] or every
-        pairs = _Pairs(stage, {scene: self._given(stage, scene, journal) for scene in every}, self._targets(stage))
+        pairs = _Pairs(
+            stage, lambda scene: self._given(stage, scene, journal), lambda scene: self._targets(stage, scene)
+        )
         learned = {
             path: (layer, LearnedLayer(layer, form, _input_scale(layer)))
             for _, path, layer, form in self._layers(stage)
@@ -119,11 +124,8 @@ class Reconstruction:
             for layer, form in learned.values():
                 form.put_into(layer)
 
-    def _targets(self, stage: Stage) -> dict[int, dict[str, Tensor]]:
-        return {
-            scene: {name: self.fp.get(scene, name).clone() for name in stage.writes}
-            for scene in range(len(self.scenes))
-        }
+    def _targets(self, stage: Stage, scene: int) -> dict[str, Tensor]:
+        return {name: self.fp.get(scene, name).clone() for name in stage.writes}
 
 
 def _input_scale(layer: nn.Module) -> float | None:
@@ -142,18 +144,18 @@ def _affine(norms: Sequence[nn.LayerNorm]) -> list[nn.Parameter]:
 
 @dataclass(frozen=True)
 class _Pairs:
-    """By scene: what a quantized stage is given, and what it should compute."""
+    """What a quantized stage is given of a scene, and what it should compute: read when asked, not held."""
 
     stage: Stage
-    given: Mapping[int, Mapping[str, Tensor]]
-    targets: Mapping[int, Mapping[str, Tensor]]
+    given: Callable[[int], Mapping[str, Tensor]]
+    targets: Callable[[int], Mapping[str, Tensor]]
 
     def loss(self, scenes: Sequence[int]) -> Tensor:
         """Mean over scenes and outputs of the squared error, as a share of the output's mean square."""
         losses = []
         for scene in scenes:
-            written = self.stage(self.given[scene])
-            for name, target in self.targets[scene].items():
+            written = self.stage(self.given(scene))
+            for name, target in self.targets(scene).items():
                 scale = target.square().mean().clamp(min=1e-12)
                 losses.append((written[name] - target).square().mean() / scale)
         return torch.stack(losses).mean()

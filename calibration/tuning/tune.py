@@ -8,17 +8,16 @@ disturbs the outputs least. So the search is for the task's objective, without a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import shutil
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from types import MappingProxyType
-from typing import Literal, TypeAlias
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from vggt_edge.calibration.apply import check_weights
 from vggt_edge.calibration.observation.collect import layers_of
@@ -26,117 +25,17 @@ from vggt_edge.calibration.observation.stats import CalibrationStats
 from vggt_edge.calibration.plan import PrecisionPlan
 from vggt_edge.calibration.quantization.form import LayerShape
 from vggt_edge.calibration.scenes.scene import Scene
-from vggt_edge.calibration.sensitivity.probe_layers import seeded
 from vggt_edge.calibration.sensitivity.probes import Seen, pulled_back
 from vggt_edge.calibration.stages.journal import FileJournal, MemoryJournal
 from vggt_edge.calibration.stages.walk import IMAGES, Journal, Stage, StageTime
 from vggt_edge.calibration.transforms.wiring import Unit, WiredModel
-from vggt_edge.calibration.tuning.input_scale import Sample
+from vggt_edge.calibration.tuning.collected import Collected
 from vggt_edge.calibration.tuning.layer import Evidence, tune_layer
-from vggt_edge.calibration.tuning.moments import Moments
+from vggt_edge.calibration.tuning.parts import EFFORTS, Parts
 from vggt_edge.calibration.tuning.reconstruct import Reconstruction
 from vggt_edge.calibration.tuning.smooth import smooth
 from vggt_edge.calibration.tuning.tokens import PATCHES_ONLY, design_points, special_of, token_basis
 from vggt_edge.devices.errors import InputError
-
-Tokens: TypeAlias = Literal["all", "filtered", "designed"]
-SAMPLED_TOKENS = 2048
-SAMPLED_BYTES = 64 << 20  # of maps that come into one convolution
-
-
-@dataclass(frozen=True)
-class Parts:
-    """Which parts of tuning are on: all of them, but in ablations and where there is little time.
-
-    smoothing: scales between channels. shift: and means of channels are taken out of what is quantized, which needs
-    ``smoothing`` and ``bias``. compensation: rounding that makes up for its errors. task: weights of the task
-    objective, else those of layer reconstruction. bias: means of errors go into biases. tokens: which special tokens
-    count; ``filtered``: none, as in QVGGT, where a layer sees patches as well; ``designed``: and those that the camera
-    head reads are replaced by points of their distribution (tuning/tokens.py). reconstruction: blocks are learned.
-    """
-
-    smoothing: bool = True
-    shift: bool = True
-    compensation: bool = True
-    task: bool = True
-    bias: bool = True
-    tokens: Tokens = "all"
-    reconstruction: bool = False
-
-
-@dataclass(frozen=True)
-class Effort:
-    """parts: of tuning. scenes: at most so many of the calibration scenes are tuned on; None for all."""
-
-    parts: Parts
-    scenes: int | None = None
-
-
-EFFORTS: Mapping[str, Effort] = MappingProxyType(
-    {
-        "fast": Effort(Parts(), scenes=4),
-        "balanced": Effort(Parts()),
-        "max": Effort(Parts(reconstruction=True)),
-    }
-)
-
-
-@dataclass
-class Collected:
-    """What has come into one layer so far; of tokens and maps a share of each scene is kept, evenly spread."""
-
-    name: str
-    scenes: int
-    parts: Parts
-    moments: Moments | None = None
-    samples: list[Sample] = field(default_factory=list)
-    channel_absmax: Tensor | None = None
-
-    def add(self, layer: nn.Module, seen: Seen) -> None:
-        if not self.parts.task or not bool(seen.by_output.any()):  # no weighted output depends on this layer
-            seen = _for_reconstruction(layer, seen, f"{self.name} {len(self.samples)}")
-        channels = seen.x.movedim(1, -1) if seen.x.ndim == 4 else seen.x
-        peaks = channels.abs().flatten(0, -2).amax(dim=0)
-        self.channel_absmax = peaks if self.channel_absmax is None else torch.maximum(self.channel_absmax, peaks)
-        if isinstance(layer, nn.Linear):
-            rows, slopes = seen.x.reshape(-1, seen.x.shape[-1]), seen.by_input.reshape(-1, seen.x.shape[-1])
-            moments = Moments.of(rows, _weights(seen.by_output.reshape(len(rows), -1)))
-            self.moments = moments if self.moments is None else self.moments.absorb(moments)
-            kept = _spread(len(rows), max(1, SAMPLED_TOKENS // self.scenes))
-        else:
-            rows, slopes = seen.x, seen.by_input
-            kept = _spread(len(rows), max(1, SAMPLED_BYTES // (self.scenes * rows[0].nbytes)))
-        self.samples.append(Sample(rows[kept].clone(), slopes[kept].clone(), len(kept) / len(rows)))
-
-    def evidence(self, layer: nn.Module) -> Evidence:
-        assert self.channel_absmax is not None
-        share = sum(one.share for one in self.samples) / len(self.samples)
-        x, slopes = (torch.cat([getattr(one, name) for one in self.samples]) for name in ("x", "slopes"))
-        evidence = Evidence(None, Sample(x, slopes, share), self.channel_absmax)
-        if self.moments is None:
-            return evidence
-        if self.parts.bias and layer.bias is not None:
-            return replace(evidence, hessian=self.moments.about_mean, mean=self.moments.mean)
-        return replace(evidence, hessian=self.moments.second)
-
-
-def _weights(by_output: Tensor) -> Tensor:
-    """Of tokens: (rows,), the mean square of the gradient by what comes out for each."""
-    return by_output.float().square().mean(dim=1)
-
-
-def _for_reconstruction(layer: nn.Module, seen: Seen, key: str) -> Seen:
-    """A probe of the layer's own output instead of the task's: <slopes, d>^2 is what d does to it, on average."""
-    weight = layer.get_parameter("weight").detach()
-    axis = 0 if isinstance(layer, nn.ConvTranspose2d) else 1
-    norms = weight.transpose(axis, -1).flatten(0, -2).norm(dim=0)
-    signs = torch.randint(0, 2, seen.x.shape, generator=seeded(key)) * 2 - 1
-    slopes = signs * (norms[:, None, None] if seen.x.ndim == 4 else norms)
-    return Seen(seen.x, slopes, torch.ones_like(seen.by_output))
-
-
-def _spread(count: int, wanted: int) -> Tensor:
-    return torch.linspace(0, count - 1, min(wanted, count)).long()
 
 
 def tune(
@@ -182,7 +81,7 @@ def tune(
         ):
             report(replace(time, total=total))
     if parts.reconstruction:
-        learning = Reconstruction(model, plan, stats, scenes, values, seed, on_learned or _ignored)
+        learning = Reconstruction(model, plan, stats, scenes, values, _fresh(folder), seed, on_learned or _ignored)
         for time in learning.run():
             report(replace(time, done=total - len(model.stages()) + time.done, total=total))
 
@@ -193,6 +92,14 @@ def tuned_from(folder: Path, stages: int) -> int:
     A stage before it may have been told to ``on_tuned`` all the same: it is tuned again, from its FP32 weights.
     """
     return stages - FileJournal(folder / "backward", 0).stages_done
+
+
+def _fresh(folder: Path | None) -> Journal:
+    """For what the quantized model computes: learning begins anew after a kill."""
+    if folder is None:
+        return MemoryJournal()
+    shutil.rmtree(folder / "quantized", ignore_errors=True)
+    return FileJournal(folder / "quantized", 0)
 
 
 def _check(scenes: Sequence[Scene]) -> None:
@@ -285,7 +192,7 @@ class Tuner:
 
     def _evidence(self, name: str, layer: nn.Module) -> Evidence:
         check_weights(name, layer)
-        evidence = self.collected[name].evidence(layer)
+        evidence = self.collected.pop(name).evidence(layer)
         if evidence.is_finite:
             # The ranges of the few scenes that tuning may look at are too short for the others.
             peaks = torch.from_numpy(self.stats.channel_peaks(name))

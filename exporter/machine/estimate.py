@@ -18,6 +18,7 @@ import torch
 from vggt_edge.calibration.planning.cost import BlockCost, peak_activation_bytes, weight_bytes
 from vggt_edge.calibration.scheme import SCHEMES, NumberType
 from vggt_edge.calibration.stages.journal import MEMORY_BYTES
+from vggt_edge.calibration.tuning.collected import sampled_places
 from vggt_edge.devices.errors import ResourceError
 from vggt_edge.exporter.machine.progress import format_duration
 from vggt_edge.exporter.models.shape import InputShape
@@ -131,6 +132,14 @@ class Sizes:
         return max(4 * sum(layer.input_count + layer.output_count for layer in block.layers) for block in self.blocks)
 
     @property
+    def sampled_bytes(self) -> int:
+        """Of what tuning keeps at most of the inputs of the largest block, and as much of their gradients."""
+        return max(
+            2 * 4 * sum(layer.shape.in_channels * sampled_places(layer.shape.kind) for layer in block.layers)
+            for block in self.blocks
+        )
+
+    @property
     def stored_bytes(self) -> int:
         """Of the weights in the graph; a mix may keep everything at 16 bits unless a budget forbids it."""
         scheme = "fp16" if self.precision == "mixed" else self.precision
@@ -227,7 +236,7 @@ def _preparing(sizes: Sizes) -> StepEstimate:
 
 
 def _tuning(sizes: Sizes, forward_s: float) -> StepEstimate:
-    """Forward and back over the scenes, stage by stage, with Hessians of one stage; then the learning of blocks."""
+    """Forward and back over the scenes, stage by stage, with what one stage collects; then the learning of blocks."""
     learned_s = LEARN_FORWARDS * forward_s if sizes.effort == "max" else 0.0
     hessians = max(4 * sum(layer.shape.in_channels**2 for layer in block.layers) for block in sizes.blocks)
     values = (len(sizes.blocks) + 2 * _LIVE_VALUES) * sizes.value_bytes + sizes.output_bytes
@@ -235,7 +244,7 @@ def _tuning(sizes: Sizes, forward_s: float) -> StepEstimate:
         "tune",
         TUNE_FORWARDS * sizes.tuned_on * forward_s + sizes.fp32_bytes / ROUND_BYTES_PER_S + learned_s,
         sizes.tuned_on * forward_s,
-        BASE_BYTES + sizes.image_bytes + 6 * sizes.stage_bytes + sizes.graph_bytes + 8 * hessians,
+        BASE_BYTES + sizes.image_bytes + 6 * sizes.stage_bytes + sizes.graph_bytes + 8 * hessians + sizes.sampled_bytes,
         sizes.tuned_on * values,
     )
 

@@ -21,7 +21,7 @@ from vggt_edge.calibration.planning.cost import BlockCost, block_scheme, describ
 from vggt_edge.calibration.planning.exclude import excluded_layers, is_whole, kept_by, kept_scheme, pin
 from vggt_edge.calibration.scenes.camera import CameraFrames
 from vggt_edge.calibration.stages.walk import StageTime
-from vggt_edge.calibration.tuning.tune import EFFORTS
+from vggt_edge.calibration.tuning.parts import EFFORTS
 from vggt_edge.devices.profile import DeviceProfile
 from vggt_edge.exporter.bundle import tool_versions
 from vggt_edge.exporter.machine.progress import Progress

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from vggt_edge.calibration.observation.stats import CalibrationStats
 from vggt_edge.calibration.plan import PrecisionPlan
-from vggt_edge.calibration.tuning.tune import EFFORTS, tune, tuned_from
+from vggt_edge.calibration.tuning.parts import EFFORTS
+from vggt_edge.calibration.tuning.tune import tune, tuned_from
 from vggt_edge.exporter.models.architecture import Model
 from vggt_edge.exporter.models.prepared import adopt_tuned, save_tuned
 from vggt_edge.exporter.steps.context import Job

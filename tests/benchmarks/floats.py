@@ -17,7 +17,7 @@ from rooms import HEADER, Rooms
 
 from vggt_edge.calibration.quantization.form import Form, Kind, LayerShape
 from vggt_edge.calibration.scheme import SCHEMES, Scheme
-from vggt_edge.calibration.tuning.tune import EFFORTS
+from vggt_edge.calibration.tuning.parts import EFFORTS
 from vggt_edge.exporter.models.config import InputShape
 
 SHAPE = InputShape(4, 84, 84)

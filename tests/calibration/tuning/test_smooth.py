@@ -20,11 +20,12 @@ from vggt_edge.calibration.scheme import SCHEMES, Activation
 from vggt_edge.calibration.sensitivity.probes import Seen, pulled_back
 from vggt_edge.calibration.transforms.plant import plant
 from vggt_edge.calibration.transforms.wiring import Unit
+from vggt_edge.calibration.tuning.collected import Collected
 from vggt_edge.calibration.tuning.grids import uniform_grids
 from vggt_edge.calibration.tuning.input_scale import predicted_error
 from vggt_edge.calibration.tuning.layer import Evidence
+from vggt_edge.calibration.tuning.parts import Parts
 from vggt_edge.calibration.tuning.smooth import COMPENSATED, LARGEST, divided, links, shifted, smooth
-from vggt_edge.calibration.tuning.tune import Collected, Parts
 from vggt_edge.exporter.models.vggt import VGGT
 
 FRAME, CAMERA, HEAD = BLOCKS = ("frame_blocks.0", "camera_head.trunk.0", "depth_head")

@@ -21,7 +21,9 @@ from vggt_edge.calibration.scenes.scene import Scene
 from vggt_edge.calibration.sensitivity.ablation import output_errors, weighted
 from vggt_edge.calibration.sensitivity.probes import Seen, pulled_back
 from vggt_edge.calibration.stages.walk import Stage, StageTime
-from vggt_edge.calibration.tuning.tune import EFFORTS, Collected, Parts, Tokens, Tuner, tune, tuned_from
+from vggt_edge.calibration.tuning.collected import SAMPLED_PLACES, Collected
+from vggt_edge.calibration.tuning.parts import EFFORTS, Parts, Tokens
+from vggt_edge.calibration.tuning.tune import Tuner, tune, tuned_from
 from vggt_edge.devices.errors import InputError
 from vggt_edge.exporter.models.vggt import VGGT
 
@@ -420,6 +422,23 @@ def test_maps_have_their_channels_in_the_second_dimension() -> None:
     assert evidence.hessian is None
     assert torch.equal(evidence.channel_absmax, maps.abs().amax(dim=(0, 2, 3)))
     assert torch.equal(evidence.sample.x, maps)
+
+
+@pytest.mark.parametrize("scenes", [4, 64])
+def test_what_is_kept_of_maps_does_not_grow_with_the_scenes(scenes: int) -> None:
+    """Places of both frames, from all over the map, with the gradients of the same places."""
+    conv, generator = nn.Conv2d(3, 2, 1), torch.Generator().manual_seed(0)
+    collected = Collected("conv", scenes, Parts())
+    for _ in range(scenes):
+        x = torch.rand(2, 3, 80, 100, generator=generator) + torch.arange(80.0)[:, None]  # row + [0, 1)
+        collected.add(conv, Seen(x, -x, torch.ones(2, 2, 80, 100)))
+    sample = collected.evidence(conv).sample
+    places = sample.x.shape[0] * sample.x.shape[3]
+    assert places == pytest.approx(SAMPLED_PLACES, rel=0.05)
+    assert sample.share == pytest.approx(places / (scenes * 2 * 8000))
+    assert torch.equal(sample.slopes, -sample.x)
+    of_each_row = torch.histc(sample.x[:2, :1], bins=80, min=0, max=80)
+    assert bool((of_each_row > 0).all()) if scenes == 4 else float((of_each_row > 0).float().mean()) > 0.5
 
 
 @pytest.mark.parametrize(
