@@ -37,8 +37,19 @@ class PlanContext:
 
 
 def candidate_schemes(block: BlockCost, profile: DeviceProfile) -> tuple[str, ...]:
-    """The schemes this block may get on the device, in the profile's order; convolutions have no 4-bit form."""
-    return tuple(name for name in profile.schemes if block_scheme(block, name) == name)
+    """The schemes this block may get on the device, in the profile's order; convolutions have no 4-bit form.
+
+    None with 4-bit groups that the device does not run: layers whose width no group of the device divides get others.
+    """
+    named = (name for name in profile.schemes if block_scheme(block, name) == name)
+    return tuple(name for name in named if _groups_run(block, name, profile))
+
+
+def _groups_run(block: BlockCost, name: str, profile: DeviceProfile) -> bool:
+    size = checked_group_size(profile)
+    forms = (layer.form(name, size) for layer in block.layers)
+    groups = {form.group_size for form in forms if form.group_size is not None and form.weight != FP4}
+    return not profile.group_sizes or groups <= set(profile.group_sizes)
 
 
 def rest_scheme(precision: str, profile: DeviceProfile) -> str:

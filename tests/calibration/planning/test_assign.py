@@ -65,6 +65,13 @@ def test_convolution_blocks_are_offered_no_four_bits() -> None:
     assert candidate_schemes(BLOCKS[-1], ORIN) == ("fp16", "w8a8")
 
 
+def test_four_bits_are_offered_only_in_groups_that_the_device_runs() -> None:
+    """A width of 96 has groups of 32, which XNNPACK multiplies and TensorRT does not."""
+    block = transformer("narrow", dim=96)
+    assert candidate_schemes(block, ORIN) == ("fp16", "w8a8")
+    assert "w4a8d" in candidate_schemes(block, resolve("pixel-9"))
+
+
 @pytest.mark.parametrize(
     ("target", "precision", "rest"),
     [
