@@ -225,12 +225,12 @@ class MapAnything(Model):
         return torch.cat([table, table.new_zeros(self.shape.frames - 1, table.shape[1])])[:, None]
 
     def first_scale(self) -> Tensor:
-        """The scale token as it enters the transformer, (1, C)."""
-        return self.info_sharing.proj_embed(self.scale_token[None])  # type: ignore[no-any-return]
+        """The scale token as it enters the transformer, (1, 1, C)."""
+        return self.info_sharing.proj_embed(self.scale_token[None, None])  # type: ignore[no-any-return]
 
     def fuse(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """What leaves the encoder, (B * S * tokens, C), to patches, (B * S, patches, C), and what enters the
-        transformer: the tokens of all views, (B * S * frame_tokens, C), and the scale token, (B, C).
+        transformer: the tokens of all views, (B * S * frame_tokens, C), and the scale token, (B, 1, C).
         """
         x = x.view(-1, self.shape.tokens, x.shape[1])
         classes, patches = x[:, :SPECIAL_TOKENS], x[:, SPECIAL_TOKENS:]
@@ -243,7 +243,7 @@ class MapAnything(Model):
         reference = self.reference() if self.fixed_reference is None else self.fixed_reference
         scale = self.first_scale() if self.fixed_scale is None else self.fixed_scale
         views = views.view(-1, self.shape.frames, *views.shape[1:]) + reference
-        return patches, views.flatten(0, 2), scale.expand(len(views), -1)
+        return patches, views.flatten(0, 2), scale.expand(len(views), -1, -1)
 
 
 class MapAnythingArchitecture(Architecture):
@@ -375,9 +375,9 @@ def _fuse(model: MapAnything, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 def _over_all(sequence: int, block: Block, views: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
     """Attention over the tokens of all views and the scale token behind them."""
     views = views.view(-1, sequence, views.shape[1])
-    x = torch.cat([views, scale[:, None]], dim=1).flatten(0, 1)
+    x = torch.cat([views, scale], dim=1).flatten(0, 1)
     x = block(x, len(views)).view(-1, sequence + 1, x.shape[1])
-    return x[:, :sequence].flatten(0, 1), x[:, sequence]
+    return x[:, :sequence].flatten(0, 1), x[:, sequence:]
 
 
 def _patches(frame_tokens: int, special: int, views: Tensor) -> Tensor:
@@ -393,7 +393,7 @@ def _poses(frame_tokens: int, special: int, head: PoseHead, views: Tensor) -> tu
 
 
 def _factor(head: ScaleHead, token: Tensor) -> tuple[Tensor]:
-    return (head(token),)
+    return (head(token.flatten(0, 1)),)
 
 
 def _geometry(geometry: Geometry, maps: Tensor, factor: Tensor, *poses: Tensor) -> tuple[Tensor, ...]:
