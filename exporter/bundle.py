@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Literal
 
 from vggt_edge.calibration.documents import Count, Sha256, read_document
 from vggt_edge.calibration.plan import PrecisionPlan
+from vggt_edge.calibration.scenes.framing import FIT, Preprocess
 from vggt_edge.devices.errors import NO_RIGHT, NO_ROOM, InputError, ResourceError
 from vggt_edge.exporter.device_result import DeviceResult, is_result, read_result
 from vggt_edge.exporter.machine.files import file_sha256
@@ -62,7 +63,7 @@ class ManifestInputs:
 
     digests: sha256 of ``model``, ``scenes``, ``plan``, ``stats``. tools: version by distribution name.
     random_weights: how random weights were drawn, empty for a trained model. judged_with: the runtimes that the
-    validation ran with, and how they differ from those of the device.
+    validation ran with, and how they differ from those of the device. preprocess: how a picture becomes the input.
     """
 
     model: str
@@ -71,6 +72,7 @@ class ManifestInputs:
     tools: Mapping[str, str]
     random_weights: str = ""
     judged_with: tuple[JudgedWith, ...] = ()
+    preprocess: Preprocess = FIT
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,7 @@ class Manifest:
     files: tuple[FileEntry, ...]
     random_weights: str = ""
     judged_with: tuple[JudgedWith, ...] = ()
+    preprocess: Preprocess = FIT
     schema_version: Literal[2] = SCHEMA_VERSION
 
     @property
@@ -145,6 +148,7 @@ def _manifest(inputs: ManifestInputs, files: tuple[FileEntry, ...]) -> Manifest:
         files=files,
         random_weights=inputs.random_weights,
         judged_with=inputs.judged_with,
+        preprocess=inputs.preprocess,
     )
 
 

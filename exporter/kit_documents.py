@@ -6,12 +6,13 @@ The JSON schemas are made from these types. Kits read ``kit.json`` with readers 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Literal, TypeAlias
 
 from pydantic import Field
 
 from vggt_edge.calibration.documents import Count, Finite, Sha256
+from vggt_edge.calibration.scenes.framing import FIT, PixelCenters, Preprocess
 from vggt_edge.exporter.device_report import (
     Angles,
     BlockPrecision,
@@ -90,6 +91,8 @@ class TensorRTFused:
     - frames: format and size, such as ``rgb:1920x1080``. model_input: (height, width) that they are resized to.
     - inputs: of uint8. outputs: of float32.
     - camera_from_input: 3 x 3, from pixels of the model's input to those of the camera.
+    - content: left, top, right and bottom of the part of the model's input that shows the frame, right and bottom
+      exclusive; around it the input is white. Missing in older bundles, where all of it does.
     """
 
     model: str
@@ -99,16 +102,24 @@ class TensorRTFused:
     inputs: tuple[OutputShape, ...]
     outputs: tuple[OutputShape, ...]
     camera_from_input: tuple[tuple[Finite, Finite, Finite], ...]
+    content: tuple[Count, Count, Count, Count] | None = None
 
 
 @dataclass(frozen=True)
 class Kit:
-    """The keys of every ``kit.json``. plan_digest: sha256 of the precision plan."""
+    """The keys of every ``kit.json``.
+
+    - plan_digest: sha256 of the precision plan.
+    - preprocess: how a picture becomes the input; ``fit`` where it is missing.
+    - pixel_centers: where the centre of the first pixel lies in a point cloud; ``half`` where it is missing.
+    """
 
     schema_version: Literal[1]
     target: str
     plan_digest: Sha256
     outputs: tuple[OutputShape, ...]
+    preprocess: Preprocess = field(default=FIT, kw_only=True)
+    pixel_centers: PixelCenters = field(default="half", kw_only=True)
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from typing import Annotated, Literal, TypeAlias
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
+from vggt_edge.calibration.scenes.framing import MODES, PIXEL_CENTERS, Mode, PixelCenters
 from vggt_edge.calibration.scheme import COMPARED_ONLY, SCHEMES
 from vggt_edge.devices.errors import InputError, UnknownNameError, UsageError, VggtEdgeError
 from vggt_edge.devices.profile import load_profile
@@ -29,6 +30,8 @@ EXECUTIONS = ("arm",)
 _precision = read.one_of("precision", PRECISIONS)
 _sensitivity = read.one_of("sensitivity method", SENSITIVITY_METHODS)
 _effort = read.one_of("effort", EFFORTS)
+_preprocess = read.one_of("preprocessing", MODES)
+_pixel_centers = read.one_of("place of pixel centres", PIXEL_CENTERS)
 _execute = read.some_of("emulation", EXECUTIONS)
 
 _Name: TypeAlias = Annotated[str, Field(min_length=1)]
@@ -145,6 +148,24 @@ class ExportRequest(BaseModel):
             metavar="SIDE|HxW",
         ),
     ] = None
+    preprocess: Annotated[
+        Mode,
+        Setting(
+            "How pictures become the input: fit (fill it, crop the rest), crop (VGGT's default: full width, height "
+            "cropped or filled up with white) or pad (whole picture, the rest white). Default: fit.",
+            parse=_preprocess,
+            metavar="MODE",
+        ),
+    ] = "fit"
+    pixel_centers: Annotated[
+        PixelCenters,
+        Setting(
+            "Where the centre of the first pixel lies when depth becomes points: half (0.5) or integer (0, as in "
+            "VGGT's first releases). Default: half.",
+            parse=_pixel_centers,
+            metavar="PLACE",
+        ),
+    ] = "half"
     outputs: Annotated[
         _Names | None,
         Setting(

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from vggt_edge.calibration.plan import PrecisionPlan
 from vggt_edge.calibration.quantization.form import LayerShape
+from vggt_edge.calibration.scenes.framing import FIT, PixelCenters, Preprocess
 from vggt_edge.calibration.scheme import Numbers
 from vggt_edge.devices.errors import InputError
 from vggt_edge.devices.profile import DeviceProfile
@@ -48,6 +49,7 @@ class AnnotatedGraph:
     fp32_blocks: blocks and other module names which the headroom scan wants computed in FP32 on an FP16 device.
     outputs: what the model declares of each output; empty where only a graph is known. about: the model, in a line.
     shipped_path: the ONNX form that the bundle holds, in the opset that was asked for; ``onnx_path`` if None.
+    preprocess: how a picture becomes the input. pixel_centers: where apps shall take the centre of the first pixel.
     """
 
     program: Callable[[], torch.export.ExportedProgram]
@@ -59,6 +61,8 @@ class AnnotatedGraph:
     outputs: tuple[Output, ...] = ()
     about: str = ""
     shipped_path: Path | None = None
+    preprocess: Preprocess = FIT
+    pixel_centers: PixelCenters = "half"
 
 
 @dataclass(frozen=True)

@@ -261,17 +261,23 @@ def confident_pixels(*confidences: AnyArray) -> Mask:
 
 
 def cross_head_error(
-    cameras: tuple[AnyArray, AnyArray], depth: AnyArray, points: AnyArray, confidences: tuple[AnyArray, ...] = ()
+    cameras: tuple[AnyArray, AnyArray],
+    depth: AnyArray,
+    points: AnyArray,
+    confidences: tuple[AnyArray, ...] = (),
+    valid: AnyArray | None = None,
 ) -> float:
     """Median ``||P - unproject(D, K, E)||`` over confident pixels, as a share of the scene scale of ``points``.
 
     cameras: extrinsics ``(S, 3, 4)`` and intrinsics ``(S, 3, 3)``. depth and each confidence: ``(S, H, W)``. points:
-    ``(S, H, W, 3)``.
+    ``(S, H, W, 3)``. valid: ``(S, H, W)``, False for pixels that do not count.
     """
     direct, z = finite(points, "points"), finite(depth, "depth")
     _same_shape(direct[..., 0], z, "depth and points")
     extrinsics, intrinsics = cameras
-    keep = confident_pixels(*confidences) if confidences else np.ones(z.shape, dtype=bool)
+    keep = np.ones(z.shape, dtype=bool) if valid is None else np.array(valid, dtype=bool)
+    if confidences:
+        keep[keep] = confident_pixels(*(each[keep] for each in confidences))
     distance = np.linalg.norm(direct - unproject(z, intrinsics, extrinsics), axis=-1)
     return float(np.median(distance[keep])) / scene_scale(np.linalg.norm(direct[keep], axis=-1))
 

@@ -7,6 +7,7 @@ Conventions, the same everywhere in vggt-edge:
 - Quaternions are ``(x, y, z, w)``.
 - The pixel in row v and column u is seen along the ray through ``(u + 0.5, v + 0.5)``; the image spans
   ``[0, W] x [0, H]``, so its centre, and the principal point of a pose encoding, is ``(W / 2, H / 2)``.
+  ``centers="integer"`` takes the ray through ``(u, v)`` instead, as VGGT's first releases do (docs/preprocessing.md).
 """
 
 from __future__ import annotations
@@ -17,12 +18,13 @@ import numpy as np
 import numpy.typing as npt
 from scipy.spatial.transform import Rotation
 
+from vggt_edge.calibration.scenes.framing import CENTER_OF, PixelCenters
 from vggt_edge.devices.errors import InputError
 
 Array: TypeAlias = npt.NDArray[np.float64]
 AnyArray: TypeAlias = npt.NDArray[Any]
 
-PIXEL_CENTER = 0.5
+PIXEL_CENTER = CENTER_OF["half"]
 # A field of view of 0 (the encoding ends in a ReLU) or of 180 degrees has no finite camera.
 FOV_LIMITS = (1e-3, np.pi - 1e-3)
 
@@ -106,24 +108,24 @@ def relative_poses(extrinsics: AnyArray) -> Array:
     return compose_poses(camera[second], invert_pose(camera[first]))
 
 
-def pixel_rays(intrinsics: AnyArray, size: tuple[int, int]) -> Array:
+def pixel_rays(intrinsics: AnyArray, size: tuple[int, int], centers: PixelCenters = "half") -> Array:
     """``(S, 3, 3)`` to ``(S, H, W, 3)``: for each pixel the camera-space direction with z = 1."""
     height, width = size
-    columns, rows = np.meshgrid(np.arange(width) + PIXEL_CENTER, np.arange(height) + PIXEL_CENTER)
+    columns, rows = np.meshgrid(np.arange(width) + CENTER_OF[centers], np.arange(height) + CENTER_OF[centers])
     pixels = np.stack([columns, rows, np.ones_like(rows)], axis=-1)
     inverse = np.linalg.inv(np.asarray(intrinsics, dtype=np.float64))
     return np.asarray(np.einsum("sij,hwj->shwi", inverse, pixels))
 
 
-def unproject(depth: AnyArray, intrinsics: AnyArray, extrinsics: AnyArray) -> Array:
+def unproject(depth: AnyArray, intrinsics: AnyArray, extrinsics: AnyArray, centers: PixelCenters = "half") -> Array:
     """The world point of every pixel.
 
     depth: ``(S, H, W)`` along the optical axis. intrinsics: ``(S, 3, 3)``. extrinsics: ``(S, 3, 4)``
-    world-to-camera. Returns ``(S, H, W, 3)``.
+    world-to-camera. centers: where the centre of the first pixel lies. Returns ``(S, H, W, 3)``.
     """
     z = np.asarray(depth, dtype=np.float64)
     height, width = z.shape[-2:]
-    in_camera = pixel_rays(intrinsics, (height, width)) * z[..., None]
+    in_camera = pixel_rays(intrinsics, (height, width), centers) * z[..., None]
     to_world = invert_pose(extrinsics)
     rotated = np.einsum("sij,shwj->shwi", to_world[..., :3], in_camera)
     return np.asarray(rotated + to_world[:, None, None, :, 3])

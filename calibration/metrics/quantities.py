@@ -47,7 +47,7 @@ class Pair:
     - reference: FP32's output of the same shape, or what ``Quantity.truth`` took from the ground truth.
     - size: (H, W) of the frames.
     - confidences: (S, H, W) of the reference, where the model says how far to trust a pixel.
-    - valid: (S, H, W), False for pixels without ground truth; None where all count.
+    - valid: (S, H, W), False for pixels that were filled up with white or have no ground truth; None where all count.
     """
 
     ours: AnyArray
@@ -55,6 +55,24 @@ class Pair:
     size: tuple[int, int]
     confidences: tuple[AnyArray, ...] = ()
     valid: AnyArray | None = None
+
+    def shown(self, values: AnyArray) -> AnyArray:
+        """A map (S, rows, columns, ...) without the cells whose middle is not valid, (N, ...)."""
+        return shown_cells(values, self.valid)
+
+
+def shown_cells(values: AnyArray, valid: AnyArray | None) -> AnyArray:
+    """The cells of a map (S, rows, columns, ...) whose middle ``valid`` (S, H, W) keeps, (N, ...).
+
+    All of ``values``, as they are, where ``valid`` is None or ``values`` are no map of these frames.
+    """
+    if valid is None or values.ndim < 3 or len(values) != len(valid):
+        return values
+    rows, columns = (
+        ((np.arange(cells) + 0.5) * pixels / cells).astype(np.int64)
+        for cells, pixels in zip(values.shape[1:3], valid.shape[1:], strict=True)
+    )
+    return values[valid[:, rows[:, None], columns]]
 
 
 @dataclass(frozen=True)
@@ -137,7 +155,7 @@ def _mean_over_scenes(measure: Callable[[Pair], tuple[float, ...]]) -> Callable[
 
 
 def _relative_error(pair: Pair) -> tuple[float, ...]:
-    return (figures.relative_error(pair.ours, pair.reference),)
+    return (figures.relative_error(pair.shown(pair.ours), pair.shown(pair.reference)),)
 
 
 # --- camera -----------------------------------------------------------------------------------------------------------
@@ -235,7 +253,7 @@ def _depth_errors(pair: Pair) -> tuple[float, ...]:
 
 def _depth_drift(pair: Pair) -> tuple[float, ...]:
     """AbsRel after the medians are made equal, and how far apart the medians were: AbsRel alone does not see that."""
-    errors = figures.depth_errors(pair.ours, pair.reference)
+    errors = figures.depth_errors(pair.ours, pair.reference, pair.valid)
     return errors.abs_rel, abs(1 / errors.scale - 1)
 
 
@@ -284,7 +302,8 @@ def _point_errors(pair: Pair) -> tuple[float, ...]:
 
 
 def _points_relative(pair: Pair) -> tuple[float, ...]:
-    return (figures.points_relative_error(pair.ours, pair.reference, pair.confidences),)
+    trusted = tuple(pair.shown(each) for each in pair.confidences)
+    return (figures.points_relative_error(pair.shown(pair.ours), pair.shown(pair.reference), trusted),)
 
 
 class Points(Quantity):
@@ -367,7 +386,7 @@ class Sky(Quantity):
 
 
 def _vector_error(pair: Pair) -> tuple[float, ...]:
-    return (figures.vector_error(pair.ours, pair.reference),)
+    return (figures.vector_error(pair.shown(pair.ours), pair.shown(pair.reference)),)
 
 
 @dataclass(frozen=True)

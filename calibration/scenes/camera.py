@@ -15,6 +15,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from vggt_edge.calibration.scenes.framing import FIT, Preprocess
 from vggt_edge.calibration.scenes.resize import bicubic, resize_frame, shown_share
 from vggt_edge.devices.errors import UsageError
 
@@ -105,9 +106,9 @@ class CameraFrames:
             return {"frames": (frames, self.height, self.width, 3)}
         return {"luma": (frames, *self.size), "chroma": (frames, self.height // 2, self.width // 2, 2)}
 
-    def check_fits(self, size: tuple[int, int]) -> None:
+    def check_fits(self, size: tuple[int, int], rule: Preprocess = FIT) -> None:
         """``UsageError`` where the model's input of ``size`` (height, width) shows less than half of a frame."""
-        share = shown_share(self.size, size)
+        share = shown_share(self.size, size, rule)
         if share < LEAST_SHOWN:
             raise UsageError(
                 f"a model input of {size[0]} x {size[1]} pixels shows {share:.0%} of a frame of {self.text}",
@@ -123,7 +124,9 @@ class CameraFrames:
         planes = [_nv12_of(picture, self.yuv) for picture in pictures]
         return {name: np.stack([plane[index] for plane in planes]) for index, name in enumerate(("luma", "chroma"))}
 
-    def prepared(self, arrays: Mapping[str, Bytes], size: tuple[int, int]) -> npt.NDArray[np.float32]:
+    def prepared(
+        self, arrays: Mapping[str, Bytes], size: tuple[int, int], rule: Preprocess = FIT
+    ) -> npt.NDArray[np.float32]:
         """The input of the model, (S, 3, height, width) in [0, 1], by the rule of docs/preprocessing.md.
 
         NV12 becomes RGB of the camera's size as a video's frames do, by FFmpeg.
@@ -133,7 +136,7 @@ class CameraFrames:
         else:
             planes = zip(arrays["luma"], arrays["chroma"], strict=True)
             pictures = [_rgb_of(luma, chroma, self.yuv) for luma, chroma in planes]
-        return np.stack([resize_frame(picture, *size) for picture in pictures])
+        return np.stack([resize_frame(picture, *size, rule) for picture in pictures])
 
 
 def chroma_upsampling(length: int) -> npt.NDArray[np.float64]:

@@ -12,10 +12,11 @@ import numpy.typing as npt
 
 from vggt_edge.calibration.scenes.colmap import colmap_source, find_model
 from vggt_edge.calibration.scenes.folder import folder_source, unread
+from vggt_edge.calibration.scenes.framing import FIT, Framing, Preprocess, Rectangle
 from vggt_edge.calibration.scenes.image import IMAGE_SUFFIXES, is_image
 from vggt_edge.calibration.scenes.names import shown
 from vggt_edge.calibration.scenes.pose import rebased
-from vggt_edge.calibration.scenes.resize import PATCH, check_shape, fit_shape, resize_frame, resize_intrinsics
+from vggt_edge.calibration.scenes.resize import check_shape, input_shape, resize_frame
 from vggt_edge.calibration.scenes.scene import GroundTruth, Scene
 from vggt_edge.calibration.scenes.source import Camera, Source, listing
 from vggt_edge.calibration.scenes.transforms import find_transforms, transforms_source
@@ -35,7 +36,7 @@ def open_scenes(
     frames: int,
     long_side: int | None = None,
     shape: tuple[int, int] | None = None,
-    patch: int = PATCH,
+    rule: Preprocess = FIT,
     max_scenes: int = 8,
     note: Callable[[str], None] = lambda text: None,
     read: bool = True,
@@ -44,9 +45,9 @@ def open_scenes(
 
     A source of N frames gives N // frames scenes at most: scene i takes the frames i, i + k, i + 2k, ... with
     k = N // frames, so that baselines are as wide as the source allows. Where ``max_scenes`` asks for fewer, their
-    starts i are spread evenly, and the scenes over the sources in turn. All frames get one (H, W): ``shape``, else the
-    best fit of the first frame within ``long_side``, in multiples of ``patch``. Poses give ground truth without depth,
-    in the source's own unit.
+    starts i are spread evenly, and the scenes over the sources in turn. All frames get one (H, W): ``shape``, else what
+    ``input_shape`` says of the first frame within ``long_side``. ``rule`` says how a frame gets there. Poses give
+    ground truth without depth, in the source's own unit.
 
     Not everything in a folder is a frame: depth maps, masks, copies and the like, files of other formats and captures
     with too few frames are passed over, which ``note`` is told once, with counts. Without ``read`` only the first frame
@@ -54,15 +55,15 @@ def open_scenes(
     Raises ``InputError`` naming the file that cannot be used, ``UsageError`` for a request that makes no sense, and
     ``ResourceError`` for what may not be read.
     """
-    _check_request(frames, long_side, shape, patch, max_scenes)
+    _check_request(frames, long_side, shape, rule.patch, max_scenes)
     try:
         sources = find_sources(path, frames, max_scenes, note)
-        target = shape or _fitted(sources[0], long_side or 0, patch)
+        target = shape or _fitted(sources[0], long_side or 0, rule)
         quotas = share([len(source.labels) // frames for source in sources], max_scenes)
         return tuple(
             scene
             for source, quota in zip(sources, quotas, strict=True)
-            for scene in _scenes_of(source, strides(len(source.labels), frames, quota), target, read)
+            for scene in _scenes_of(source, strides(len(source.labels), frames, quota), target, rule, read)
         )
     except PermissionError as error:
         raise ResourceError(
@@ -205,20 +206,22 @@ def _refuse_small(source: Source, frames: int) -> NoReturn:
     )
 
 
-def _fitted(source: Source, long_side: int, patch: int) -> tuple[int, int]:
+def _fitted(source: Source, long_side: int, rule: Preprocess) -> tuple[int, int]:
     height, width, _ = next(iter(source.read([0]))).pixels.shape
-    return fit_shape(width, height, long_side, patch)
+    return input_shape(rule, width, height, long_side)
 
 
 def _scenes_of(
-    source: Source, groups: Sequence[tuple[int, ...]], target: tuple[int, int], read: bool
+    source: Source, groups: Sequence[tuple[int, ...]], target: tuple[int, int], rule: Preprocess, read: bool
 ) -> Iterable[Scene]:
     """Decode every frame once, in order, and deal them to their scenes. Only resized frames are held."""
     images: dict[int, npt.NDArray[np.float32]] = {}
     cameras: dict[int, Camera] = {}
+    framings: dict[int, Framing] = {}
     indices = sorted(index for group in groups for index in group)
     for index, frame in zip(indices, source.read(indices), strict=True) if read else ():
-        images[index] = resize_frame(frame.pixels, *target)
+        images[index] = resize_frame(frame.pixels, *target, rule)
+        framings[index] = rule.framing((frame.pixels.shape[0], frame.pixels.shape[1]), target)
         if frame.camera is not None:
             cameras[index] = frame.camera
     black = np.broadcast_to(np.float32(0), (3, *target))
@@ -229,11 +232,18 @@ def _scenes_of(
             if read
             else np.broadcast_to(black, (len(group), *black.shape)),
             tuple(source.labels[index] for index in group),
-            _ground_truth([cameras[index] for index in group], target) if cameras else None,
+            _ground_truth([(cameras[index], framings[index]) for index in group]) if cameras else None,
+            _content([framings[index] for index in group if read]),
         )
 
 
-def _ground_truth(cameras: Sequence[Camera], target: tuple[int, int]) -> GroundTruth:
-    intrinsics = [resize_intrinsics(camera.intrinsics, (camera.height, camera.width), target) for camera in cameras]
-    extrinsics = rebased(np.stack([camera.extrinsics for camera in cameras]))
+def _content(framings: Sequence[Framing]) -> tuple[Rectangle, ...] | None:
+    """None where every frame fills its input."""
+    whole = all(one.content == (0, 0, one.target[1], one.target[0]) for one in framings)
+    return None if whole else tuple(one.content for one in framings)
+
+
+def _ground_truth(cameras: Sequence[tuple[Camera, Framing]]) -> GroundTruth:
+    intrinsics = [framing.intrinsics(camera.intrinsics) for camera, framing in cameras]
+    extrinsics = rebased(np.stack([camera.extrinsics for camera, _ in cameras]))
     return GroundTruth(extrinsics.astype(np.float32), np.stack(intrinsics).astype(np.float32))

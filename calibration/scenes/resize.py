@@ -1,8 +1,4 @@
-"""Aspect-preserving resize of frames to multiples of the patch size, and what it does to the intrinsics.
-
-Pixel coordinates are continuous: the image's top-left corner is (0, 0), its centre (width / 2, height / 2), so that
-a resize is a pure scaling of the intrinsics (the convention of COLMAP and of VGGT's field-of-view encoding).
-"""
+"""Frames resized to the model's input by the modes of ``framing.py``: sizes, pixels, and the same as matrices."""
 
 from __future__ import annotations
 
@@ -13,9 +9,10 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from vggt_edge.calibration.scenes.framing import FIT, PATCH, Framing, Preprocess, Size, content_mask, proportional
 from vggt_edge.devices.errors import InputError, UsageError
 
-PATCH = 14  # where the caller does not say which
+_WHITE = 255
 # Pillow's bicubic: half its width in pixels of the coarser grid, and the bits behind the point of a weight.
 _SUPPORT, _WEIGHT_BITS = 2.0, 22
 
@@ -51,52 +48,60 @@ def check_shape(height: int, width: int, patch: int = PATCH) -> None:
         )
 
 
-@dataclass(frozen=True)
-class _Cover:
-    """The centred part of the source frame that a target frame shows, in source pixels."""
+def input_shape(rule: Preprocess, width: int, height: int, long_side: int) -> Size:
+    """The (height, width) that a model's input gets for frames of ``width`` x ``height``.
 
-    left: float
-    top: float
-    width: float
-    height: float
-    scale: float
+    - fit: the best fit within ``long_side``, by ``fit_shape``.
+    - crop: ``long_side`` wide; as high as the scaled frame, at most ``long_side``.
+    - pad: a square.
 
-
-def _cover(source: tuple[int, int], target: tuple[int, int]) -> _Cover:
-    (source_height, source_width), (height, width) = source, target
-    scale = max(width / source_width, height / source_height)
-    shown_width = min(width / scale, float(source_width))
-    shown_height = min(height / scale, float(source_height))
-    left, top = (source_width - shown_width) / 2, (source_height - shown_height) / 2
-    return _Cover(left, top, shown_width, shown_height, scale)
+    Raises as ``fit_shape``.
+    """
+    best = fit_shape(width, height, long_side, rule.patch)
+    side = max(best)
+    if rule.mode == "fit":
+        return best
+    return (side if rule.mode == "pad" else min(side, proportional(height, width, side, rule.patch))), side
 
 
-def resize_frame(image: npt.NDArray[np.uint8], height: int, width: int) -> npt.NDArray[np.float32]:
-    """Scale an RGB frame (h, w, 3) uint8 to cover ``height`` x ``width`` and crop the rest evenly: (3, H, W) in [0, 1].
+def resize_frame(
+    image: npt.NDArray[np.uint8], height: int, width: int, rule: Preprocess = FIT
+) -> npt.NDArray[np.float32]:
+    """Bring an RGB frame (h, w, 3) uint8 to ``height`` x ``width`` by a mode: (3, H, W) in [0, 1].
 
-    One bicubic, antialiased resampling: scale and crop are done at once, so that the crop may fall between pixels and
-    ``resize_intrinsics`` is exact. Raises ``InputError`` for an array that is no such frame, ``UsageError`` for a
-    target without pixels.
+    One bicubic, antialiased resampling. For ``fit`` the crop is part of it, so that it may fall between pixels; for
+    ``crop`` and ``pad`` whole rows and columns are cut or filled up with white afterwards, as VGGT has it. Raises
+    ``InputError`` for an array that is no such frame, ``UsageError`` for a target without pixels.
     """
     check_shape(height, width, patch=1)
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
         raise InputError(f"not a frame: {image.dtype} {image.shape}", expected="uint8 RGB of shape (height, width, 3)")
-    cover = _cover((image.shape[0], image.shape[1]), (height, width))
-    box = (cover.left, cover.top, cover.left + cover.width, cover.top + cover.height)
-    resized = Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC, box=box)
-    return np.ascontiguousarray(np.asarray(resized, np.float32).transpose(2, 0, 1) / np.float32(255))
+    framing = rule.framing((image.shape[0], image.shape[1]), (height, width))
+    resampled = Image.fromarray(image).resize(framing.resampled[::-1], Image.Resampling.BICUBIC, box=framing.box)
+    framed = _placed(np.asarray(resampled), framing)
+    return np.ascontiguousarray(framed.astype(np.float32).transpose(2, 0, 1) / np.float32(255))
+
+
+def _placed(resampled: npt.NDArray[np.uint8], framing: Framing) -> npt.NDArray[np.uint8]:
+    """The resampled picture in its place, (H, W, 3)."""
+    rows, columns = _kept(framing)
+    left, top, right, bottom = framing.content
+    framed = np.full((*framing.target, 3), _WHITE, np.uint8)
+    framed[top:bottom, left:right] = resampled[rows, columns]
+    return framed
+
+
+def _kept(framing: Framing) -> tuple[slice, slice]:
+    """The rows and columns of the resampled picture that the input shows."""
+    (x, y), (left, top, right, bottom) = framing.offset, framing.content
+    return slice(top - y, bottom - y), slice(left - x, right - x)
 
 
 def resize_intrinsics(
-    intrinsics: npt.NDArray[np.float64], source: tuple[int, int], target: tuple[int, int]
+    intrinsics: npt.NDArray[np.float64], source: Size, target: Size, rule: Preprocess = FIT
 ) -> npt.NDArray[np.float64]:
     """Carry intrinsics (..., 3, 3) from a source frame (height, width) through ``resize_frame`` to the target's."""
-    cover = _cover(source, target)
-    resized = np.array(intrinsics, np.float64)
-    resized[..., :2, :] *= cover.scale
-    resized[..., 0, 2] -= cover.left * cover.scale
-    resized[..., 1, 2] -= cover.top * cover.scale
-    return resized
+    return rule.framing(source, target).intrinsics(intrinsics)
 
 
 @dataclass(frozen=True)
@@ -104,34 +109,40 @@ class Resampling:
     """``resize_frame`` as two products with constant matrices, each followed by rounding to 8 bits.
 
     columns: (W of the target, W of the source). rows: (H of the target, H of the source). Weights are whole multiples
-    of 2**-22, exact in float32. rows_first: whether the rows are the first product, as Pillow 13 has it for frames that
-    lose more of their height.
+    of 2**-22, exact in float32, and 0 where the target is white. rows_first: whether the rows are the first product,
+    as Pillow 13 has it for frames that lose more of their height. white: (H, W), 255 where the target is white, which
+    is added in the end; None where nothing is.
     """
 
     columns: npt.NDArray[np.float32]
     rows: npt.NDArray[np.float32]
     rows_first: bool
+    white: npt.NDArray[np.float32] | None = None
 
 
-def resampling(source: tuple[int, int], target: tuple[int, int]) -> Resampling:
+def resampling(source: Size, target: Size, rule: Preprocess = FIT) -> Resampling:
     """The matrices of ``resize_frame`` for a frame of ``source`` (height, width) and a target (height, width)."""
-    cover = _cover(source, target)
-    columns = _weights(source[1], cover.left, cover.left + cover.width, target[1])
-    rows = _weights(source[0], cover.top, cover.top + cover.height, target[0])
-    dropped = source[0] - target[0]
-    return Resampling(columns, rows, rows_first=dropped > max(0, 2 * (source[1] - target[1])))
+    framing = rule.framing(source, target)
+    left, top, right, bottom = framing.content
+    kept_rows, kept_columns = _kept(framing)
+    columns = np.zeros((target[1], source[1]), np.float32)
+    columns[left:right] = _weights(source[1], framing.box[0], framing.box[2], framing.resampled[1])[kept_columns]
+    rows = np.zeros((target[0], source[0]), np.float32)
+    rows[top:bottom] = _weights(source[0], framing.box[1], framing.box[3], framing.resampled[0])[kept_rows]
+    dropped = source[0] - framing.resampled[0]
+    rows_first = dropped > max(0, 2 * (source[1] - framing.resampled[1]))
+    white = np.where(content_mask(framing.content, target), 0, _WHITE).astype(np.float32)
+    return Resampling(columns, rows, rows_first, white if white.any() else None)
 
 
-def camera_from_input(source: tuple[int, int], target: tuple[int, int]) -> npt.NDArray[np.float64]:
+def camera_from_input(source: Size, target: Size, rule: Preprocess = FIT) -> npt.NDArray[np.float64]:
     """(3, 3): from pixel coordinates of the target to those of the source frame; the inverse of a resize."""
-    cover = _cover(source, target)
-    return np.array([[1 / cover.scale, 0, cover.left], [0, 1 / cover.scale, cover.top], [0, 0, 1]])
+    return rule.framing(source, target).picture_from_input
 
 
-def shown_share(source: tuple[int, int], target: tuple[int, int]) -> float:
+def shown_share(source: Size, target: Size, rule: Preprocess = FIT) -> float:
     """The share of a frame of ``source`` (height, width) that is left after cropping to ``target``."""
-    cover = _cover(source, target)
-    return cover.width * cover.height / (source[0] * source[1])
+    return rule.framing(source, target).shown_share
 
 
 def _weights(length: int, start: float, end: float, outputs: int) -> npt.NDArray[np.float32]:

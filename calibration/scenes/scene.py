@@ -9,6 +9,8 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from vggt_edge.calibration.scenes.framing import Rectangle, content_mask
+
 Float: TypeAlias = npt.NDArray[np.float32]
 Bool: TypeAlias = npt.NDArray[np.bool_]
 
@@ -33,12 +35,26 @@ class GroundTruth:
 
 @dataclass(frozen=True)
 class Scene:
-    """``images``: (S, 3, H, W), RGB in [0, 1]. ``sources`` names where each frame came from, for reports and hashes."""
+    """A few frames of one place.
+
+    - images: (S, 3, H, W), RGB in [0, 1].
+    - sources: where each frame came from, for reports and hashes.
+    - content: of each frame the part that shows the picture; the rest is white. None where nothing is white.
+    """
 
     name: str
     images: Float
     sources: tuple[str, ...]
     ground_truth: GroundTruth | None = None
+    content: tuple[Rectangle, ...] | None = None
+
+    @property
+    def shown(self) -> Bool | None:
+        """(S, H, W): False for the pixels that were filled up with white; None where there are none."""
+        if self.content is None:
+            return None
+        _, _, height, width = self.images.shape
+        return np.stack([content_mask(each, (height, width)) for each in self.content])
 
     @property
     def digest(self) -> str:

@@ -51,7 +51,7 @@ class HeldOut:
         """
         values = geometry(self.model.outputs, self.scenes, outputs) | {"output_error": self._output_error(outputs)}
         reference = [{name: each[name] for name in _DRIFTING if name in each} for each in self.reference]
-        drifts = figures.drifts(self.model.outputs, outputs, reference)
+        drifts = figures.drifts(self.model.outputs, outputs, reference, self.scenes)
         return values | {_DRIFTING[one.output]: _number(one) for one in drifts if one.metric == "sqnr_db"}
 
     def _output_error(self, outputs: Sequence[Outputs]) -> float:

@@ -131,6 +131,7 @@ def manifest_inputs(
         tools=job.tools,
         random_weights=job.checkpoint.random,
         judged_with=judged_with,
+        preprocess=job.preprocess,
     )
 
 

@@ -59,7 +59,7 @@ def camera_simulation(job: Job, model: Model, stats: CalibrationStats, plan: Pre
     if job.camera is None or job.scenes.camera is None:
         return {}
     size = (job.shape.height, job.shape.width)
-    images = job.camera.prepared(job.camera.of_rgb(job.scenes.camera), size)
+    images = job.camera.prepared(job.camera.of_rgb(job.scenes.camera), size, job.preprocess)
     scene = Scene("camera", images, ("camera",) * len(images))
     with job.timed("simulate: camera frames", job.stage_count) as on_stage:
         return run_stagewise(model, [scene], state, on_stage, simulated(model, plan, stats))[0]

@@ -20,6 +20,7 @@ from vggt_edge.calibration.planning.assign import (
 from vggt_edge.calibration.planning.cost import BlockCost, block_scheme, describe_blocks, widened
 from vggt_edge.calibration.planning.exclude import excluded_layers, is_whole, kept_by, kept_scheme, pin
 from vggt_edge.calibration.scenes.camera import CameraFrames
+from vggt_edge.calibration.scenes.framing import Preprocess
 from vggt_edge.calibration.stages.walk import StageTime
 from vggt_edge.calibration.tuning.parts import EFFORTS
 from vggt_edge.devices.profile import DeviceProfile
@@ -76,6 +77,11 @@ class Job:
     def shape(self) -> InputShape:
         """Of the input; ``UsageError`` for scenes that this architecture cannot cut into patches."""
         return self.checkpoint.architecture.shape(*self.scenes.size)
+
+    @property
+    def preprocess(self) -> Preprocess:
+        """How a picture becomes the input."""
+        return Preprocess(self.request.preprocess, self.shape.patch)
 
     @property
     def heads(self) -> tuple[str, ...]:
@@ -214,7 +220,7 @@ class Job:
     def check_camera(self) -> None:
         """``UsageError`` where the model's input shows too little of the camera's frames."""
         if self.camera is not None:
-            self.camera.check_fits((self.shape.height, self.shape.width))
+            self.camera.check_fits((self.shape.height, self.shape.width), self.preprocess)
 
     def schemes_of(self, block: BlockCost) -> tuple[str, ...]:
         """What the planner may give a block: the asked precision, or under ``mixed`` all that the device runs."""

@@ -14,6 +14,7 @@ import torch
 from vggt_edge.calibration.observation.collect import images_of
 from vggt_edge.calibration.observation.sampling import Sampling
 from vggt_edge.calibration.scenes.camera import CameraFrames
+from vggt_edge.calibration.scenes.framing import Preprocess
 from vggt_edge.calibration.scenes.opening import open_scenes
 from vggt_edge.calibration.scenes.resize import resize_frame
 from vggt_edge.calibration.scenes.scene import Scene
@@ -104,7 +105,7 @@ def camera_frames(request: ExportRequest, path: Path | None, frames: int) -> Fra
         height, width = (max(1, round(side * shrink)) for side in camera.size)
         (room,) = synthetic(VALIDATION_SEED, 1, request.seed, frames, height, width)
         return enlarged(room, camera.size)
-    (scene, *_) = open_scenes(path, frames=frames, shape=camera.size, patch=1, max_scenes=1)
+    (scene, *_) = open_scenes(path, frames=frames, shape=camera.size, rule=Preprocess(patch=1), max_scenes=1)
     return np.ascontiguousarray(_levels(scene).transpose(0, 2, 3, 1))
 
 
@@ -175,7 +176,7 @@ def _to_judge(
         path,
         frames=shape.frames,
         shape=(shape.height, shape.width),
-        patch=shape.patch,
+        rule=Preprocess(request.preprocess, shape.patch),
         max_scenes=request.validation_scenes or VALIDATION_SCENES,
         note=notes.append,
         read=read,
@@ -214,7 +215,7 @@ def _given(
         frames=frames,
         long_side=size if isinstance(size, int) else None,
         shape=size if isinstance(size, tuple) else None,
-        patch=patch,
+        rule=Preprocess(request.preprocess, patch),
         max_scenes=max(wanted, min(POOL_PER_SCENE * wanted, POOL_SCENES))
         + ((request.validation_scenes or most) if holds_out else 0),
         note=notes.append,

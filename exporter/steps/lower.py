@@ -43,7 +43,12 @@ def lower_step(job: Job, model: Model, stats: CalibrationStats, plan: PrecisionP
 
     A companion is a second opinion: where it refuses or its toolchain fails, the export goes on and its report says so.
     """
-    annotated = replace(annotated_graph(model, plan, stats, graph / ANNOTATED), shipped_path=graph / MODEL)
+    annotated = replace(
+        annotated_graph(model, plan, stats, graph / ANNOTATED),
+        shipped_path=graph / MODEL,
+        preprocess=job.preprocess,
+        pixel_centers=job.request.pixel_centers,
+    )
     made, absent = [_lowered(job, stats, plan, annotated, job.backend)], dict(job.absent)
     for text in warnings_of(made[0].lowered):
         job.progress.note(text)
@@ -67,6 +72,8 @@ def _lowered(
         "backend": one.name,
         "options": asdict(options),
         "opset": job.request.opset,
+        "preprocess": asdict(annotated.preprocess),
+        "pixel_centers": annotated.pixel_centers,
     }
 
     def make(folder: Path) -> None:

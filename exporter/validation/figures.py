@@ -15,8 +15,17 @@ from typing import Final, Literal, TypeAlias
 import numpy as np
 
 from vggt_edge.calibration.metrics import figures as metrics
+from vggt_edge.calibration.metrics.geometry import AnyArray
 from vggt_edge.calibration.metrics.output import Output, first_of
-from vggt_edge.calibration.metrics.quantities import Camera, Depth, Measure, NothingToMeasureError, Pair, Points
+from vggt_edge.calibration.metrics.quantities import (
+    Camera,
+    Depth,
+    Measure,
+    NothingToMeasureError,
+    Pair,
+    Points,
+    shown_cells,
+)
 from vggt_edge.calibration.scenes.scene import GroundTruth, Scene
 from vggt_edge.devices.errors import InputError
 from vggt_edge.exporter.validation.outputs import Outputs
@@ -57,18 +66,25 @@ class Sample:
     def truth(self) -> GroundTruth | None:
         return self.scene.ground_truth
 
+    @property
+    def valid(self) -> AnyArray | None:
+        """(S, H, W): False for pixels that show nothing, or whose ground truth is unknown; None where all count."""
+        known = None if self.truth is None else self.truth.valid
+        both = [each for each in (known, self.scene.shown) if each is not None]
+        return np.logical_and.reduce(both) if both else None
+
     def against_fp32(self, output: Output) -> Pair:
         """``KeyError`` where the subject lacks the output."""
         trusted = (output.confidence,) if output.confidence in self.reference else ()
         confidences = tuple(self.reference[name] for name in trusted)
-        return Pair(self.ours[output.name], self.reference[output.name], self.size, confidences)
+        return Pair(self.ours[output.name], self.reference[output.name], self.size, confidences, self.scene.shown)
 
     def against_truth(self, output: Output) -> Pair | None:
         """None where the scene has no such ground truth; ``KeyError`` where the subject lacks the output."""
         wanted = None if self.truth is None else output.quantity.truth(self.truth)
         if self.truth is None or wanted is None:
             return None
-        return Pair(self.ours[output.name], wanted, self.size, valid=self.truth.valid)
+        return Pair(self.ours[output.name], wanted, self.size, valid=self.valid)
 
 
 Samples = Sequence[Sample]
@@ -121,23 +137,34 @@ def _heads_apart(camera: Output, depth: Output, points: Output, sample: Sample) 
     ours = sample.ours
     confidences = tuple(ours[head.confidence] for head in (depth, points) if head.confidence in ours)
     cameras = camera.quantity.cameras(ours[camera.name], sample.size)
-    return metrics.cross_head_error(cameras, ours[depth.name], ours[points.name], confidences)
+    return metrics.cross_head_error(cameras, ours[depth.name], ours[points.name], confidences, sample.scene.shown)
 
 
-def drifts(declared: Sequence[Output], ours: Sequence[Outputs], reference: Sequence[Outputs]) -> list[Figure]:
-    """``metrics.Drift`` of every declared output that the reference has."""
+def drifts(
+    declared: Sequence[Output],
+    ours: Sequence[Outputs],
+    reference: Sequence[Outputs],
+    scenes: Sequence[Scene],
+) -> list[Figure]:
+    """``metrics.Drift`` of every declared output that the reference has; pixels filled up with white do not count."""
     names = tuple(field.name for field in fields(metrics.Drift))
     found: list[Figure] = []
     for output in declared:
         if output.name in reference[0]:
-            found += _figures(output.name, names, partial(_drift, output, ours, reference))
+            found += _figures(output.name, names, partial(_drift, output, ours, reference, scenes))
     return found
 
 
-def _drift(output: Output, ours: Sequence[Outputs], reference: Sequence[Outputs]) -> list[float]:
+def _drift(
+    output: Output, ours: Sequence[Outputs], reference: Sequence[Outputs], scenes: Sequence[Scene]
+) -> list[float]:
     pairs = [(mine[output.name], theirs[output.name]) for mine, theirs in zip(ours, reference, strict=True)]
     pairs = [(output.quantity.aligned(mine, theirs), theirs) for mine, theirs in pairs]
-    mine, theirs = (np.concatenate([each.ravel() for each in side]) for side in zip(*pairs, strict=True))
+    shown = [scene.shown for scene in scenes]
+    mine, theirs = (
+        np.concatenate([shown_cells(each, mask).ravel() for each, mask in zip(side, shown, strict=True)])
+        for side in zip(*pairs, strict=True)
+    )
     drift = metrics.drift(mine, theirs)
     return [getattr(drift, field.name) for field in fields(drift)]
 

@@ -89,8 +89,8 @@ class _Judge:
         rows = self._against_truth(name, samples, fp32)
         rows += [self._row(name, figure, FP32) for figure in figures.against_fp32(self.declared, samples)]
         rows += [_plain_row(name, figure, "") for figure in figures.cross_head(self.declared, samples)]
-        base = [sample.reference for sample in samples]
-        rows += [_plain_row(name, figure, FP32) for figure in figures.drifts(self.declared, ours, base)]
+        base, scenes = [sample.reference for sample in samples], [sample.scene for sample in samples]
+        rows += [_plain_row(name, figure, FP32) for figure in figures.drifts(self.declared, ours, base, scenes)]
         if name != SIMULATION and simulation is not None:
             rows += self._backend_rows(name, samples, simulation)
         return rows
@@ -116,7 +116,7 @@ class _Judge:
             simulated = [self.checked(one.scene, it, SIMULATION) for one, it in zip(samples, simulation, strict=True)]
         except (InputError, ValueError) as error:
             return [Row(name, ALL, "outputs", SIMULATION, Status.NOT_RUN, reason=f"no simulation: {error}")]
-        drifts = figures.drifts(self.declared, [sample.ours for sample in samples], simulated)
+        drifts = figures.drifts(self.declared, [one.ours for one in samples], simulated, [one.scene for one in samples])
         gated = [replace(one, gate=_BACKEND_KEY) if one.metric == "sqnr_db" else one for one in drifts]
         return [self._row(name, figure, SIMULATION) for figure in gated]
 
@@ -129,7 +129,8 @@ class _Judge:
             base = [self.checked(sample.scene, each, peer) for sample, each in zip(fp32, theirs, strict=True)]
         except (InputError, ValueError):
             return []
-        return [_plain_row(name, figure, peer) for figure in figures.drifts(self.declared, ours, base)]
+        scenes = [sample.scene for sample in fp32]
+        return [_plain_row(name, figure, peer) for figure in figures.drifts(self.declared, ours, base, scenes)]
 
     def checked(self, scene: Scene, outputs: Outputs, subject: str) -> dict[str, AnyArray]:
         frames, _, height, width = scene.images.shape

@@ -9,7 +9,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from safetensors.numpy import save
 
+from vggt_edge.calibration.scenes.framing import PixelCenters, Preprocess
 from vggt_edge.calibration.scenes.resize import check_shape
 from vggt_edge.devices.errors import InputError
 from vggt_edge.runtimes.base import Arrays, Check
@@ -155,6 +156,11 @@ def check_outputs(outputs: Iterable[KitOutput], frames: int, height: int, width:
                 expected=f"a kind and shape that the apps decode, one of: {expected}",
                 remedy="leave this output out with --outputs",
             )
+
+
+def preprocess_entry(preprocess: Preprocess, pixel_centers: PixelCenters) -> dict[str, Any]:
+    """What ``kit.json`` says of pictures and points."""
+    return {"preprocess": asdict(preprocess), "pixel_centers": pixel_centers}
 
 
 def check_limits(backend_sqnr_db_min: float | None, pose_degrees_max: float | None, where: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from types import MappingProxyType
@@ -44,7 +44,6 @@ from vggt_edge.runtimes.coreml.sdk import REMEDY
 from vggt_edge.runtimes.coreml.translate import ImageInput, to_mil
 
 if TYPE_CHECKING:  # torch is loaded when a package is run, not when the backends are listed
-    from vggt_edge.calibration.metrics.output import Output
     from vggt_edge.runtimes.coreml.interpreter import MilSession
 
 FOLDER, PACKAGE = "coreml", "vggt.mlpackage"
@@ -102,7 +101,7 @@ class CoreML(Backend):
             ane.enforce(findings)
         checks = [_package_check(program, ios, len(islands)), ane.as_check(findings, profile)]
         if frames is not None:
-            kit_files.write_kit(package.parent, _kit(program, graph.outputs, plan, profile, frames, ios))
+            kit_files.write_kit(package.parent, _kit(program, graph, plan, profile, frames, ios))
             checks.append(kit_files.compile_check())
         return Lowered(self.name, _files(out_dir), realised, tuple(checks), findings)
 
@@ -127,7 +126,7 @@ class CoreML(Backend):
 
 def _kit(
     program: MilProgram,
-    declared: Sequence[Output],
+    graph: AnnotatedGraph,
     plan: PrecisionPlan,
     profile: DeviceProfile,
     size: ImageInput,
@@ -142,12 +141,14 @@ def _kit(
         frames=size.frames,
         height=size.height,
         width=size.width,
-        outputs=kit_outputs({name: types[name].shape for name in program.outputs}, declared),
+        outputs=kit_outputs({name: types[name].shape for name in program.outputs}, graph.outputs),
         compute_units=_COMPUTE_UNITS[profile.compute_units],
         minimum_ios=ios,
         blocks=tuple(kit_files.KitBlock(one.block, one.scheme) for one in plan.assignments),
         backend_sqnr_db_min=profile.tolerances.backend_sqnr_db_min,
         pose_degrees_max=profile.tolerances.backend_pose_degrees_max,
+        preprocess=graph.preprocess,
+        pixel_centers=graph.pixel_centers,
     )
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vggt_edge.calibration.scenes.framing import FIT, PixelCenters, Preprocess
 from vggt_edge.devices.errors import InputError
 from vggt_edge.runtimes.base import Arrays, Check
 from vggt_edge.runtimes.common.kit import (
@@ -21,6 +22,7 @@ from vggt_edge.runtimes.common.kit import (
     check_plain_name,
     encoded,
     golden_tensors,
+    preprocess_entry,
     read_kit,
     sha256,
     sources_under,
@@ -60,7 +62,8 @@ class KitDescription:
     ``image_0`` .. ``image_<frames - 1>``, a tensor model has ``images`` (1, S, 3, H, W). compute_units: of
     ``COMPUTE_UNITS``. minimum_ios: 17 or 18. backend_sqnr_db_min: least SQNR of an output on the device against the
     simulation of the plan, from above 0 to 200 dB. pose_degrees_max: largest angle between the device's cameras and the
-    simulation's, from above 0 to 180. None where that is not judged.
+    simulation's, from above 0 to 180. None where that is not judged. preprocess: how a picture becomes the input.
+    pixel_centers: where the centre of the first pixel lies in a point cloud.
     """
 
     target: str
@@ -76,6 +79,8 @@ class KitDescription:
     blocks: tuple[KitBlock, ...]
     backend_sqnr_db_min: float | None = None
     pose_degrees_max: float | None = None
+    preprocess: Preprocess = FIT
+    pixel_centers: PixelCenters = "half"
 
 
 def write_kit(folder: Path, description: KitDescription) -> tuple[str, ...]:
@@ -167,6 +172,7 @@ def _content(folder: Path, description: KitDescription) -> dict[str, Any]:
             "height": description.height,
             "width": description.width,
         },
+        **preprocess_entry(description.preprocess, description.pixel_centers),
         "outputs": [{"name": output.name, "shape": list(output.shape)} for output in description.outputs],
         "blocks": [{"block": block.block, "scheme": block.scheme} for block in description.blocks],
         "tolerances": {

@@ -50,7 +50,6 @@ from vggt_edge.runtimes.executorch.session import ExecuTorchSession
 if TYPE_CHECKING:  # listing the backends must not cost the import of torch
     from torch.export import ExportedProgram
 
-    from vggt_edge.calibration.metrics.output import Output
     from vggt_edge.runtimes.executorch.assemble import Assembled
     from vggt_edge.runtimes.executorch.pieces import Pieces
     from vggt_edge.runtimes.executorch.xnnpack import LoweredPiece
@@ -102,7 +101,7 @@ class ExecuTorch(Backend):
         made = _make(graph, plan, folder, external=options.external_weights)
         give_back_memory()
         run = _run_check(folder)
-        kit = _kit_checks(folder, made.borders, graph.outputs, plan, profile, made.planned_bytes)
+        kit = _kit_checks(folder, made.borders, graph, plan, profile, made.planned_bytes)
         checks = (made.lowering, run, made.block_errors, *kit)
         return Lowered(self.name, _files(out_dir), made.realised, checks, made.findings)
 
@@ -251,7 +250,7 @@ def _run_check(folder: Path) -> Check:
 def _kit_checks(
     folder: Path,
     borders: tuple[tuple[Border, ...], tuple[Border, ...]],
-    declared: Sequence[Output],
+    graph: AnnotatedGraph,
     plan: PrecisionPlan,
     profile: DeviceProfile,
     planned_bytes: int,
@@ -270,10 +269,12 @@ def _kit_checks(
         frames=images.shape[1],
         height=images.shape[3],
         width=images.shape[4],
-        outputs=kit_outputs({one.name: one.shape for one in outputs}, declared),
+        outputs=kit_outputs({one.name: one.shape for one in outputs}, graph.outputs),
         blocks=tuple(kit_files.KitBlock(one.block, one.scheme) for one in plan.assignments),
         backend_sqnr_db_min=profile.tolerances.backend_sqnr_db_min,
         pose_degrees_max=profile.tolerances.backend_pose_degrees_max,
+        preprocess=graph.preprocess,
+        pixel_centers=graph.pixel_centers,
     )
     kit_files.write_kit(folder, description)
     return (kit_files.compile_check(),)

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from vggt_edge.calibration.scenes.framing import FIT, PixelCenters, Preprocess
 from vggt_edge.devices.errors import InputError
 from vggt_edge.runtimes.base import Arrays, Check
 from vggt_edge.runtimes.common.kit import (
@@ -22,6 +23,7 @@ from vggt_edge.runtimes.common.kit import (
     check_plain_name,
     encoded,
     golden_tensors,
+    preprocess_entry,
     read_kit,
     sha256,
     sources_under,
@@ -61,7 +63,8 @@ class KitDescription:
     weights itself. planned_bytes: of ExecuTorch's planned buffers. outputs: in the order in which the program returns
     them. backend_sqnr_db_min: least SQNR of an output on the device against the simulation of the plan, None where that
     is not judged. pose_degrees_max: largest angle between the cameras of two frames, against the simulation; None where
-    it is only reported.
+    it is only reported. preprocess: how a picture becomes the input. pixel_centers: where the centre of the first pixel
+    lies in a point cloud.
     """
 
     target: str
@@ -78,6 +81,8 @@ class KitDescription:
     delegate: str = "xnnpack"
     backend_sqnr_db_min: float | None = None
     pose_degrees_max: float | None = None
+    preprocess: Preprocess = FIT
+    pixel_centers: PixelCenters = "half"
 
 
 def write_kit(folder: Path, description: KitDescription) -> tuple[str, ...]:
@@ -188,6 +193,7 @@ def _content(folder: Path, description: KitDescription) -> dict[str, Any]:
             "layout": "contiguous",
             "dtype": "float32",
         },
+        **preprocess_entry(description.preprocess, description.pixel_centers),
         "outputs": [{"name": output.name, "shape": list(output.shape)} for output in description.outputs],
         "blocks": [{"block": block.block, "scheme": block.scheme} for block in description.blocks],
         "tolerances": {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from types import MappingProxyType
@@ -40,6 +40,7 @@ from vggt_edge.runtimes.common.kit import (
     KIT_FILE,
     SIGNATURE,
     encoded,
+    preprocess_entry,
     sha256,
     sources_under,
     write_bytes,
@@ -154,7 +155,7 @@ class TensorRT(Backend):
         model = load_onnx(prepared.path)
         enforce(model, str(prepared.path))
         realised = audit_onnx(prepared.path, plan)
-        write_kit(folder, prepared, plan, profile)
+        write_kit(folder, prepared, plan, profile, preprocess_entry(graph.preprocess, graph.pixel_centers))
         write_leapp(folder, prepared.path, model)
         capability = rtx.offered_capability(profile.compute_capability)
         compiled = rtx.compile_graph(prepared.path, capability=capability)
@@ -226,8 +227,13 @@ def kit_sources() -> dict[str, Path]:
     return {source.name: source for source in python} | {str(each.relative_to(engine.KIT)): each for each in cpp}
 
 
-def write_kit(folder: Path, prepared: Prepared, plan: PrecisionPlan, profile: DeviceProfile) -> None:
-    """Put the kits for the device and their description of the model beside the prepared graph."""
+def write_kit(
+    folder: Path, prepared: Prepared, plan: PrecisionPlan, profile: DeviceProfile, pictures: Mapping[str, Any]
+) -> None:
+    """Put the kits for the device and their description of the model beside the prepared graph.
+
+    pictures: what ``preprocess_entry`` says.
+    """
     for name, source in kit_sources().items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source, folder / name)
@@ -245,6 +251,7 @@ def write_kit(folder: Path, prepared: Prepared, plan: PrecisionPlan, profile: De
             "sha256": {name: sha256(folder / name) for name in names},
             "requires": required({one.scheme for one in plan.assignments}, profile.toolchain.requires),
             "blocks": blocks,
+            **pictures,
             "weight_bytes": {"packed": prepared.weights.packed, "fp16": prepared.weights.fp16},
             "outputs": [{"name": str(one.name), "shape": shape_of(one)} for one in model.graph.outputs],
             "tolerances": {

@@ -80,7 +80,7 @@ def main() -> None:
     }
     print("| weights of the dense heads | depth, dB | points, dB |\n| --- | --- | --- |")
     for name, changes in rows.items():
-        drifts = figures.drifts(ARCHITECTURE.outputs, outputs(changes), rooms.fp32)
+        drifts = figures.drifts(ARCHITECTURE.outputs, outputs(changes), rooms.fp32, rooms.scenes)
         found = {one.output: one.value for one in drifts if one.metric == "sqnr_db"}
         print(f"| {name} | " + " | ".join(f"{found[output]:.1f}" for output in WATCHED) + " |", flush=True)
 

@@ -87,7 +87,7 @@ class Rooms:
         declared = ARCHITECTURE.outputs
         truth = {(one.output, one.metric): one.value for one in figures.against_ground_truth(declared, samples)}
         (cross,) = (one.value for one in figures.cross_head(declared, samples) if one.metric == "cross_head")
-        drifts = figures.drifts(declared, ours, self.fp32)
+        drifts = figures.drifts(declared, ours, self.fp32, self.scenes)
         points = next(one.value for one in drifts if (one.output, one.metric) == ("points", "sqnr_db"))
         found = (truth["pose_enc", "auc30"], truth["pose_enc", "auc5"], truth["depth", "abs_rel"], cross, points)
         return tuple(math.nan if one is None else one for one in found)

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from vggt_edge.calibration.metrics.geometry import FOV_LIMITS, PIXEL_CENTER
+from vggt_edge.calibration.metrics.geometry import FOV_LIMITS
+from vggt_edge.calibration.scenes.framing import CENTER_OF, PixelCenters
 from vggt_edge.runtimes.tensorrt.camera_io.stage import Stage, Value
 
 
@@ -80,13 +81,13 @@ def put_intrinsics(stage: Stage, cameras: Cameras, size: tuple[int, int], into: 
     stage.add("Reshape", stage.add("Add", focal, centre), np.array(into.shape, np.int64), into=into)
 
 
-def put_world_points(stage: Stage, cameras: Cameras, depth: Value, into: Value) -> None:
+def put_world_points(stage: Stage, cameras: Cameras, depth: Value, into: Value, centers: PixelCenters = "half") -> None:
     """(1, S, H, W, 3): the point that each pixel of ``depth`` (1, S, H, W) sees, in the world."""
     _, frames, height, width = depth.shape
     tangent = stage.add("Div", stage.add("Sin", cameras.half_fov), stage.add("Cos", cameras.half_fov))
     of_rows, of_columns = stage.several("Split", tangent, outputs=2, axis=2, num_outputs=2)
-    across = stage.add("Mul", stage.reshape(of_columns, 1, frames, 1, 1), _places(width))
-    down = stage.add("Mul", stage.reshape(of_rows, 1, frames, 1, 1), _places(height).reshape(height, 1))
+    across = stage.add("Mul", stage.reshape(of_columns, 1, frames, 1, 1), _places(width, centers))
+    down = stage.add("Mul", stage.reshape(of_rows, 1, frames, 1, 1), _places(height, centers).reshape(height, 1))
     in_camera = (stage.add("Mul", depth, across), stage.add("Mul", depth, down), depth)
     offsets = stage.several("Split", cameras.translation, outputs=3, axis=2, num_outputs=3)
     axes = stage.several("Split", cameras.rotation, outputs=3, axis=2, num_outputs=3)
@@ -98,6 +99,6 @@ def put_world_points(stage: Stage, cameras: Cameras, depth: Value, into: Value) 
     stage.add("Add", stage.add("Add", terms[0], terms[1]), terms[2], into=into)
 
 
-def _places(length: int) -> npt.NDArray[np.float32]:
+def _places(length: int, centers: PixelCenters) -> npt.NDArray[np.float32]:
     """Centres of the pixels of a line, from -1 to 1."""
-    return ((np.arange(length) + PIXEL_CENTER - length / 2) / (length / 2)).astype(np.float32)
+    return ((np.arange(length) + CENTER_OF[centers] - length / 2) / (length / 2)).astype(np.float32)

@@ -11,6 +11,7 @@ import numpy.typing as npt
 import onnx
 
 from vggt_edge.calibration.scenes.camera import CameraFrames, Yuv, chroma_upsampling
+from vggt_edge.calibration.scenes.framing import FIT, Preprocess
 from vggt_edge.calibration.scenes.resize import Resampling, resampling
 from vggt_edge.runtimes.tensorrt.camera_io.stage import Stage, Value
 
@@ -18,7 +19,7 @@ Matrix = npt.NDArray[np.float32]
 _DARK, _BRIGHT, _HALF = (np.array(level, np.float32) for level in (0, 255, 0.5))
 
 
-def put_frames(stage: Stage, camera: CameraFrames, images: Value) -> list[Value]:
+def put_frames(stage: Stage, camera: CameraFrames, images: Value, rule: Preprocess = FIT) -> list[Value]:
     """Compute ``images`` (1, S, 3, H, W) from the frames of a camera, which are the new inputs: they are returned."""
     import onnx_graphsurgeon as gs
 
@@ -26,12 +27,14 @@ def put_frames(stage: Stage, camera: CameraFrames, images: Value) -> list[Value]
     inputs = [gs.Variable(name, np.uint8, shape) for name, shape in camera.inputs(frames).items()]
     # TensorRT converts uint8, and does nothing else with it.
     floats = [stage.add("Cast", value, to=onnx.TensorProto.FLOAT) for value in inputs]
-    matrices = resampling(camera.size, (height, width))
+    matrices = resampling(camera.size, (height, width), rule)
     if camera.yuv is None:
         levels = _of_rgb(stage, floats[0], matrices)
     else:
         luma = stage.add("Unsqueeze", floats[0], np.array([1], np.int64))
         levels = _of_nv12(stage, luma, floats[1], camera.yuv, camera, matrices)
+    if matrices.white is not None:
+        levels = stage.add("Add", levels, matrices.white)  # what nothing was resampled to is 0 so far
     shares = stage.add("Div", levels, _BRIGHT)
     stage.add("Reshape", shares, np.array(images.shape, np.int64), into=images)
     return inputs

@@ -12,6 +12,7 @@ import numpy as np
 import onnx
 
 from vggt_edge.calibration.scenes.camera import CameraFrames
+from vggt_edge.calibration.scenes.framing import FIT, PixelCenters, Preprocess
 from vggt_edge.devices.errors import LoweringError, ToolchainError
 from vggt_edge.runtimes.base import Arrays
 from vggt_edge.runtimes.tensorrt.camera_io.cameras import put_cameras, put_extrinsics, put_intrinsics, put_world_points
@@ -44,19 +45,27 @@ def check_library() -> None:
         )
 
 
-def fuse(model: Path, target: Path, camera: CameraFrames, declared: Sequence[Output]) -> Fused:
+def fuse(
+    model: Path,
+    target: Path,
+    camera: CameraFrames,
+    declared: Sequence[Output],
+    rule: Preprocess = FIT,
+    centers: PixelCenters = "half",
+) -> Fused:
     """Write ``model`` with both stages to ``target``, in the same folder: it reads the same data file.
 
     Inputs: the arrays of ``camera``. Outputs: extrinsics and intrinsics where the model gives poses, world points where
-    it also gives depth, and all that the model gives. declared: what it says of its outputs. ``LoweringError`` for an
-    output of a kind that is not known here.
+    it also gives depth, and all that the model gives. declared: what it says of its outputs. rule: how a frame becomes
+    the model's input. centers: where the centre of the first pixel lies. ``LoweringError`` for an output of a kind that
+    is not known here.
     """
     _check_known(declared, str(model))
     graph = _read(model)
     stages = Stage("camera"), Stage("geometry")
     images = next(value for value in graph.inputs if value.name == INPUT)
-    graph.inputs = put_frames(stages[0], camera, images)
-    graph.outputs = [*_put_geometry(stages[1], graph, declared, images.shape), *graph.outputs]
+    graph.inputs = put_frames(stages[0], camera, images, rule)
+    graph.outputs = [*_put_geometry(stages[1], graph, declared, images.shape, centers), *graph.outputs]
     graph.nodes = [*stages[0].nodes, *graph.nodes, *stages[1].nodes]
     _write(graph, target)
     shapes = ({value.name: tuple(value.shape) for value in values} for values in (graph.inputs, graph.outputs))
@@ -64,7 +73,9 @@ def fuse(model: Path, target: Path, camera: CameraFrames, declared: Sequence[Out
     return Fused(target, (height, width), *shapes)
 
 
-def decoded(outputs: Arrays, declared: Sequence[Output], size: tuple[int, int]) -> dict[str, Any]:
+def decoded(
+    outputs: Arrays, declared: Sequence[Output], size: tuple[int, int], centers: PixelCenters = "half"
+) -> dict[str, Any]:
     """The outputs of the fused graph, computed from those of the model by numpy in float64; float32 by name.
 
     size: (height, width) of the model's input.
@@ -77,7 +88,7 @@ def decoded(outputs: Arrays, declared: Sequence[Output], size: tuple[int, int]) 
         extrinsics, intrinsics = decode_pose(outputs[pose.name][0], size)
         found = {EXTRINSICS: extrinsics, INTRINSICS: intrinsics}
         if depth is not None:
-            found[WORLD_POINTS] = unproject(outputs[depth.name][0], intrinsics, extrinsics)
+            found[WORLD_POINTS] = unproject(outputs[depth.name][0], intrinsics, extrinsics, centers)
     return {name: values[None].astype(np.float32) for name, values in found.items()} | dict(outputs)
 
 
@@ -101,7 +112,9 @@ def _pose_and_depth(declared: Sequence[Output]) -> tuple[Output | None, Output |
     return first_of(declared, PoseEncoding), first_of(declared, Depth)
 
 
-def _put_geometry(stage: Stage, graph: Any, declared: Sequence[Output], shape: Sequence[int]) -> list[Value]:
+def _put_geometry(
+    stage: Stage, graph: Any, declared: Sequence[Output], shape: Sequence[int], centers: PixelCenters
+) -> list[Value]:
     """Add what the cameras give; the new outputs."""
     import onnx_graphsurgeon as gs
 
@@ -118,7 +131,7 @@ def _put_geometry(stage: Stage, graph: Any, declared: Sequence[Output], shape: S
     if depth is None:
         return [extrinsics, intrinsics]
     points = gs.Variable(WORLD_POINTS, np.float32, (1, frames, *size, 3))
-    put_world_points(stage, cameras, values[depth.name], points)
+    put_world_points(stage, cameras, values[depth.name], points, centers)
     return [extrinsics, intrinsics, points]
 
 

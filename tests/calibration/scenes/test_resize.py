@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from vggt_edge.calibration.scenes.framing import MODES, Mode, Preprocess
 from vggt_edge.calibration.scenes.resize import (
     camera_from_input,
     fit_shape,
@@ -130,11 +131,14 @@ def test_resize_refuses_a_target_without_pixels(height: int, width: int) -> None
 
 
 @settings(deadline=None)
-@given(st.integers(1, 150), st.integers(1, 150), st.integers(1, 60), st.integers(1, 60))
-def test_two_products_with_constants_are_the_resize(width: int, height: int, out_width: int, out_height: int) -> None:
+@given(st.integers(1, 150), st.integers(1, 150), st.integers(1, 60), st.integers(1, 60), st.sampled_from(MODES))
+def test_two_products_with_constants_are_the_resize(
+    width: int, height: int, out_width: int, out_height: int, mode: Mode
+) -> None:
     """The law holds in exact arithmetic. TensorRT has no antialiased Resize, but it multiplies matrices."""
     frame = np.random.default_rng(width * 301 + height).integers(0, 256, (height, width, 3)).astype(np.uint8)
-    matrices = resampling((height, width), (out_height, out_width))
+    rule = Preprocess(mode, patch=4)
+    matrices = resampling((height, width), (out_height, out_width), rule)
 
     def rounded(sums: np.ndarray) -> np.ndarray:
         return np.clip(np.floor(sums + 0.5), 0, 255)
@@ -146,14 +150,18 @@ def test_two_products_with_constants_are_the_resize(width: int, height: int, out
     levels = frame.transpose(2, 0, 1).astype(float)
     for step in reversed(steps) if matrices.rows_first else steps:
         levels = step(levels)
-    assert np.array_equal(levels, np.round(255 * resize_frame(frame, out_height, out_width)))
+    levels = levels if matrices.white is None else levels + matrices.white
+    assert np.array_equal(levels, np.round(255 * resize_frame(frame, out_height, out_width, rule)))
 
 
-@given(st.integers(20, 4000), st.integers(20, 4000), targets, targets)
-def test_intrinsics_find_back_to_the_camera(width: int, height: int, out_width: int, out_height: int) -> None:
+@given(st.integers(20, 4000), st.integers(20, 4000), targets, targets, st.sampled_from(MODES))
+def test_intrinsics_find_back_to_the_camera(
+    width: int, height: int, out_width: int, out_height: int, mode: Mode
+) -> None:
     camera = np.array([[900.0, 0, 311], [0, 910.0, 233], [0, 0, 1]])
-    ours = resize_intrinsics(camera, (height, width), (out_height, out_width))
-    assert np.allclose(camera_from_input((height, width), (out_height, out_width)) @ ours, camera)
+    sizes, rule = ((height, width), (out_height, out_width)), Preprocess(mode)
+    ours = resize_intrinsics(camera, *sizes, rule)
+    assert np.allclose(camera_from_input(*sizes, rule) @ ours, camera)
 
 
 def test_the_share_that_a_crop_leaves() -> None:
