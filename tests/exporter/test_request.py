@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from vggt_edge.calibration.scenes.framing import MODES, PIXEL_CENTERS
 from vggt_edge.calibration.scheme import COMPARED_ONLY, SCHEMES
 from vggt_edge.devices.errors import InputError, UnknownNameError, UsageError
 from vggt_edge.exporter.models.config import OUTPUTS
@@ -45,6 +46,8 @@ REQUESTS = st.builds(
     outputs=st.sets(st.sampled_from(OUTPUTS), min_size=1).map(lambda some: tuple(n for n in OUTPUTS if n in some)),
     calibration_scenes=st.none() | st.integers(1, 10_000),
     validation_scenes=st.none() | st.integers(1, 10_000),
+    preprocess=st.sampled_from(MODES),
+    pixel_centers=st.sampled_from(PIXEL_CENTERS),
     exclude=st.lists(st.sampled_from([r"^camera_head\.", 'a"b', "\t", r"fc2$", "ü|é"])).map(tuple),
     group_size=st.sampled_from([32, 64, 128]),
     sensitivity=st.sampled_from(SENSITIVITY_METHODS),
@@ -183,6 +186,8 @@ def test_resolutions(text: str, wanted: object) -> None:
         ("exclude=(", "not a regular expression"),
         ("group_size=48", "32, 64 or 128"),
         ("precision=int8", "one of: fp16, fp32, fp8, fp8-mha, mixed"),
+        ("preprocess=stretch", "one of: crop, fit, pad"),
+        ("pixel_centers=0.25", "one of: half, integer"),
         ("sensitivity=guess", "one of: auto, exact, probe"),
         ("calibration_scenes=0", "greater than 0"),
         ("validation_scenes=-3", "greater than 0"),

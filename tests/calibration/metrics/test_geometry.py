@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
 from vggt_edge.calibration.metrics import geometry
+from vggt_edge.calibration.scenes.framing import PIXEL_CENTERS
 from vggt_edge.calibration.scenes.synthetic import render_scene
 from vggt_edge.devices.errors import InputError
 
@@ -85,6 +86,17 @@ def test_projection_undoes_unprojection(seed: int) -> None:
     np.testing.assert_allclose(z, depth, atol=1e-9)
     rows, columns = np.meshgrid(np.arange(5) + 0.5, np.arange(7) + 0.5, indexing="ij")
     np.testing.assert_allclose(pixels, np.broadcast_to(np.stack([columns, rows], -1), pixels.shape), atol=1e-8)
+
+
+def test_integer_centres_move_the_rays_by_half_a_pixel() -> None:
+    """As if the principal point lay half a pixel further: depth / focal / 2 to the side, as VGGT's first releases."""
+    depth = np.random.default_rng(0).uniform(1, 4, (1, 5, 7))
+    lens, pose = np.array([[[9.0, 0, 3.5], [0, 8.0, 2.5], [0, 0, 1]]]), np.eye(3, 4)[None]
+    half, integer = (geometry.unproject(depth, lens, pose, centers) for centers in PIXEL_CENTERS)
+    columns, rows = np.meshgrid(np.arange(7), np.arange(5))
+    np.testing.assert_allclose(integer[..., 0], (columns - 3.5) * depth / 9)
+    np.testing.assert_allclose(integer[..., 1], (rows - 2.5) * depth / 8)
+    np.testing.assert_allclose(half - integer, depth[..., None] * np.array([0.5 / 9, 0.5 / 8, 0]))
 
 
 def test_unprojection_agrees_with_the_renderer() -> None:

@@ -199,6 +199,22 @@ class TestBaseline:
             validate([], [], {}, TOLERANCES)
 
 
+def test_what_is_white_does_not_count(photos: list[Scene], perfect: Outputs) -> None:
+    """Where a picture was filled up, a subject may say anything: figures and drift of maps come from the rest alone."""
+    padded = [replace(scene, content=((7, 0, 35, 28),) * 3) for scene in photos]
+    maps = ("depth", "depth_conf", "points", "points_conf")
+    spoilt = [{name: value.copy() for name, value in outputs.items()} for outputs in perfect]
+    for outputs in spoilt:
+        for name in maps:
+            outputs[name][:, :, :, :7] = 1e3
+    report = validate(padded, perfect, {"simulation": spoilt, "tensorrt": spoilt}, TOLERANCES)
+    assert report.status_of("tensorrt") is Status.PASSED
+    assert {row(report, "simulation", name, "sqnr_db", "fp32").value for name in maps} == {200.0}
+    assert row(report, "simulation", "points", "cross_head", "").value == pytest.approx(0, abs=1e-4)
+    seen = validate(photos, perfect, {"simulation": spoilt}, TOLERANCES)
+    assert seen.status_of("simulation") is Status.FAILED
+
+
 def test_a_second_opinion_is_compared_with_its_peer_without_a_gate(
     scenes: list[Scene], perfect: Outputs, disturbed: Disturb
 ) -> None:

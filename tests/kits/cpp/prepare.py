@@ -127,6 +127,8 @@ def write_case(folder: Path, case: Case) -> None:
         "sha256": {name: kit.sha256_of(folder / name) for name in ("model.onnx", "model.onnx.data")},
         "requires": {"tensorrt": ">=10.3"},
         "blocks": [{"block": "frame.0", "scheme": "w8a8", "computed": "w8a8", "nodes": ["frame/MatMul"]}],
+        "preprocess": {"mode": "pad", "patch": 7},
+        "pixel_centers": "integer",
         "weight_bytes": case.weight_bytes,
         "outputs": [{"name": name, "shape": list(array.shape)} for name, array in expected.items()],
         "tolerances": {"sqnr_db_min": case.sqnr_db_min, "pose_degrees_max": 5.0},

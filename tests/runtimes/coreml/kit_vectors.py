@@ -21,6 +21,7 @@ from safetensors.numpy import save
 from vggt_edge.calibration.metrics.figures import confident_pixels, drift, pose_errors
 from vggt_edge.calibration.metrics.geometry import decode_pose, invert_pose, unproject
 from vggt_edge.calibration.metrics.quantities import PoseEncoding
+from vggt_edge.calibration.scenes.framing import MODES, PIXEL_CENTERS, Preprocess
 from vggt_edge.calibration.scenes.resize import fit_shape, resize_frame, resize_intrinsics
 from vggt_edge.runtimes.coreml import kit_files
 from vggt_edge.runtimes.coreml.kit_files import KitBlock, KitDescription, KitOutput
@@ -41,6 +42,7 @@ def vectors() -> dict[str, Any]:
         "sizes": _sizes(),
         "intrinsics": _intrinsics(),
         "resizes": _resizes(),
+        "framings": _framings(),
         "turns": _turns(),
         "colors": _colors(),
         "gamuts": _gamuts(),
@@ -183,6 +185,45 @@ def _resizes() -> list[dict[str, Any]]:
     return result
 
 
+def _framings() -> list[dict[str, Any]]:
+    """Every mode for tall, flat, odd and tiny pictures: pixels, what shows the picture, lenses, and the way back."""
+    random = _random(17)
+    cases = [
+        ((31, 41), (28, 42)),  # down
+        ((60, 25), (28, 28)),  # tall: cropped, or white at the sides
+        ((21, 61), (42, 42)),  # flat: white above and below, an odd number of rows
+        ((11, 9), (28, 42)),  # up
+        ((14, 28), (14, 28)),  # nothing to do
+        ((42, 28), (14, 28)),  # as wide as the input: rows are cut only
+        ((1, 1), (14, 28)),
+        ((120, 9), (14, 14)),  # columns first, far down
+    ]
+    result = []
+    for source, target in cases:
+        picture = _picture(random, *source)
+        lens = np.array([[60.5, 0, source[1] / 2 + 1], [0, 61.5, source[0] / 2 - 2], [0, 0, 1]])
+        for mode in MODES:
+            for patch in (14, 7) if target == (28, 28) and mode != "fit" else (14,):
+                rule = Preprocess(mode, patch)
+                framing = rule.framing(source, target)
+                framed = np.round(resize_frame(picture, *target, rule) * 255).astype(np.uint8).transpose(1, 2, 0)
+                result.append(
+                    {
+                        "mode": mode,
+                        "patch": patch,
+                        "source": _size(*source),
+                        "pixels": _text(picture.tobytes()),
+                        "target": _size(*target),
+                        "framed": _text(framed.tobytes()),
+                        "content": list(framing.content),
+                        "before": _floats(_lens(lens)),
+                        "after": _floats(_lens(framing.intrinsics(lens))),
+                        "picture_from_input": _floats(framing.picture_from_input),
+                    }
+                )
+    return result
+
+
 def _turns() -> list[dict[str, Any]]:
     picture = _picture(_random(6), 5, 7)
     turns = {"upright": 0, "counterclockwise": 1, "half": 2, "clockwise": 3}
@@ -296,8 +337,11 @@ def _unprojections() -> list[dict[str, Any]]:
     pose, size = _encoding(random, 2), (3, 4)
     depth = random.uniform(0.5, 5, (2, *size)).astype(np.float32)
     extrinsics, intrinsics = decode_pose(pose, size)
-    points = unproject(depth, intrinsics, extrinsics)
-    return [{"encoding": _floats(pose), "size": _size(*size), "depth": _floats(depth), "points": _floats(points)}]
+    given = {"encoding": _floats(pose), "size": _size(*size), "depth": _floats(depth)}
+    return [
+        given | {"centers": centers, "points": _floats(unproject(depth, intrinsics, extrinsics, centers))}
+        for centers in PIXEL_CENTERS
+    ]
 
 
 def _confidences() -> list[dict[str, Any]]:

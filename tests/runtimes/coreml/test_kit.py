@@ -21,6 +21,7 @@ import tree_sitter_swift
 from safetensors.numpy import load_file
 from tree_sitter import Language, Node, Parser
 
+from vggt_edge.calibration.scenes.framing import MODES, PIXEL_CENTERS
 from vggt_edge.devices.errors import InputError, UsageError
 from vggt_edge.runtimes.common.kit import script_module
 from vggt_edge.runtimes.coreml import kit_files
@@ -317,7 +318,8 @@ def test_swift_decodes_the_keys_of_the_vectors() -> None:
         "poses": "Pose", "quaternion_signs": "QuaternionSigns", "sizes": "Size", "intrinsics": "ResizedIntrinsics",
         "resizes": "Resize", "turns": "Turn", "colors": "Color", "drifts": "DriftCase", "latencies": "LatencyCase",
         "gamuts": "Gamut", "alphas": "Alpha", "json": "JSONCase", "pose_errors": "PoseErrorCase",
-        "unprojections": "Unprojection", "confidences": "Confidence", "safetensors": "SafetensorsCase",
+        "unprojections": "Unprojection", "framings": "FramingCase", "confidences": "Confidence",
+        "safetensors": "SafetensorsCase",
     }  # fmt: skip
     assert set(pairs) | {"kit", "golden"} == set(vectors)
     for key, name in pairs.items():
@@ -339,8 +341,9 @@ def test_swift_decodes_the_keys_of_kit_json(tmp_path: Path) -> None:
         "Output": kit["outputs"][0], "Block": kit["blocks"][0], "Tolerances": kit["tolerances"],
         "Golden": kit["golden"],
     }  # fmt: skip
-    for name, part in parts.items():
-        struct = _struct(name, file)
+    files = {"Preprocess": CORE / "Framing.swift"}
+    for name, part in (parts | {"Preprocess": kit["preprocess"]}).items():
+        struct = _struct(name, files.get(name, file))
         keys = _coding_keys(struct)
         assert set(keys.values()) == set(part), name
         assert set(keys) == _stored(struct), name
@@ -371,9 +374,14 @@ def test_result_keys_are_described() -> None:
 
 def test_swift_knows_the_same_words() -> None:
     """Cases of the enums that ``kit.json`` is written with."""
-    words = {"ComputeUnits": kit_files.COMPUTE_UNITS, "Kind": kit_files.INPUT_KINDS}
-    for name, expected in words.items():
-        enum = _struct(name, CORE / "Kit.swift")
+    words = {
+        "ComputeUnits": ("Kit", kit_files.COMPUTE_UNITS),
+        "Kind": ("Kit", kit_files.INPUT_KINDS),
+        "Mode": ("Framing", MODES),
+        "PixelCenters": ("Framing", PIXEL_CENTERS),
+    }
+    for name, (file, expected) in words.items():
+        enum = _struct(name, CORE / f"{file}.swift")
         assert {_name(entry) for entry in _walk(enum) if entry.type == "enum_entry"} == set(expected)
     assert f'"{kit_files.PLAN_DIGEST_KEY}"' in (APPLE / "ModelSession.swift").read_text()
     assert f"supportedSchemaVersion = {kit_files.KIT_SCHEMA_VERSION}\n" in (CORE / "Kit.swift").read_text()

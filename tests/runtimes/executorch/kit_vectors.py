@@ -27,7 +27,7 @@ VECTORS = kit_files.KIT / kit_files.PROJECT / "vggtedge/src/test/resources/vecto
 # Big frames say no more about the arithmetic, and every vector is read by every build of every app.
 SHARED = (
     "poses", "quaternion_signs", "sizes", "intrinsics", "resizes", "turns", "colors", "drifts", "unprojections",
-    "confidences", "latencies", "safetensors",
+    "confidences", "latencies", "safetensors", "framings",
 )  # fmt: skip
 Array = np.ndarray
 FRAMES, HEIGHT, WIDTH = 2, 14, 28

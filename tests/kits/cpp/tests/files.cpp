@@ -75,9 +75,18 @@ TEST(what_python_writes_is_read) {
     EXPECT(kit.target == "jetson-orin" && kit.model == "model.onnx" && kit.files.size() == 3);
     EXPECT(kit.outputs.size() == 3 && kit.outputs[0].first == "pose_enc" && kit.outputs[1].second == Shape({1, 2, 14, 28}));
     EXPECT(kit.tolerances.sqnr_db_min == 25.0 && kit.tolerances.pose_degrees_max == 5.0);
+    EXPECT(kit.preprocess.mode == Mode::pad && kit.preprocess.patch == 7);
+    EXPECT(kit.pixel_centers == PixelCenters::integer && read_kit(good()).target == kit.target);
     const Golden golden = load_golden(good(), kit);
     EXPECT(golden.inputs.at("images").shape == Shape({1, 2, 3, 14, 28}));
     EXPECT(golden.expected.size() == 3 && golden.expected[2].first == "depth_conf" && golden.fp32.size() == 3);
+}
+
+TEST(earlier_kits_fit_pictures) {
+    const Kit kit = parse_kit(changed("\"preprocess\"", "\"x\""));
+    EXPECT(kit.preprocess.mode == Mode::fit && kit.preprocess.patch == 14);
+    EXPECT(parse_kit(changed("\"pixel_centers\"", "\"x\"")).pixel_centers == PixelCenters::half);
+    EXPECT(parse_kit(changed("\"pad\"", "\"crop\"")).preprocess.mode == Mode::crop);
 }
 
 TEST(versions_are_compared_by_their_numbers) {
@@ -102,6 +111,7 @@ TEST(hostile_kits_are_refused) {
         changed("\"sqnr_db_min\": 25.0", "\"sqnr_db_min\": \"25\""), changed("\"sqnr_db_min\"", "\"sqnr_db\""),
         changed("\"pose_degrees_max\": 5.0", "\"pose_degrees_max\": -1"), changed("\"packed\": 10", "\"packed\": -10"),
         changed("\"computed\": \"w8a8\"", "\"computed\": \"w2\""), changed("\"name\": \"depth\"", "\"name\": \"pose_enc\""),
+        changed("\"pad\"", "\"stretch\""), changed("\"patch\": 7", "\"patch\": 0"), changed("\"integer\"", "\"third\""),
         changed("\"weight_bytes\"", "\"weights\""), kit_text() + "{}", "", "[]", "nothing", std::string(200000, '['),
     };
     for (const std::string& text : texts) EXPECT_ABOUT(refuses([&] { parse_kit(text); }), text.substr(0, 60));

@@ -27,6 +27,16 @@ TEST(the_window_slides_over_keyframes) {
     EXPECT(!keyframes.is_full());
 }
 
+TEST(the_window_knows_what_is_white) {
+    vggt_edge_ros::Keyframes keyframes(1, {28, 14}, 0.5, {Mode::pad, 14});
+    keyframes.add({{20, 20}, std::vector<std::uint8_t>(3 * 20 * 20)}, 1);
+    keyframes.add({{40, 40}, std::vector<std::uint8_t>(3 * 40 * 40)}, 2);
+    EXPECT(keyframes.contents() == (std::vector<FrameArea>{{7, 0, 21, 14}}));
+    std::vector<float> input(3 * 28 * 14);
+    keyframes.put(input.data());
+    EXPECT(input[6] == 1 && input[7] == 0 && input[20] == 0 && input[21] == 1);
+}
+
 TEST(images_become_pictures) {
     sensor_msgs::msg::Image image;
     image.width = 1, image.height = 2, image.step = 4, image.encoding = "bgr8";

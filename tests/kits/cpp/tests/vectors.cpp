@@ -89,6 +89,48 @@ TEST(resized_to_the_byte_as_in_python) {
     }
 }
 
+Preprocess rule_of(const Json& each) {
+    const std::map<std::string, Mode> modes{{"fit", Mode::fit}, {"crop", Mode::crop}, {"pad", Mode::pad}};
+    return {modes.at(each.at("mode").text()), static_cast<int>(each.at("patch").whole())};
+}
+
+TEST(framed_to_the_byte_as_in_python) {
+    for (const Json& each : cases("framings")) {
+        const Picture picture{size(each.at("source")), bytes(each.at("pixels"))};
+        const Picture found = framed(picture, size(each.at("target")), rule_of(each));
+        EXPECT_ABOUT(found.pixels == bytes(each.at("framed")), each.at("mode").text() + " of " + picture.size.text());
+    }
+}
+
+TEST(framings_tell_where_the_pixels_went) {
+    for (const Json& each : cases("framings")) {
+        const Framing framing(size(each.at("source")), size(each.at("target")), rule_of(each));
+        const auto [left, top, right, bottom] = framing.content;
+        const std::vector<double> content{double(left), double(top), double(right), double(bottom)};
+        EXPECT(content == doubles(each.at("content")));
+        const std::vector<double> before = doubles(each.at("before"));
+        const Intrinsics after = Intrinsics{before[0], before[1], before[2], before[3]}.framed(framing);
+        const std::vector<double> lens{after.focal_x, after.focal_y, after.center_x, after.center_y};
+        EXPECT(all_near(doubles(each.at("after")), lens));
+        const std::vector<double> matrix = doubles(each.at("picture_from_input"));
+        const std::vector<double> place{(3.5 - framing.left) / framing.scale_x, (7.25 - framing.top) / framing.scale_y};
+        EXPECT(all_near({matrix[0] * 3.5 + matrix[2], matrix[4] * 7.25 + matrix[5]}, place));
+    }
+    EXPECT(refuses([] { Framing({1, 3000}, {28, 14}, {Mode::crop, 14}); }));
+    EXPECT(refuses([] { Framing({1, 3000}, {28, 14}, {Mode::pad, 0}); }));
+    EXPECT((Framing({1, 3000}, {28, 14}, {Mode::pad, 14}).content == FrameArea{7, 0, 21, 14}));
+}
+
+TEST(white_pixels_have_no_point) {
+    const std::vector<bool> shown = shown_pixels({{1, 0, 2, 2}, {0, 1, 3, 2}}, {3, 2});
+    EXPECT(shown == (std::vector<bool>{0, 1, 0, 0, 1, 0, 0, 0, 0, 1, 1, 1}));
+    std::vector<float> confidence(12);
+    for (std::size_t index = 0; index < 12; ++index) confidence[index] = shown[index] ? 1 + float(index) : 99;
+    const std::vector<bool> kept = confident_pixels({confidence}, 0.6, shown);
+    EXPECT(kept == (std::vector<bool>{0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1}));
+    EXPECT(refuses([&] { confident_pixels({confidence}, 0.5, std::vector<bool>(11, true)); }));
+}
+
 TEST(turned) {
     const std::map<std::string, Turn> turns{{"upright", Turn::upright},
                                             {"clockwise", Turn::clockwise},
@@ -136,7 +178,9 @@ TEST(drift_is_that_of_the_report) {
 
 TEST(points_are_unprojected_as_in_python) {
     for (const Json& each : cases("unprojections")) {
-        const std::vector<float> points = unproject(floats(each.at("depth")), cameras_of(each), size(each.at("size")));
+        const std::vector<float> points = unproject(
+            floats(each.at("depth")), cameras_of(each), size(each.at("size")),
+            each.at("centers").text() == "half" ? PixelCenters::half : PixelCenters::integer);
         EXPECT(all_near(doubles(each.at("points")), points, 1e-6));
     }
     EXPECT(refuses([] { unproject(std::vector<float>(4), {}, {2, 2}); }));

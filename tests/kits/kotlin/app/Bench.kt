@@ -21,10 +21,12 @@ internal fun main() {
     val target = FrameSize(392, 518)
     best("prepare, YUV 1920 x 1440, turned, to 392 x 518") {
         val rows = PlaneRows(FrameSize(width, height), listOf(luma) + chroma, YCbCrEncoding.CAMERA)
-        rows.covering(target, Orientation.CLOCKWISE)
+        rows.framed(target, Orientation.CLOCKWISE, Preprocess.FIT)
     }
     val photo = RgbImage.of(FrameSize(4032, 3024), ByteArray(3 * 4032 * 3024).also(random::nextBytes))
-    best("prepare, 12 megapixels, turned, to 392 x 518") { photo.rows.covering(target, Orientation.CLOCKWISE) }
+    best("prepare, 12 megapixels, turned, to 392 x 518") {
+        photo.rows.framed(target, Orientation.CLOCKWISE, Preprocess.FIT)
+    }
     val size = FrameSize(518, 392)
     val pixels = 8 * size.pixelCount
     val reference = FloatArray(3 * pixels) { random.nextGaussian().toFloat() }

@@ -100,5 +100,6 @@ private fun kit(folder: File): String {
 private fun photo(): Boolean {
     val colors = ColorSpace.get(ColorSpace.Named.SRGB)
     val photo = Bitmap(8160, 6144, Bitmap.Config.ARGB_8888, colors) { x, y -> -0x1000000 or (x * 7 + y * 13 and 0xff) }
-    return BitmapRows(photo).covering(FrameSize(392, 518), Orientation.CLOCKWISE).size == FrameSize(392, 518)
+    val size = FrameSize(392, 518)
+    return BitmapRows(photo).framed(size, Orientation.CLOCKWISE, Preprocess.FIT).size == size
 }

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from vggt_edge.calibration.metrics.output import Output
 from vggt_edge.calibration.metrics.quantities import Confidence, Depth, PoseEncoding
 from vggt_edge.calibration.scenes.camera import FORMATS, CameraFrames
+from vggt_edge.calibration.scenes.framing import FIT, Mode, PixelCenters, Preprocess, content_mask
 from vggt_edge.devices.errors import LoweringError
 from vggt_edge.runtimes.common.audit import load_onnx
 from vggt_edge.runtimes.tensorrt.camera_io.fuse import decoded, fuse
@@ -48,12 +49,14 @@ def run_onnx(path: Path, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]
     return dict(zip(names, session.run(names, inputs), strict=True))
 
 
-def both(model: Path, camera: CameraFrames, seed: int = 0) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+def both(
+    model: Path, camera: CameraFrames, seed: int = 0, rule: Preprocess = FIT, centers: PixelCenters = "half"
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """(outputs of the fused graph, outputs of the model between our own pre- and postprocessing)."""
     arrays = camera.of_rgb(frames_of(camera, seed))
-    fused = fuse(model, model.with_name("fused.onnx"), camera, DECLARED)
-    images = camera.prepared(arrays, SIZE)[None]
-    return run_onnx(fused.path, arrays), decoded(run_onnx(model, {"images": images}), DECLARED, SIZE)
+    fused = fuse(model, model.with_name("fused.onnx"), camera, DECLARED, rule, centers)
+    images = camera.prepared(arrays, SIZE, rule)[None]
+    return run_onnx(fused.path, arrays), decoded(run_onnx(model, {"images": images}), DECLARED, SIZE, centers)
 
 
 @settings(deadline=None, max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -66,6 +69,21 @@ def test_frames_of_any_size_give_the_same_pictures(
     levels = np.abs(255 * (fused["seen"] - apart["seen"]))
     assert levels.max() < 1.01
     assert (levels > 0.5).mean() < 1e-3
+
+
+@pytest.mark.parametrize("camera", ["rgb:64x60", "nv12:96x40", "nv12-full:40x96"])
+@pytest.mark.parametrize("mode", ["crop", "pad"])
+def test_every_mode_is_fused(write_model: Callable[..., Path], camera: str, mode: Mode) -> None:
+    """Cut or filled up with white, as the pictures that calibrate; the points with the centres that were asked for."""
+    frames, rule = CameraFrames.parse(camera), Preprocess(mode)
+    fused, apart = both(write_model(), frames, 0, rule, "integer")
+    white = np.asarray(~content_mask(rule.framing(frames.size, SIZE).content, SIZE))
+    assert white.any() == (mode == "pad" or camera == "nv12:96x40")
+    levels = np.abs(255 * (fused["seen"] - apart["seen"]))
+    assert levels.max() < (1.01 if frames.yuv is None else 8)
+    assert np.array_equal(fused["seen"][..., white], apart["seen"][..., white])
+    if frames.yuv is None:  # else the model sees something else, and so gives other points
+        assert np.allclose(fused["world_points"], apart["world_points"], rtol=2e-5, atol=2e-5)
 
 
 @pytest.mark.parametrize("name", [name for name, yuv in FORMATS.items() if yuv])

@@ -106,6 +106,11 @@ Intrinsics Intrinsics::resized(const FrameSize& source, const FrameSize& target)
             center_y * crop.scale - crop.top * crop.scale};
 }
 
+Intrinsics Intrinsics::framed(const Framing& framing) const {
+    return {focal_x * framing.scale_x, focal_y * framing.scale_y, center_x * framing.scale_x + framing.left,
+            center_y * framing.scale_y + framing.top};
+}
+
 std::vector<Camera> decode_poses(const std::vector<float>& values, const FrameSize& size) {
     if (values.empty() || values.size() % pose_length != 0) {
         throw KitError(Exit::usage, "a pose encoding of " + std::to_string(values.size()) + " numbers",

@@ -87,6 +87,27 @@ Tolerances tolerances(const Json& kit) {
     return result;
 }
 
+Preprocess preprocess(const Json& kit) {
+    const Json* rule = kit.find("preprocess");
+    if (rule == nullptr) return {};
+    if (!rule->is_table()) throw JsonProblem("preprocess is no table");
+    const std::map<std::string, Mode> modes{{"fit", Mode::fit}, {"crop", Mode::crop}, {"pad", Mode::pad}};
+    const auto mode = modes.find(text(*rule, "mode"));
+    if (mode == modes.end()) throw JsonProblem("the mode of preprocess is none of fit, crop, pad");
+    const Json& side = rule->at("patch");
+    if (!side.is_whole() || side.whole() < 1 || side.whole() > 1 << 15) {
+        throw JsonProblem("the patch of preprocess is no whole number from 1 to 32768");
+    }
+    return {mode->second, static_cast<int>(side.whole())};
+}
+
+PixelCenters pixel_centers(const Json& kit) {
+    if (kit.find("pixel_centers") == nullptr) return PixelCenters::half;
+    const std::string& place = text(kit, "pixel_centers");
+    if (place != "half" && place != "integer") throw JsonProblem("pixel_centers is none of half, integer");
+    return place == "half" ? PixelCenters::half : PixelCenters::integer;
+}
+
 Kit checked(const Json& json) {
     const Json& version = json.at("schema_version");
     if (!version.is_whole() || version.whole() != schema_version) throw JsonProblem("schema_version is not 1");
@@ -108,6 +129,8 @@ Kit checked(const Json& json) {
     kit.fp16_bytes = bytes(json.at("weight_bytes"), "fp16");
     if (json.find("outputs") != nullptr) kit.outputs = outputs(json);
     kit.tolerances = tolerances(json);
+    kit.preprocess = preprocess(json);
+    kit.pixel_centers = pixel_centers(json);
     return kit;
 }
 
@@ -131,9 +154,14 @@ Kit parse_kit(std::string_view text, const std::string& name) {
     }
 }
 
+Kit read_kit(const std::filesystem::path& folder) {
+    const std::filesystem::path path = folder / "kit.json";
+    return parse_kit(read_file(path, longest_json), path.string());
+}
+
 Kit load_kit(const std::filesystem::path& folder) {
     const std::filesystem::path path = folder / "kit.json";
-    const Kit kit = parse_kit(read_file(path, longest_json), path.string());
+    const Kit kit = read_kit(folder);
     for (const auto& [name, wanted] : kit.files) {
         const std::filesystem::path file = folder / name;
         if (!std::filesystem::is_regular_file(file) || sha256_of_file(file) != wanted) {

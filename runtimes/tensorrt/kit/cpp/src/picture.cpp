@@ -51,6 +51,58 @@ FrameCrop::FrameCrop(const FrameSize& source, const FrameSize& target) {
     top = (source.height - height) / 2;
 }
 
+namespace {
+
+/// To the nearest multiple of a patch, at least one; halves to the even one.
+double proportional(int side, int other, int scaled_other, int patch_side) {
+    const double exact = side * (static_cast<double>(scaled_other) / other) / patch_side;
+    return std::max(1.0, std::nearbyint(exact)) * patch_side;
+}
+
+int at_most(double side, int most) { return static_cast<int>(std::min(side, static_cast<double>(most))); }
+
+FrameSize scaled(const FrameSize& source, const FrameSize& target, const Preprocess& rule) {
+    const bool is_wide = static_cast<std::int64_t>(source.width) * target.height >=
+                         static_cast<std::int64_t>(source.height) * target.width;
+    if (rule.mode == Mode::crop || is_wide) {
+        const double height = proportional(source.height, source.width, target.width, rule.patch);
+        if (rule.mode == Mode::pad) return {target.width, at_most(height, target.height)};
+        if (height <= longest_side) return {target.width, static_cast<int>(height)};
+        throw wrong("a picture of " + source.text() + " pixels would be scaled to a height of " +
+                        std::to_string(static_cast<std::int64_t>(height)),
+                    "cut the picture, or export with --preprocess fit or pad");
+    }
+    return {at_most(proportional(source.width, source.height, target.height, rule.patch), target.width), target.height};
+}
+
+/// Of an odd number of pixels that are cut or white the larger half lies behind.
+int offset(int resampled, int target) {
+    return resampled > target ? -((resampled - target) / 2) : (target - resampled) / 2;
+}
+
+}  // namespace
+
+Framing::Framing(const FrameSize& source, const FrameSize& target, const Preprocess& rule) {
+    const FrameCrop crop(source, target);
+    if (rule.patch < 1 || rule.patch > longest_side) {
+        throw wrong("a patch of " + std::to_string(rule.patch) + " pixels", "give 1 to 32768");
+    }
+    const bool is_fit = rule.mode == Mode::fit;
+    resampled = is_fit ? target : scaled(source, target, rule);
+    part[0] = is_fit ? crop.left : 0;
+    part[1] = is_fit ? crop.top : 0;
+    part[2] = is_fit ? crop.left + crop.width : source.width;
+    part[3] = is_fit ? crop.top + crop.height : source.height;
+    scale_x = is_fit ? crop.scale : static_cast<double>(resampled.width) / source.width;
+    scale_y = is_fit ? crop.scale : static_cast<double>(resampled.height) / source.height;
+    offset_x = offset(resampled.width, target.width);
+    offset_y = offset(resampled.height, target.height);
+    left = offset_x - part[0] * scale_x;
+    top = offset_y - part[1] * scale_y;
+    content = {std::max(offset_x, 0), std::max(offset_y, 0), std::min(offset_x + resampled.width, target.width),
+               std::min(offset_y + resampled.height, target.height)};
+}
+
 void Picture::check() const {
     size.check();
     if (pixels.size() != 3 * size.pixel_count()) {
@@ -98,7 +150,24 @@ Picture turned(const Picture& picture, Turn turn) {
     return result;
 }
 
-Picture resized_to_cover(const Picture& picture, const FrameSize& target) {
+namespace {
+
+Picture on_white(const Picture& shown, const FrameSize& target, const FrameArea& content) {
+    Picture result{target, std::vector<std::uint8_t>(3 * target.pixel_count(), 255)};
+    const auto width = static_cast<std::ptrdiff_t>(target.width);
+    const std::ptrdiff_t length = 3 * static_cast<std::ptrdiff_t>(shown.size.width);
+    for (std::ptrdiff_t row = 0; row < shown.size.height; ++row) {
+        const auto from = shown.pixels.begin() + row * length;
+        std::copy(from, from + length, result.pixels.begin() + 3 * ((content.top + row) * width + content.left));
+    }
+    return result;
+}
+
+}  // namespace
+
+Picture resized_to_cover(const Picture& picture, const FrameSize& target) { return framed(picture, target, {}); }
+
+Picture framed(const Picture& picture, const FrameSize& target, const Preprocess& rule) {
     picture.check();
     if (!target.is_whole_patches() || target.width > longest_side || target.height > longest_side ||
         target.pixel_count() > most_target_pixels) {
@@ -106,16 +175,21 @@ Picture resized_to_cover(const Picture& picture, const FrameSize& target) {
                     "use the size of the engine's input; both sides are multiples of 14");
     }
     const FrameSize& source = picture.size;
-    const FrameCrop crop(source, target);
-    const ResamplingKernel across(source.width, static_cast<float>(crop.left),
-                                  static_cast<float>(crop.left + crop.width), target.width);
-    const ResamplingKernel down(source.height, static_cast<float>(crop.top),
-                                static_cast<float>(crop.top + crop.height), target.height);
+    const Framing framing(source, target, rule);
+    const auto [left, top, right, bottom] = framing.content;
+    const auto kernel = [](int length, double start, double end, int output_length, int first, int count) {
+        return ResamplingKernel(length, static_cast<float>(start), static_cast<float>(end), output_length, first, count);
+    };
+    const ResamplingKernel across = kernel(source.width, framing.part[0], framing.part[2], framing.resampled.width,
+                                           left - framing.offset_x, right - left);
+    const ResamplingKernel down = kernel(source.height, framing.part[1], framing.part[3], framing.resampled.height,
+                                         top - framing.offset_y, bottom - top);
     // Each pass rounds to 8 bits, so their order shows. Pillow 13 begins with the columns where that drops more.
-    const int dropped_rows = source.height - target.height;
-    const bool is_down_first = dropped_rows > 0 && dropped_rows > 2 * (source.width - target.width);
-    if (is_down_first) return resampled_across(resampled_down(picture, down), across);
-    return resampled_down(resampled_across(picture, across), down);
+    const int dropped_rows = source.height - framing.resampled.height;
+    const bool is_down_first = dropped_rows > 0 && dropped_rows > 2 * (source.width - framing.resampled.width);
+    const Picture shown = is_down_first ? resampled_across(resampled_down(picture, down), across)
+                                        : resampled_down(resampled_across(picture, across), down);
+    return shown.size == target ? shown : on_white(shown, target, framing.content);
 }
 
 void put_planes(const Picture& picture, float* to) {

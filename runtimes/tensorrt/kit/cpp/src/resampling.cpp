@@ -33,11 +33,14 @@ std::size_t offset(int line, int side) { return 3 * static_cast<std::size_t>(lin
 
 }  // namespace
 
-ResamplingKernel::ResamplingKernel(int source_length, float start, float end, int output_length) {
-    const double scale = static_cast<double>(end - start) / output_length;  // the difference in single precision
+ResamplingKernel::ResamplingKernel(int source_length, float start, float end, int whole_length, int first_kept,
+                                   int count) {
+    const double scale = static_cast<double>(end - start) / whole_length;  // the difference in single precision
     stride_ = static_cast<std::size_t>(std::ceil(support * std::max(scale, 1.0))) * 2 + 1;
-    weights_.reserve(stride_ * static_cast<std::size_t>(output_length));
-    for (int index = 0; index < output_length; ++index) fill(source_length, start + (index + 0.5) * scale, scale);
+    weights_.reserve(stride_ * static_cast<std::size_t>(count));
+    for (int index = first_kept; index < first_kept + count; ++index) {
+        fill(source_length, start + (index + 0.5) * scale, scale);
+    }
 }
 
 void ResamplingKernel::fill(int source_length, double center, double scale) {

@@ -14,8 +14,9 @@ namespace vggt_edge {
 /// pictures, which the exporter's readers use.
 class ResamplingKernel {
 public:
-    /// The part that is shown goes from `start` to `end`, in source samples.
-    ResamplingKernel(int source_length, float start, float end, int output_length);
+    /// The part from `start` to `end`, in source samples, becomes `whole_length` samples, of which `count` from
+    /// `first_kept` on are made.
+    ResamplingKernel(int source_length, float start, float end, int whole_length, int first_kept, int count);
 
     /// One output sample: the source samples from `first` on, as many as there are weights.
     struct Window {

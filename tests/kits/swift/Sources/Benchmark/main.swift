@@ -27,14 +27,14 @@ func planes<Value>(_ body: (PlanarPixels) throws -> Value) throws -> Value {
 try planes { source in
     let frame = FrameInMemory(.planar(source), space: .sRGB)
     let wide = FrameInMemory(.planar(source), space: .displayP3)
-    report("prepare turned", try best { _ = try frame.image(turn: .clockwise, toCover: target) })
-    report("prepare upright", try best { _ = try frame.image(turn: .upright, toCover: target) })
-    report("prepare turned, Display P3", try best { _ = try wide.image(turn: .clockwise, toCover: target) })
-    report("convert and turn, whole", try best { _ = try frame.image(turn: .clockwise, toCover: nil) })
-    let turned = try frame.image(turn: .clockwise, toCover: nil)
+    report("prepare turned", try best { _ = try frame.image(turn: .clockwise, to: ModelFrame(target)) })
+    report("prepare upright", try best { _ = try frame.image(turn: .upright, to: ModelFrame(target)) })
+    report("prepare turned, Display P3", try best { _ = try wide.image(turn: .clockwise, to: ModelFrame(target)) })
+    report("convert and turn, whole", try best { _ = try frame.image(turn: .clockwise, to: nil) })
+    let turned = try frame.image(turn: .clockwise, to: nil)
     report("resize", try best { _ = try turned.resized(toCover: target) })
     let whole = try turned.resized(toCover: target)
-    let part = try frame.image(turn: .clockwise, toCover: target)
+    let part = try frame.image(turn: .clockwise, to: ModelFrame(target))
     precondition(part == whole, "not the same bytes")
 }
 

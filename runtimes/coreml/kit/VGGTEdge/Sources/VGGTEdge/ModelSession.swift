@@ -88,7 +88,12 @@
                 )
             }
             let expected = kit.input
-            return try Prediction(outputs: outputs(of: result), frames: expected.frames, frameSize: expected.frameSize)
+            return try Prediction(
+                outputs: outputs(of: result),
+                frames: expected.frames,
+                frameSize: expected.frameSize,
+                pixelCenters: kit.pixelCenters
+            )
         }
 
         /// The model is the one that `kit.json` describes.

@@ -14,11 +14,11 @@
         /// - Throws: `KitError` for a file that cannot be decoded, is cut short, is of high dynamic range, or whose
         ///   colours could be meant in more than one way (docs/preprocessing.md of vggt-edge lists these).
         public init(contentsOf url: URL) throws {
-            self = try RGBImage.image(contentsOf: url, toCover: nil)
+            self = try RGBImage.image(contentsOf: url, to: nil)
         }
 
-        /// The same, scaled and cropped to a model's input.
-        static func image(contentsOf url: URL, toCover target: FrameSize?) throws -> RGBImage {
+        /// The same as a model's input.
+        static func image(contentsOf url: URL, to input: ModelFrame?) throws -> RGBImage {
             let known = try knownOrientation(url)
             guard let source = imageSource(url), let picture = CGImageSourceCreateImageAtIndex(source, 0, nil) else {
                 throw unusable(url, "the system cannot decode it", "pass a JPEG, PNG or HEIC file")
@@ -32,7 +32,7 @@
                 let plane = BytePlane(bytes: bytes, bytesPerRow: 4 * size.width)
                 let area = PixelArea(of: size)
                 let pixels = try PackedPixels(plane: plane, area: area, order: .rgba, alpha: .ignored)
-                return try FrameInMemory(.packed(pixels), space: .sRGB).image(upright: upright, toCover: target)
+                return try FrameInMemory(.packed(pixels), space: .sRGB).image(upright: upright, to: input)
             }
         }
 

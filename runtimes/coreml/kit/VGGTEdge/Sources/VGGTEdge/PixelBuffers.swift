@@ -13,17 +13,17 @@
         /// - Throws: `KitError` for another pixel format, matrix, primaries or transfer function, for alpha without a
         ///   meaning, or a buffer whose memory cannot be reached.
         public init(_ pixelBuffer: CVPixelBuffer) throws {
-            self = try RGBImage.image(of: pixelBuffer, turn: .upright, toCover: nil)
+            self = try RGBImage.image(of: pixelBuffer, turn: .upright, to: nil)
         }
 
-        /// The same, upright, and scaled and cropped to a model's input: only the pixels that it depends on are read.
-        static func image(of buffer: CVPixelBuffer, turn: QuarterTurn, toCover target: FrameSize?) throws -> RGBImage {
+        /// The same, upright, and as a model's input: only the pixels that it depends on are read.
+        static func image(of buffer: CVPixelBuffer, turn: QuarterTurn, to input: ModelFrame?) throws -> RGBImage {
             guard CVPixelBufferLockBaseAddress(buffer, .readOnly) == kCVReturnSuccess else {
                 throw unreadable(buffer)
             }
             defer { CVPixelBufferUnlockBaseAddress(buffer, .readOnly) }
             let frame = FrameInMemory(try source(of: buffer), space: try colorSpace(of: buffer))
-            return try frame.image(turn: turn, toCover: target)
+            return try frame.image(turn: turn, to: input)
         }
 
         /// A new buffer with these pixels as `32BGRA`, for a model that takes pictures.

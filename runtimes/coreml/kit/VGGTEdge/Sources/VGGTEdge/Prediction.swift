@@ -9,6 +9,8 @@
         public let frames: Int
         /// The frames as the model saw them: the pixels of all maps.
         public let frameSize: FrameSize
+        /// Where the centre of the first pixel lies in the point cloud, as the kit says.
+        public let pixelCenters: PixelCenters
 
         /// Distances along the optical axis, (1, S, H, W), in units of the scene.
         public var depth: ModelOutput? { outputs["depth"] }
@@ -30,17 +32,40 @@
         ///
         /// Taken from depth and cameras, more accurate than the point map by VGGT's authors (arXiv 2503.11651), and
         /// from the point map where one of them was not exported.
-        /// - Parameter share: How many pixels to keep, from 0 to 1; 1 where the confidence was not exported.
-        /// - Throws: `KitError` if the model was exported with neither, or gave NaN or infinity.
-        public func pointCloud(keeping share: Double = 0.5) throws -> [SIMD3<Float>] {
+        /// - Parameters:
+        ///   - share: How many pixels to keep, from 0 to 1; 1 where the confidence was not exported.
+        ///   - contents: `Framing.content` of each frame, where pictures were filled up with white: those pixels have
+        ///     no point. All pixels count if nil.
+        /// - Throws: `KitError` if the model was exported with neither, or gave NaN or infinity, or for another number
+        ///   of contents than frames.
+        public func pointCloud(
+            keeping share: Double = 0.5, showing contents: [FrameArea]? = nil
+        ) throws -> [SIMD3<Float>] {
             let fromDepth = outputs["depth"] != nil && outputs["pose_enc"] != nil
-            let all = try fromDepth ? unprojected() : pointMap()
+            let shown = try contents.map { try mask($0) }
+            let all = only(shown, of: try fromDepth ? unprojected() : pointMap())
             guard let confidence = fromDepth ? depthConfidence : pointsConfidence else {
                 guard share == 1 else { throw noConfidence(fromDepth) }
                 return all
             }
-            let keep = try PointCloud.confidentPixels([confidence.values()], share: share)
-            return zip(all, keep).compactMap { point, isKept in isKept ? point : nil }
+            let keep = try PointCloud.confidentPixels([only(shown, of: confidence.values())], share: share)
+            return only(keep, of: all)
+        }
+
+        private func mask(_ contents: [FrameArea]) throws -> [Bool] {
+            guard contents.count == frames else {
+                throw KitError(
+                    .wrongInput,
+                    "the contents of \(contents.count) frames for a prediction of \(frames)",
+                    remedy: "give VGGTModel.framing(of:).content for each frame"
+                )
+            }
+            return PointCloud.shownPixels(contents, size: frameSize)
+        }
+
+        private func only<Value>(_ kept: [Bool]?, of values: [Value]) -> [Value] {
+            guard let kept else { return values }
+            return zip(values, kept).compactMap { value, isKept in isKept ? value : nil }
         }
 
         private func noConfidence(_ fromDepth: Bool) -> KitError {
@@ -52,7 +77,9 @@
         }
 
         private func unprojected() throws -> [SIMD3<Float>] {
-            try PointCloud.unproject(depth: output("depth").values(), cameras: cameras(), size: frameSize)
+            try PointCloud.unproject(
+                depth: output("depth").values(), cameras: cameras(), size: frameSize, centers: pixelCenters
+            )
         }
 
         private func pointMap() throws -> [SIMD3<Float>] {

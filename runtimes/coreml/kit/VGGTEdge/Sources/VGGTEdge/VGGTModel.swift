@@ -130,7 +130,18 @@
             }
         }
 
-        /// Copies a frame out of its buffer and brings it to the model's size, in sRGB.
+        private var frame: ModelFrame { ModelFrame(frameSize, by: kit.preprocess) }
+
+        /// Where the pixels of an upright picture land in the model's input, by the rule that the model was exported
+        /// with: which part is white, how intrinsics change, and the way back to the picture.
+        ///
+        /// - Parameter size: The size of the picture, upright.
+        /// - Throws: As `Framing.init(from:to:by:)`.
+        public func framing(of size: FrameSize) throws -> Framing {
+            try Framing(from: size, to: frameSize, by: kit.preprocess)
+        }
+
+        /// Copies a frame out of its buffer and brings it to the model's size, in sRGB, by the kit's `preprocess`.
         ///
         /// Call it where the frame arrives, but not on the main thread: a frame of 1920 x 1440 takes some tens of
         /// milliseconds in a Release build, and seconds in a Debug build. The buffer can go back to its pool at once;
@@ -140,7 +151,7 @@
         ///   - turn: What makes it upright; `.clockwise` for the back camera of a phone held upright.
         /// - Throws: `KitError` for a pixel format, or a colour space, that is not supported.
         public func prepare(_ pixelBuffer: CVPixelBuffer, turn: QuarterTurn = .upright) throws -> RGBImage {
-            try RGBImage.image(of: pixelBuffer, turn: turn, toCover: frameSize)
+            try RGBImage.image(of: pixelBuffer, turn: turn, to: frame)
         }
 
         /// The same for a picture in a file, which is turned as its EXIF orientation says.
@@ -148,7 +159,7 @@
         /// - Parameter url: A JPEG, PNG, HEIC or other file that the system reads.
         /// - Throws: As `RGBImage.init(contentsOf:)`.
         public func prepare(contentsOf url: URL) throws -> RGBImage {
-            try RGBImage.image(contentsOf: url, toCover: frameSize)
+            try RGBImage.image(contentsOf: url, to: frame)
         }
 
         /// Predicts from prepared frames.

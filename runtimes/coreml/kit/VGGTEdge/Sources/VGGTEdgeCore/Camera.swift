@@ -86,8 +86,10 @@ public struct Intrinsics: Equatable, Sendable {
     /// - Parameters:
     ///   - column: The pixel's column, from 0.
     ///   - row: The pixel's row, from 0.
-    public func ray(column: Int, row: Int) -> SIMD3<Double> {
-        SIMD3((Double(column) + 0.5 - centerX) / focalX, (Double(row) + 0.5 - centerY) / focalY, 1)
+    ///   - centers: Where the centre of the first pixel lies.
+    public func ray(column: Int, row: Int, centers: PixelCenters = .half) -> SIMD3<Double> {
+        let (x, y) = (Double(column) + centers.place, Double(row) + centers.place)
+        return SIMD3((x - centerX) / focalX, (y - centerY) / focalY, 1)
     }
 
     /// These intrinsics after `RGBImage.resized(toCover:)` took the frame from `source` to `target`.

@@ -78,6 +78,17 @@ private enum SRGBCurve {
     }
 }
 
+/// The size of a model's input, and how a picture gets there.
+package struct ModelFrame: Sendable {
+    package let size: FrameSize
+    package let rule: Preprocess
+
+    package init(_ size: FrameSize, by rule: Preprocess = .fit) {
+        self.size = size
+        self.rule = rule
+    }
+}
+
 /// A frame in memory that somebody else owns, and what its values mean.
 package struct FrameInMemory {
     package enum Pixels {
@@ -93,31 +104,31 @@ package struct FrameInMemory {
         self.space = space
     }
 
-    /// The frame upright and in sRGB; scaled and cropped to a model's input where one is given.
-    package func image(turn: QuarterTurn, toCover target: FrameSize?) throws -> RGBImage {
-        try image(upright: PictureOrientation(isMirrored: false, turn: turn), toCover: target)
+    /// The frame upright and in sRGB; as a model's input where one is given.
+    package func image(turn: QuarterTurn, to input: ModelFrame?) throws -> RGBImage {
+        try image(upright: PictureOrientation(isMirrored: false, turn: turn), to: input)
     }
 
     /// The same for a picture that may have to be mirrored too.
-    package func image(upright orientation: PictureOrientation, toCover target: FrameSize?) throws -> RGBImage {
+    package func image(upright orientation: PictureOrientation, to input: ModelFrame?) throws -> RGBImage {
         switch (pixels, space.toSRGB) {
-        case (.packed(let source), nil): try image(source, orientation, target)
-        case (.packed(let source), let matrix?): try image(ConvertedPixels(source, matrix: matrix), orientation, target)
-        case (.planar(let source), nil): try image(source, orientation, target)
-        case (.planar(let source), let matrix?): try image(ConvertedPixels(source, matrix: matrix), orientation, target)
+        case (.packed(let source), nil): try image(source, orientation, input)
+        case (.packed(let source), let matrix?): try image(ConvertedPixels(source, matrix: matrix), orientation, input)
+        case (.planar(let source), nil): try image(source, orientation, input)
+        case (.planar(let source), let matrix?): try image(ConvertedPixels(source, matrix: matrix), orientation, input)
         }
     }
 
     private func image(
-        _ source: some PixelSource, _ orientation: PictureOrientation, _ target: FrameSize?
+        _ source: some PixelSource, _ orientation: PictureOrientation, _ input: ModelFrame?
     ) throws -> RGBImage {
-        if orientation.isMirrored { return try image(MirroredPixels(source: source), orientation.turn, target) }
-        return try image(source, orientation.turn, target)
+        if orientation.isMirrored { return try image(MirroredPixels(source: source), orientation.turn, input) }
+        return try image(source, orientation.turn, input)
     }
 
-    private func image(_ source: some PixelSource, _ turn: QuarterTurn, _ target: FrameSize?) throws -> RGBImage {
+    private func image(_ source: some PixelSource, _ turn: QuarterTurn, _ input: ModelFrame?) throws -> RGBImage {
         let size = turn.applied(to: source.size)
-        guard let target else { return RGBImage(reading: source, turn: turn, area: PixelArea(of: size)) }
-        return try Cover(from: size, to: target).image(reading: source, turn: turn)
+        guard let input else { return RGBImage(reading: source, turn: turn, area: PixelArea(of: size)) }
+        return try Framer(from: size, to: input.size, by: input.rule).image(reading: source, turn: turn)
     }
 }

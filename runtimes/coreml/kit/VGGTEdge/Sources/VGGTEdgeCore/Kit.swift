@@ -19,6 +19,10 @@ public struct Kit: Encodable, Equatable, Sendable {
     public let model: Model
     /// What goes in.
     public let input: Input
+    /// How a picture becomes the input; `fit` in kits of earlier exports.
+    public let preprocess: Preprocess
+    /// Where the centre of the first pixel lies in a point cloud; `half` in kits of earlier exports.
+    public let pixelCenters: PixelCenters
     /// What comes out, by name and shape.
     public let outputs: [Output]
     /// The precision of each block.
@@ -34,6 +38,8 @@ public struct Kit: Encodable, Equatable, Sendable {
         case planDigest = "plan_digest"
         case model
         case input
+        case preprocess
+        case pixelCenters = "pixel_centers"
         case outputs
         case blocks
         case tolerances

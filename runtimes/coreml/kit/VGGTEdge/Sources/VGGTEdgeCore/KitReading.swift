@@ -55,6 +55,11 @@ extension Kit {
         planDigest = try members.member("plan_digest").text("plan_digest")
         model = try Model(members.member("model").object("model"))
         input = try Input(members.member("input").object("input"))
+        // Exports of earlier versions have neither key.
+        let preprocess = members[StrictJSON.Key("preprocess")]
+        self.preprocess = try preprocess.map { try Preprocess($0.object("preprocess")) } ?? .fit
+        let centers = members[StrictJSON.Key("pixel_centers")]
+        pixelCenters = try centers.map { try known($0.text("pixel_centers"), "pixel_centers") } ?? .half
         outputs = try members.member("outputs").array("outputs").map { try Output($0.object("an output")) }
         blocks = try members.member("blocks").array("blocks").map { try Block($0.object("a block")) }
         tolerances = try Tolerances(members.member("tolerances").object("tolerances"))
@@ -149,6 +154,15 @@ extension Kit.Input {
         frames = try members.member("frames").whole("frames")
         height = try members.member("height").whole("height")
         width = try members.member("width").whole("width")
+    }
+}
+
+extension Preprocess {
+    fileprivate init(_ members: [StrictJSON.Key: StrictJSON]) throws {
+        try members.checkKeys(["mode", "patch"], of: "preprocess")
+        mode = try known(members.member("mode").text("mode"), "mode")
+        patch = try members.member("patch").whole("patch")
+        guard (1...FrameSize.longestSide).contains(patch) else { throw Kit.damaged("a patch of \(patch) pixels") }
     }
 }
 

@@ -8,9 +8,12 @@ public enum PointCloud {
     ///   - depth: Distances along the optical axis, frame after frame, row after row.
     ///   - cameras: One per frame.
     ///   - size: The size of a frame.
+    ///   - centers: Where the centre of the first pixel lies; the kit's `pixelCenters`.
     /// - Returns: As many points, in the same order, in the coordinates of frame 0's camera.
     /// - Throws: `KitError` unless there is one finite depth per pixel of each frame.
-    public static func unproject(depth: [Float], cameras: [Camera], size: FrameSize) throws -> [SIMD3<Float>] {
+    public static func unproject(
+        depth: [Float], cameras: [Camera], size: FrameSize, centers: PixelCenters = .half
+    ) throws -> [SIMD3<Float>] {
         let pixels = size.pixelCount
         guard !cameras.isEmpty, pixels > 0, depth.count % pixels == 0, depth.count / pixels == cameras.count else {
             throw KitError(
@@ -23,7 +26,7 @@ public enum PointCloud {
         return [SIMD3<Float>](unsafeUninitializedCapacity: depth.count) { points, count in
             depth.withUnsafeBufferPointer { depth in
                 for (frame, camera) in cameras.enumerated() {
-                    unproject(depth, from: frame * pixels, camera, size, to: points)
+                    unproject(depth, from: frame * pixels, camera, size, centers, to: points)
                 }
             }
             count = depth.count
@@ -36,12 +39,13 @@ public enum PointCloud {
         from start: Int,
         _ camera: Camera,
         _ size: FrameSize,
+        _ centers: PixelCenters,
         to points: UnsafeMutableBufferPointer<SIMD3<Float>>
     ) {
         let (turn, shift) = (camera.extrinsics.rotation.transposed, camera.extrinsics.translation)
-        let across = (0..<size.width).map { camera.intrinsics.ray(column: $0, row: 0).x }
+        let across = (0..<size.width).map { camera.intrinsics.ray(column: $0, row: 0, centers: centers).x }
         for row in 0..<size.height {
-            let down = camera.intrinsics.ray(column: 0, row: row).y
+            let down = camera.intrinsics.ray(column: 0, row: row, centers: centers).y
             for column in 0..<size.width {
                 let index = start + row * size.width + column
                 let along = Double(depth[index])
@@ -84,6 +88,19 @@ public enum PointCloud {
         var ranked = joint
         let limit = ranked.withUnsafeMutableBufferPointer { Selection.percentile(1 - share, of: $0) }
         return joint.map { $0 >= limit }
+    }
+
+    /// True for the pixels of all frames that show the picture, and are not white because `crop` or `pad` filled up.
+    ///
+    /// - Parameters:
+    ///   - contents: `Framing.content` of each frame.
+    ///   - size: The size of a frame.
+    public static func shownPixels(_ contents: [FrameArea], size: FrameSize) -> [Bool] {
+        contents.flatMap { content in
+            (0..<size.height).flatMap { row in
+                (0..<size.width).map { content.contains(column: $0, row: row) }
+            }
+        }
     }
 
     private static func notFinite(_ what: String) -> KitError {

@@ -67,6 +67,13 @@ struct ResamplingKernel: Sendable {
         return ResamplingKernel(windows: windows, weights: weights, stride: stride)
     }
 
+    /// Some of the output samples alone.
+    func only(_ kept: Range<Int>) -> ResamplingKernel {
+        if kept == windows.indices { return self }
+        let some = Array(weights[(kept.lowerBound * stride)..<(kept.upperBound * stride)])
+        return ResamplingKernel(windows: Array(windows[kept]), weights: some, stride: stride)
+    }
+
     private static func bicubic(_ position: Double) -> Double {
         let x = abs(position)
         if x < 1 { return ((1.5 * x - 2.5) * x) * x + 1 }
@@ -80,16 +87,17 @@ struct ResamplingKernel: Sendable {
     }
 }
 
-/// Scales a picture until it covers a target and crops it evenly, in one bicubic, antialiased resampling.
-struct Cover {
+/// Brings a picture to the model's input, in one bicubic, antialiased resampling.
+struct Framer {
     /// The rows and columns of the source that the target depends on.
     let area: PixelArea
     private let across: ResamplingKernel?
     private let down: ResamplingKernel?
     private let isDownFirst: Bool
+    private let framing: Framing
 
     /// - Throws: `KitError` for a target that is not made of whole patches, or larger than any model's input.
-    init(from source: FrameSize, to target: FrameSize) throws {
+    init(from source: FrameSize, to target: FrameSize, by rule: Preprocess) throws {
         guard target.isWholePatches, max(target.width, target.height) <= FrameSize.longestSide else {
             throw KitError(
                 .wrongInput,
@@ -97,9 +105,12 @@ struct Cover {
                 remedy: "use the size in kit.json; both sides are multiples of \(FrameSize.patch)"
             )
         }
-        let crop = FrameCrop(from: source, toCover: target)
-        let across = Self.kernel(source.width, crop.left, crop.width, target.width)
-        let down = Self.kernel(source.height, crop.top, crop.height, target.height)
+        framing = try Framing(from: source, to: target, by: rule)
+        let (part, content, resampled) = (framing.part, framing.content, framing.resampled)
+        let columns = (content.left - framing.offsetX)..<(content.right - framing.offsetX)
+        let rows = (content.top - framing.offsetY)..<(content.bottom - framing.offsetY)
+        let across = Self.kernel(source.width, part.left, part.right, resampled.width, columns)
+        let down = Self.kernel(source.height, part.top, part.bottom, resampled.height, rows)
         area = PixelArea(
             rows: down?.needed ?? 0..<source.height,
             columns: across?.needed ?? 0..<source.width
@@ -107,20 +118,27 @@ struct Cover {
         self.across = across?.without(first: area.columns.lowerBound)
         self.down = down?.without(first: area.rows.lowerBound)
         // Each pass rounds to 8 bits, so their order shows. Pillow 13 begins with the columns where that drops more.
-        let dropsRows = source.height - target.height
-        isDownFirst = dropsRows > 0 && dropsRows > 2 * (source.width - target.width)
+        let dropsRows = source.height - resampled.height
+        isDownFirst = dropsRows > 0 && dropsRows > 2 * (source.width - resampled.width)
     }
 
     /// Nil where nothing has to be done along this axis.
-    private static func kernel(_ source: Int, _ start: Double, _ length: Double, _ target: Int) -> ResamplingKernel? {
-        let (first, last) = (Float(start), Float(start + length))
-        if source == target && first == 0 && last == Float(target) { return nil }
-        return ResamplingKernel(sourceLength: source, from: first, to: last, outputLength: target)
+    private static func kernel(
+        _ source: Int, _ start: Double, _ end: Double, _ target: Int, _ kept: Range<Int>
+    ) -> ResamplingKernel? {
+        let (first, last) = (Float(start), Float(end))
+        if source == target && first == 0 && last == Float(target) && kept == 0..<target { return nil }
+        return ResamplingKernel(sourceLength: source, from: first, to: last, outputLength: target).only(kept)
     }
 
     /// What the target shows of a turned source. Where the rows come first they are read in bands, which stay in the
     /// processor's cache: the picture before the resampling is nowhere as a whole.
     func image(reading source: some PixelSource, turn: QuarterTurn) -> RGBImage {
+        let shown = resampled(source, turn)
+        return framing.isFilled ? shown : shown.placed(in: framing)
+    }
+
+    private func resampled(_ source: some PixelSource, _ turn: QuarterTurn) -> RGBImage {
         guard let across, !isDownFirst else {
             return applied(to: RGBImage(reading: source, turn: turn, area: area))
         }
@@ -151,11 +169,31 @@ extension RGBImage {
     /// `Intrinsics.resized(from:toCover:)` is exact. Give the model frames of about its own aspect ratio: what the crop
     /// takes away is not seen.
     /// - Throws: `KitError` for a target that is not made of whole patches, or larger than any model's input.
-    public func resized(toCover target: FrameSize) throws -> RGBImage {
-        let cover = try Cover(from: size, to: target)
+    public func resized(toCover target: FrameSize) throws -> RGBImage { try framed(to: target, by: .fit) }
+
+    /// The picture as the model's input, by the rule of a kit; `Framing` says where its pixels went.
+    ///
+    /// - Parameters:
+    ///   - target: The size of the model's input.
+    ///   - rule: The kit's `preprocess`.
+    /// - Throws: `KitError` for a target that is not made of whole patches, or larger than any model's input, and as
+    ///   `Framing.init(from:to:by:)`.
+    public func framed(to target: FrameSize, by rule: Preprocess) throws -> RGBImage {
+        let framer = try Framer(from: size, to: target, by: rule)
         return pixels.withUnsafeBufferPointer { bytes in
-            cover.image(reading: RGBPixels(bytes: bytes, size: size), turn: .upright)
+            framer.image(reading: RGBPixels(bytes: bytes, size: size), turn: .upright)
         }
+    }
+
+    /// On white, where `framing` has its content.
+    fileprivate func placed(in framing: Framing) -> RGBImage {
+        var all = [UInt8](repeating: 255, count: 3 * framing.target.pixelCount)
+        for row in 0..<size.height {
+            let start = 3 * ((framing.content.top + row) * framing.target.width + framing.content.left)
+            let line = pixels[(3 * row * size.width)..<(3 * (row + 1) * size.width)]
+            all.replaceSubrange(start..<(start + line.count), with: line)
+        }
+        return RGBImage(uncheckedSize: framing.target, pixels: all)
     }
 
     /// Every row on its own.

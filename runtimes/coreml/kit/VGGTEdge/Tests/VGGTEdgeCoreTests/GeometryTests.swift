@@ -108,15 +108,64 @@ final class GeometryTests: XCTestCase {
         }
     }
 
+    /// Every mode tells where the pixels went, as Python does: contents, intrinsics, and the way back.
+    func testFramings() throws {
+        for framing in try Vectors.load().framings {
+            let rule = Preprocess(mode: framing.mode, patch: framing.patch)
+            let ours = try Framing(from: framing.source, to: framing.target, by: rule)
+            let content = [ours.content.left, ours.content.top, ours.content.right, ours.content.bottom]
+            XCTAssertEqual(content, framing.content, "\(rule) \(framing.source)")
+            let before = Intrinsics(
+                focalX: framing.before[0],
+                focalY: framing.before[1],
+                centerX: framing.before[2],
+                centerY: framing.before[3]
+            )
+            let after = before.framed(by: ours)
+            assertEqual([after.focalX, after.focalY, after.centerX, after.centerY], framing.after, relative: 1e-12)
+            let (matrix, place) = (framing.pictureFromInput, ours.toPicture(x: 3.5, y: 7.25))
+            let expected = [matrix[0] * 3.5 + matrix[2], matrix[4] * 7.25 + matrix[5]]
+            assertEqual([place.x, place.y], expected, relative: 1e-9)
+            let back = ours.toInput(x: place.x, y: place.y)
+            assertEqual([back.x, back.y], [3.5, 7.25], relative: 1e-9)
+        }
+    }
+
+    /// Sizes that no picture has, and a strip that would be scaled without bound, are refused.
+    func testSenselessFramings() throws {
+        let input = FrameSize(width: 28, height: 14)
+        for side in [0, -1, Int.max, Int.min] {
+            let size = FrameSize(width: side, height: 14)
+            for mode in Preprocess.Mode.allCases {
+                let rule = Preprocess(mode: mode)
+                assertKitError(.wrongInput) { try Framing(from: size, to: input, by: rule) }
+                assertKitError(.wrongInput) { try Framing(from: input, to: size, by: rule) }
+            }
+            assertKitError(.wrongInput) {
+                try Framing(from: input, to: input, by: Preprocess(mode: .pad, patch: side))
+            }
+        }
+        let strip = FrameSize(width: 1, height: 3000)
+        assertKitError(.wrongInput) { try Framing(from: strip, to: input, by: Preprocess(mode: .crop)) }
+        XCTAssertEqual(try Framing(from: strip, to: input, by: Preprocess(mode: .pad)).content.right, 21)
+    }
+
     /// Depth and cameras give the same points as in Python.
     func testUnprojection() throws {
         for map in try Vectors.load().unprojections {
             let cameras = try PoseEncoding.cameras(map.encoding, size: map.size)
-            let points = try PointCloud.unproject(depth: map.depth, cameras: cameras, size: map.size)
+            let points = try PointCloud.unproject(depth: map.depth, cameras: cameras, size: map.size, centers: map.centers)
             let flat = points.flatMap { [Double($0.x), Double($0.y), Double($0.z)] }
             assertEqual(flat, map.points.map { Double($0) }, relative: 1e-6)
             XCTAssertThrowsError(try PointCloud.unproject(depth: [1], cameras: cameras, size: map.size))
         }
+    }
+
+    /// White pixels are told from those of the picture.
+    func testShownPixels() {
+        let areas = [FrameArea(left: 1, top: 0, right: 2, bottom: 2), FrameArea(left: 0, top: 1, right: 3, bottom: 2)]
+        let shown = PointCloud.shownPixels(areas, size: FrameSize(width: 3, height: 2))
+        XCTAssertEqual(shown.map { $0 ? 1 : 0 }, [0, 1, 0, 0, 1, 0, 0, 0, 0, 1, 1, 1])
     }
 
     /// The same pixels count as confident as in Python.

@@ -28,6 +28,23 @@ final class KitTests: XCTestCase {
         XCTAssertEqual(kit.blocks.first?.operationPrefix, "frame_blocks_0__")
     }
 
+    /// The rule for pictures and points; kits of earlier exports have none.
+    func testPreprocess() throws {
+        let kit = try exportedKit()
+        XCTAssertEqual(kit.preprocess, .fit)
+        XCTAssertEqual(kit.pixelCenters, .half)
+        let other = try exportedKit(changing: [("\"fit\"", "\"pad\""), ("\"half\"", "\"integer\"")])
+        XCTAssertEqual(other.preprocess, Preprocess(mode: .pad))
+        XCTAssertEqual(other.pixelCenters, .integer)
+        XCTAssertEqual(try Kit(json: JSONEncoder().encode(other)), other)
+        let early = try exportedKit(changing: [("\"preprocess\"", "\"x\""), ("\"pixel_centers\"", "\"y\"")])
+        XCTAssertEqual(early.preprocess, .fit)
+        XCTAssertEqual(early.pixelCenters, .half)
+        for (text, other) in [("\"fit\"", "\"stretch\""), ("\"half\"", "\"third\""), ("\"patch\": 14", "\"patch\": 0")] {
+            assertKitError(.damagedFile, text) { try exportedKit(changing: [(text, other)]) }
+        }
+    }
+
     /// Writing and reading again changes nothing.
     func testRoundTrip() throws {
         let kit = try exportedKit()

@@ -15,6 +15,17 @@ final class PictureTests: XCTestCase {
         }
     }
 
+    /// Every mode gives the reader's bytes.
+    func testFramings() throws {
+        for framing in try Vectors.load().framings {
+            let image = try RGBImage(size: framing.source, pixels: Array(framing.pixels))
+            let rule = Preprocess(mode: framing.mode, patch: framing.patch)
+            let framed = try image.framed(to: framing.target, by: rule)
+            XCTAssertEqual(framed.size, framing.target)
+            XCTAssertEqual(framed.pixels, Array(framing.framed), "\(rule) \(framing.source) to \(framing.target)")
+        }
+    }
+
     /// A picture of one colour stays it, whatever the size.
     func testOneColorStays() throws {
         let size = FrameSize(width: 61, height: 43)
@@ -157,7 +168,7 @@ final class PictureTests: XCTestCase {
             let area = PixelArea(of: FrameSize(width: 1, height: 1))
             let plane = BytePlane(bytes: bytes, bytesPerRow: 4)
             let pixels = try PackedPixels(plane: plane, area: area, order: .rgba, alpha: .straight)
-            return try FrameInMemory(.packed(pixels), space: space).image(turn: .upright, toCover: nil)
+            return try FrameInMemory(.packed(pixels), space: space).image(turn: .upright, to: nil)
         }
     }
 
@@ -205,9 +216,12 @@ final class PictureTests: XCTestCase {
                 for turn in QuarterTurn.allCases {
                     let pixels = try PackedPixels(plane: plane, whole: size, area: area, order: .rgba, alpha: .unknown)
                     let frame = FrameInMemory(.packed(pixels), space: .sRGB)
-                    XCTAssertEqual(try frame.image(turn: turn, toCover: nil), cropped.turned(turn))
-                    let resized = try frame.image(turn: turn, toCover: target)
+                    XCTAssertEqual(try frame.image(turn: turn, to: nil), cropped.turned(turn))
+                    let resized = try frame.image(turn: turn, to: ModelFrame(target))
                     XCTAssertEqual(resized, try cropped.turned(turn).resized(toCover: target), "\(size) \(turn)")
+                    let pad = Preprocess(mode: .pad)
+                    let padded = try frame.image(turn: turn, to: ModelFrame(target, by: pad))
+                    XCTAssertEqual(padded, try cropped.turned(turn).framed(to: target, by: pad), "\(size) \(turn)")
                 }
             }
         }

@@ -9,6 +9,7 @@ struct Vectors: Decodable {
     let sizes: [Size]
     let intrinsics: [ResizedIntrinsics]
     let resizes: [Resize]
+    let framings: [FramingCase]
     let turns: [Turn]
     let colors: [Color]
     let gamuts: [Gamut]
@@ -29,6 +30,7 @@ struct Vectors: Decodable {
         case sizes
         case intrinsics
         case resizes
+        case framings
         case turns
         case colors
         case gamuts
@@ -89,6 +91,33 @@ struct Vectors: Decodable {
         let resized: Data
     }
 
+    /// A picture as the model's input, and where its pixels went.
+    struct FramingCase: Decodable {
+        let mode: Preprocess.Mode
+        let patch: Int
+        let source: FrameSize
+        let pixels: Data
+        let target: FrameSize
+        let framed: Data
+        let content: [Int]
+        let before: [Double]
+        let after: [Double]
+        let pictureFromInput: [Double]
+
+        enum CodingKeys: String, CodingKey {
+            case mode
+            case patch
+            case source
+            case pixels
+            case target
+            case framed
+            case content
+            case before
+            case after
+            case pictureFromInput = "picture_from_input"
+        }
+    }
+
     /// A picture and how it looks turned.
     struct Turn: Decodable {
         let source: FrameSize
@@ -145,6 +174,7 @@ struct Vectors: Decodable {
         let encoding: [Float]
         let size: FrameSize
         let depth: [Float]
+        let centers: PixelCenters
         let points: [Float]
     }
 

@@ -35,6 +35,9 @@ struct Intrinsics {
 
     /// These intrinsics after `resized_to_cover` took the frame from `source` to `target`.
     Intrinsics resized(const FrameSize& source, const FrameSize& target) const;
+
+    /// These intrinsics after `framed` took the picture into the model's input.
+    Intrinsics framed(const Framing& framing) const;
 };
 
 struct Camera {

@@ -9,6 +9,7 @@
 #include <utility>
 #include <vector>
 
+#include "vggt_edge/picture.hpp"
 #include "vggt_edge/tensor.hpp"
 
 namespace vggt_edge {
@@ -43,6 +44,8 @@ using Outputs = std::vector<std::pair<std::string, Shape>>;
 /// - files: sha256 by file name.
 /// - needs: versions by the name of what the device needs, such as `>=10.3` of `tensorrt`.
 /// - outputs: empty in kits of earlier exports, where the golden tensors say which there are.
+/// - preprocess: how a picture becomes the input; `fit` in kits of earlier exports.
+/// - pixel_centers: where the centre of the first pixel lies in a point cloud; `half` in kits of earlier exports.
 /// - packed_bytes, fp16_bytes: size of the weights as the plan packs them, and in FP16.
 struct Kit {
     std::string target;
@@ -53,12 +56,17 @@ struct Kit {
     std::vector<Block> blocks;
     Outputs outputs;
     Tolerances tolerances;
+    Preprocess preprocess;
+    PixelCenters pixel_centers = PixelCenters::half;
     std::int64_t packed_bytes = 0;
     std::int64_t fp16_bytes = 0;
 };
 
 /// The content of a `kit.json`. name: for messages. `KitError` where a field is missing, of another type or senseless.
 Kit parse_kit(std::string_view text, const std::string& name = "kit.json");
+
+/// Reads `kit.json` of a folder, and does not look at the files that it lists.
+Kit read_kit(const std::filesystem::path& folder);
 
 /// Reads `kit.json` of a folder, and compares every file that it lists with its sha256. `KitError` for a difference.
 Kit load_kit(const std::filesystem::path& folder);

@@ -15,8 +15,9 @@ namespace vggt_edge_ros {
 /// starts again, the window starts again too.
 class Keyframes {
 public:
-    Keyframes(std::size_t count, vggt_edge::FrameSize size, double interval_s)
-        : count_(count), size_(size), interval_s_(interval_s) {}
+    /// rule: how a frame becomes the model's input.
+    Keyframes(std::size_t count, vggt_edge::FrameSize size, double interval_s, vggt_edge::Preprocess rule = {})
+        : count_(count), size_(size), interval_s_(interval_s), rule_(rule) {}
 
     /// Whether a frame of this time, in seconds, becomes a keyframe: only then is it worth preparing.
     bool wants(double time_s) {
@@ -26,11 +27,18 @@ public:
 
     void add(const vggt_edge::Picture& picture, double time_s) {
         std::vector<float> planes(3 * size_.pixel_count());
-        vggt_edge::put_planes(vggt_edge::resized_to_cover(picture, size_), planes.data());
-        if (frames_.size() == count_) frames_.pop_front();
+        vggt_edge::put_planes(vggt_edge::framed(picture, size_, rule_), planes.data());
+        if (frames_.size() == count_) {
+            frames_.pop_front();
+            contents_.erase(contents_.begin());
+        }
         frames_.push_back(std::move(planes));
+        contents_.push_back(vggt_edge::Framing(picture.size, size_, rule_).content);
         last_s_ = time_s;
     }
+
+    /// Of each keyframe the part of the model's input that shows it.
+    const std::vector<vggt_edge::FrameArea>& contents() const { return contents_; }
 
     bool is_full() const { return frames_.size() == count_; }
 
@@ -41,6 +49,7 @@ public:
 
     void clear() {
         frames_.clear();
+        contents_.clear();
         last_s_.reset();
     }
 
@@ -48,7 +57,9 @@ private:
     std::size_t count_;
     vggt_edge::FrameSize size_;
     double interval_s_;
+    vggt_edge::Preprocess rule_;
     std::deque<std::vector<float>> frames_;
+    std::vector<vggt_edge::FrameArea> contents_;
     std::optional<double> last_s_;
 };
 

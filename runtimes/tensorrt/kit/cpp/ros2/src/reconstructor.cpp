@@ -2,6 +2,7 @@
 
 #include <chrono>
 #include <functional>
+#include <limits>
 #include <memory>
 #include <optional>
 #include <string>
@@ -48,7 +49,9 @@ public:
             depth_ = output("depth");
             size_ = {static_cast<int>(shape[4]), static_cast<int>(shape[3])};
             const double interval = get_parameter("keyframe_interval_s").as_double();
-            keyframes_.emplace(static_cast<std::size_t>(shape[1]), size_, interval);
+            const Kit kit = read_kit(folder);
+            centers_ = kit.pixel_centers;
+            keyframes_.emplace(static_cast<std::size_t>(shape[1]), size_, interval, kit.preprocess);
         } catch (const std::exception& error) {
             RCLCPP_ERROR(get_logger(), "%s", error.what());
             return Return::FAILURE;
@@ -143,6 +146,7 @@ private:
     void start() {
         if (running_ || !is_waiting_ || !keyframes_->is_full()) return;
         keyframes_->put(engine_->input(0));
+        contents_ = keyframes_->contents();
         engine_->submit();
         running_ = newest_;
         is_waiting_ = false;
@@ -163,19 +167,25 @@ private:
     }
 
     void publish(const std_msgs::msg::Header& newest) {
-        const std::vector<float> depth = values(depth_);
+        std::vector<float> depth = values(depth_);
         const std::vector<Camera> cameras = decode_poses(values(pose_), size_);
         std::vector<std::vector<float>> confidences;
         for (std::size_t index = 0; index < engine_->outputs().size(); ++index) {
             if (engine_->outputs()[index].name == "depth_conf") confidences.push_back(values(index));
         }
-        std::vector<bool> keep(depth.size(), true);
-        if (!confidences.empty()) keep = confident_pixels(confidences, get_parameter("points_share").as_double());
+        const std::vector<bool> shown = shown_pixels(contents_, size_);
+        std::vector<bool> keep = shown;
+        const double share = get_parameter("points_share").as_double();
+        if (!confidences.empty()) keep = confident_pixels(confidences, share, shown);
         std_msgs::msg::Header window = newest, camera = newest;
         window.frame_id = get_parameter("window_frame").as_string();
         camera.frame_id = get_parameter("camera_frame").as_string();
         broadcaster_->sendTransform(transform(window, camera.frame_id, cameras.back().extrinsics));
-        cloud_publisher_->publish(point_cloud(window, unproject(depth, cameras, size_), keep));
+        cloud_publisher_->publish(point_cloud(window, unproject(depth, cameras, size_, centers_), keep));
+        // What `crop` or `pad` filled up with white has no depth.
+        for (std::size_t index = 0; index < depth.size(); ++index) {
+            if (!shown[index]) depth[index] = std::numeric_limits<float>::quiet_NaN();
+        }
         const float* last = depth.data() + (cameras.size() - 1) * size_.pixel_count();
         depth_publisher_->publish(depth_image(camera, last, size_));
         info_publisher_->publish(camera_info(camera, cameras.back().intrinsics, size_));
@@ -184,6 +194,8 @@ private:
     std::optional<Engine> engine_;
     std::optional<Keyframes> keyframes_;
     FrameSize size_;
+    PixelCenters centers_ = PixelCenters::half;
+    std::vector<FrameArea> contents_;  // of the prediction that is running
     std::size_t pose_ = 0, depth_ = 0;
     std_msgs::msg::Header newest_;
     bool is_waiting_ = false;

@@ -57,9 +57,23 @@ public data class Intrinsics(
     public val matrix: Matrix3
         get() = Matrix3(Vector3(focalX, 0.0, centerX), Vector3(0.0, focalY, centerY), Vector3(0.0, 0.0, 1.0))
 
-    /** The direction with z = 1 in which the middle of the pixel in [column] and [row] is seen, both from 0. */
-    public fun ray(column: Int, row: Int): Vector3 =
-        Vector3((column + 0.5 - centerX) / focalX, (row + 0.5 - centerY) / focalY, 1.0)
+    /**
+     * The direction with z = 1 in which the middle of the pixel in [column] and [row] is seen, both from 0.
+     *
+     * [centers]: where the centre of the first pixel lies.
+     */
+    @JvmOverloads
+    public fun ray(column: Int, row: Int, centers: PixelCenters = PixelCenters.HALF): Vector3 =
+        Vector3((column + centers.place - centerX) / focalX, (row + centers.place - centerY) / focalY, 1.0)
+
+    /** These intrinsics after [RgbImage.framed]. */
+    public fun framed(framing: Framing): Intrinsics =
+        Intrinsics(
+            focalX = focalX * framing.scaleX,
+            focalY = focalY * framing.scaleY,
+            centerX = centerX * framing.scaleX + framing.left,
+            centerY = centerY * framing.scaleY + framing.top,
+        )
 
     /** These intrinsics after [RgbImage.resizedToCover] took the frame from [source] to [target]. */
     public fun resized(source: FrameSize, target: FrameSize): Intrinsics {

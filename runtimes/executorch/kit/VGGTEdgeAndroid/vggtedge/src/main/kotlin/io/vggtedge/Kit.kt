@@ -4,6 +4,7 @@ import androidx.annotation.WorkerThread
 import java.io.File
 import java.io.IOException
 import java.io.InputStream
+import java.util.Locale
 
 /**
  * What `kit.json` says: the model, what goes in and comes out, and how far it may drift.
@@ -12,6 +13,8 @@ import java.io.InputStream
  * @property planDigest sha256 of the precision plan.
  * @property model The program and its weights.
  * @property input What goes in.
+ * @property preprocess How a picture becomes the input; `FIT` in kits of earlier exports.
+ * @property pixelCenters Where the centre of the first pixel lies in a point cloud; `HALF` in kits of earlier exports.
  * @property outputs What comes out, in the order in which the program returns it.
  * @property blocks The precision of each block.
  * @property tolerances How far the model may drift.
@@ -23,6 +26,8 @@ private constructor(
     public val planDigest: String,
     public val model: Model,
     public val input: Input,
+    public val preprocess: Preprocess,
+    public val pixelCenters: PixelCenters,
     public val outputs: List<Output>,
     public val blocks: List<Block>,
     public val tolerances: Tolerances,
@@ -222,6 +227,8 @@ private constructor(
                 planDigest = json.text("plan_digest"),
                 model = model(json.table("model"), taken),
                 input = input(json.table("input")),
+                preprocess = preprocess(json),
+                pixelCenters = if ("pixel_centers" in json.keys) json.word("pixel_centers") else PixelCenters.HALF,
                 outputs = json.tables("outputs").map(::output),
                 blocks = json.tables("blocks").map(::block),
                 tolerances = tolerances(json.table("tolerances")),
@@ -259,6 +266,21 @@ private constructor(
                 if (json.text(key) != only) throw JsonProblem("the input's $key is ${json.text(key)}, not $only")
             }
             return Input(json.text("name"), json.int("frames"), json.int("height"), json.int("width"))
+        }
+
+        /** Kits of earlier exports have none. */
+        private fun preprocess(json: JsonTable): Preprocess {
+            if ("preprocess" !in json.keys) return Preprocess.FIT
+            val rule = json.table("preprocess")
+            val patch = rule.int("patch")
+            if (patch !in 1..Preprocess.MOST_SCALED) throw JsonProblem("the patch of preprocess is $patch")
+            return Preprocess(rule.word("mode"), patch)
+        }
+
+        private inline fun <reified Word : Enum<Word>> JsonTable.word(key: String): Word {
+            val words = enumValues<Word>()
+            return words.find { it.name.lowercase(Locale.ROOT) == text(key) }
+                ?: throw JsonProblem("$key is none of ${words.joinToString { it.name.lowercase(Locale.ROOT) }}")
         }
 
         private fun output(json: JsonTable) = Output(json.text("name"), json.wholes("shape"))

@@ -14,10 +14,17 @@ public object PointCloud {
      * The world point of every pixel: x, y, z of one after the other, in the coordinates of frame 0's camera.
      *
      * [depth] are distances along the optical axis, frame after frame, row after row; [size] is that of a frame.
-     * Throws [KitException] unless there is one finite depth per pixel of each frame.
+     * [centers] says where the centre of the first pixel lies: `pixelCenters` of the kit. Throws [KitException] unless
+     * there is one finite depth per pixel of each frame.
      */
     @JvmStatic
-    public fun unproject(depth: FloatArray, cameras: List<Camera>, size: FrameSize): FloatArray {
+    @JvmOverloads
+    public fun unproject(
+        depth: FloatArray,
+        cameras: List<Camera>,
+        size: FrameSize,
+        centers: PixelCenters = PixelCenters.HALF,
+    ): FloatArray {
         if (cameras.isEmpty() || depth.size.toLong() != cameras.size.toLong() * size.pixelCount || depth.size > MOST) {
             throw wrongInput(
                 "${depth.size} depths for ${cameras.size} frames of $size pixels",
@@ -26,19 +33,28 @@ public object PointCloud {
         }
         if (!depth.all { it.isFinite() }) throw notFinite("depths")
         val points = FloatArray(3 * depth.size)
-        for ((frame, camera) in cameras.withIndex()) unproject(depth, frame * size.pixelCount, camera, size, points)
+        for ((frame, camera) in cameras.withIndex()) {
+            unproject(depth, frame * size.pixelCount, camera, size, centers.place, points)
+        }
         return points
     }
 
     /** One frame; plain numbers, since an object for each pixel would take ten times the memory of the points. */
-    private fun unproject(depth: FloatArray, start: Int, camera: Camera, size: FrameSize, points: FloatArray) {
+    private fun unproject(
+        depth: FloatArray,
+        start: Int,
+        camera: Camera,
+        size: FrameSize,
+        center: Double,
+        points: FloatArray,
+    ) {
         val (row0, row1, row2) = camera.extrinsics.rotation
         val (shiftX, shiftY, shiftZ) = camera.extrinsics.translation
         val lens = camera.intrinsics
-        val acrossRays = DoubleArray(size.width) { (it + 0.5 - lens.centerX) / lens.focalX }
+        val acrossRays = DoubleArray(size.width) { (it + center - lens.centerX) / lens.focalX }
         var index = start
         for (row in 0 until size.height) {
-            val downRay = (row + 0.5 - lens.centerY) / lens.focalY
+            val downRay = (row + center - lens.centerY) / lens.focalY
             for (column in 0 until size.width) {
                 val distance = depth[index].toDouble()
                 val x = acrossRays[column] * distance - shiftX
@@ -77,6 +93,18 @@ public object PointCloud {
         val limit = percentile(joint.copyOf(), 1 - share)
         return BooleanArray(count) { joint[it] >= limit }
     }
+
+    /**
+     * True for the pixels of all frames that show the picture, and are not white because `CROP` or `PAD` filled up.
+     *
+     * [contents] are [Framing.content] of each frame, [size] is that of a frame.
+     */
+    @JvmStatic
+    public fun shownPixels(contents: List<FrameArea>, size: FrameSize): BooleanArray =
+        BooleanArray(contents.size * size.pixelCount) {
+            val pixel = it % size.pixelCount
+            contents[it / size.pixelCount].contains(pixel % size.width, pixel / size.width)
+        }
 
     internal fun notFinite(what: String) =
         KitException(

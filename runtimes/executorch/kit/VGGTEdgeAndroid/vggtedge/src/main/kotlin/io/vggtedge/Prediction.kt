@@ -8,11 +8,15 @@ import androidx.annotation.FloatRange
  * @property outputs The outputs that were exported, by name.
  * @property frames How many frames went in.
  * @property frameSize The frames as the model saw them: the pixels of all maps.
+ * @property pixelCenters Where the centre of the first pixel lies in the point cloud, as the kit says.
  */
-public class Prediction(
+public class Prediction
+@JvmOverloads
+constructor(
     public val outputs: Map<String, FloatTensor>,
     public val frames: Int,
     public val frameSize: FrameSize,
+    public val pixelCenters: PixelCenters = PixelCenters.HALF,
 ) {
     /** Distances along the optical axis, (1, S, H, W), in units of the scene. */
     public val depth: FloatTensor? get() = outputs["depth"]
@@ -33,15 +37,24 @@ public class Prediction(
      * The points of the most confident pixels of all frames: x, y, z of one after the other.
      *
      * Taken from depth and cameras, more accurate than the point map by VGGT's authors (arXiv 2503.11651), and from
-     * the point map where one of them was not exported. [share] says how many pixels to keep, from 0 to 1. Throws
-     * [KitException] if the model was exported with neither, and for a share below 1 without a confidence to choose by.
+     * the point map where one of them was not exported. [share] says how many pixels to keep, from 0 to 1.
+     * [contents]: [Framing.content] of each frame, where pictures were filled up with white, since those pixels have no
+     * point; null where all pixels count. Throws [KitException] if the model was exported with neither, for a share
+     * below 1 without a confidence to choose by, and for another number of contents than frames.
      */
     @JvmOverloads
-    public fun pointCloud(@FloatRange(from = 0.0, to = 1.0) share: Double = 0.5): FloatArray {
+    public fun pointCloud(
+        @FloatRange(from = 0.0, to = 1.0) share: Double = 0.5,
+        contents: List<FrameArea>? = null,
+    ): FloatArray {
+        if (contents != null && contents.size != frames) {
+            throw wrongInput("the contents of ${contents.size} frames of $frames", "give one for each frame")
+        }
+        val shown = contents?.let { PointCloud.shownPixels(it, frameSize) }
         val isFromDepth = "depth" in outputs && "pose_enc" in outputs
-        val keep = confidentPixels(if (isFromDepth) depthConfidence else pointsConfidence, share)
+        val keep = confidentPixels(if (isFromDepth) depthConfidence else pointsConfidence, share, shown)
         val all =
-            if (isFromDepth) PointCloud.unproject(output("depth").values, cameras(), frameSize)
+            if (isFromDepth) PointCloud.unproject(output("depth").values, cameras(), frameSize, pixelCenters)
             else output("points").values
         if (!all.all { it.isFinite() }) throw PointCloud.notFinite("points")
         if (keep == null) return all
@@ -56,10 +69,17 @@ public class Prediction(
         return kept
     }
 
-    /** Null: all of them. */
-    private fun confidentPixels(confidence: FloatTensor?, share: Double): BooleanArray? {
-        if (confidence != null) return PointCloud.confidentPixels(listOf(confidence.values), share)
-        if (share == 1.0) return null
+    /** Null: all of them. The share is one of the [shown] pixels. */
+    private fun confidentPixels(confidence: FloatTensor?, share: Double, shown: BooleanArray?): BooleanArray? {
+        if (confidence != null) {
+            if (shown == null) return PointCloud.confidentPixels(listOf(confidence.values), share)
+            val values = confidence.values
+            if (values.size != shown.size) throw wrongInput("confidences of other pixels", "pass the model's")
+            val those = values.filterIndexed { index, _ -> shown[index] }.toFloatArray()
+            val kept = PointCloud.confidentPixels(listOf(those), share).iterator()
+            return BooleanArray(shown.size) { shown[it] && kept.next() }
+        }
+        if (share == 1.0) return shown
         if ("points" !in outputs) output("depth_conf")
         throw wrongInput("a share of $share without a confidence", "pass 1.0, or export the confidences too")
     }

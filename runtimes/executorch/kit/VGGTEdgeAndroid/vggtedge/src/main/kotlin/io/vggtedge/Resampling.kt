@@ -13,8 +13,17 @@ import kotlin.math.min
  *
  * The part that is shown goes from [start] to [end], in source samples.
  */
-internal class ResamplingKernel(private val sourceLength: Int, start: Float, end: Float, val outputLength: Int) {
-    private val scale = (end - start).toDouble() / outputLength
+internal class ResamplingKernel(
+    private val sourceLength: Int,
+    start: Float,
+    end: Float,
+    wholeLength: Int,
+    kept: IntRange = 0 until wholeLength,
+) {
+    /** The samples of the output: those [kept] of the whole one. */
+    val outputLength: Int = kept.count()
+
+    private val scale = (end - start).toDouble() / wholeLength
     private val reach = SUPPORT * max(scale, 1.0)
 
     /** From the weights of one output sample to those of the next. */
@@ -30,7 +39,7 @@ internal class ResamplingKernel(private val sourceLength: Int, start: Float, end
     val weights = IntArray(outputLength * stride)
 
     init {
-        for (index in 0 until outputLength) fill(index, start.toDouble() + (index + 0.5) * scale)
+        for (index in 0 until outputLength) fill(index, start.toDouble() + (kept.first + index + 0.5) * scale)
     }
 
     /** The first source sample that any output sample needs. */
@@ -95,22 +104,58 @@ internal class ResamplingKernel(private val sourceLength: Int, start: Float, end
  * [Intrinsics.resized] is exact. Give the model frames of about its own aspect ratio: what the crop takes away is not
  * seen. Throws [KitException] for a target that is not made of whole patches, or has more than 2^26 pixels.
  */
-public fun RgbImage.resizedToCover(target: FrameSize): RgbImage = rows.covering(target, Orientation.UPRIGHT)
+public fun RgbImage.resizedToCover(target: FrameSize): RgbImage = framed(target, Preprocess.FIT)
 
-/** The picture turned, scaled until it covers [target], and cropped evenly. */
-internal fun PictureRows.covering(target: FrameSize, orientation: Orientation): RgbImage {
+/**
+ * The picture as a model's input of the size [target], by the [rule] of a kit; [Framing] says where its pixels went.
+ *
+ * Throws [KitException] as [resizedToCover] and [Framing] do.
+ */
+public fun RgbImage.framed(target: FrameSize, rule: Preprocess): RgbImage =
+    rows.framed(target, Orientation.UPRIGHT, rule)
+
+/** The picture turned, as a model's input. */
+internal fun PictureRows.framed(target: FrameSize, orientation: Orientation, rule: Preprocess): RgbImage {
     checkTarget(target)
     val turned = orientation.turned(size)
-    val crop = FrameCrop(turned, target)
-    val across = ResamplingKernel(turned.width, crop.left.toFloat(), (crop.left + crop.width).toFloat(), target.width)
-    val down = ResamplingKernel(turned.height, crop.top.toFloat(), (crop.top + crop.height).toFloat(), target.height)
+    val framing = Framing(turned, target, rule)
+    val content = framing.content
+    val across =
+        ResamplingKernel(
+            turned.width,
+            framing.partX.start.toFloat(),
+            framing.partX.endInclusive.toFloat(),
+            framing.resampled.width,
+            content.left - framing.offsetX until content.right - framing.offsetX,
+        )
+    val down =
+        ResamplingKernel(
+            turned.height,
+            framing.partY.start.toFloat(),
+            framing.partY.endInclusive.toFloat(),
+            framing.resampled.height,
+            content.top - framing.offsetY until content.bottom - framing.offsetY,
+        )
     // Each pass rounds to 8 bits, so their order shows. Pillow 13 begins with the columns where that drops more.
-    val dropsRows = turned.height - target.height
-    val isDownFirst = dropsRows > 0 && dropsRows > 2 * (turned.width - target.width)
+    val dropsRows = turned.height - framing.resampled.height
+    val isDownFirst = dropsRows > 0 && dropsRows > 2 * (turned.width - framing.resampled.width)
     val passes =
         if (orientation.isTransposed) Passes(across, down, !isDownFirst) else Passes(down, across, isDownFirst)
     if (orientation.reversesColumns) passes.columns.reverse()
-    return PictureResampler(this, passes, orientation, target).resample()
+    val shown = FrameSize(across.outputLength, down.outputLength)
+    val resampled = PictureResampler(this, passes, orientation, shown).resample()
+    return if (framing.isFilled) resampled else onWhite(resampled, framing)
+}
+
+private fun onWhite(picture: RgbImage, framing: Framing): RgbImage {
+    val pixels = RgbImage.pixelsOf(framing.target)
+    pixels.fill(-1)
+    val length = RgbImage.CHANNELS * picture.size.width
+    for (row in 0 until picture.size.height) {
+        val start = (framing.content.top + row) * framing.target.width + framing.content.left
+        picture.pixels.copyInto(pixels, RgbImage.CHANNELS * start, row * length, (row + 1) * length)
+    }
+    return RgbImage.of(framing.target, pixels)
 }
 
 private fun checkTarget(target: FrameSize) {

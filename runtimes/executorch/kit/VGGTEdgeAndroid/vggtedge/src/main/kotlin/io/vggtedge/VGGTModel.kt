@@ -56,20 +56,26 @@ internal constructor(public val kit: Kit, public val threads: Int, program: Mode
     public val isBusy: Boolean get() = worker.isBusy
 
     /**
-     * Brings a picture to the model's size, in sRGB and on white.
+     * Where the pixels of an upright picture of [size] land in the model's input, by the rule that the model was
+     * exported with: which part is white, how intrinsics change, and the way back to the picture.
+     */
+    public fun framing(size: FrameSize): Framing = Framing(size, frameSize, kit.preprocess)
+
+    /**
+     * Brings a picture to the model's size by the kit's `preprocess`, in sRGB and on white.
      *
      * Takes as long as a prediction of a small model, or more in an interpreter: not for the main thread.
      */
     @WorkerThread
     @JvmOverloads
     public fun prepare(bitmap: Bitmap, turn: QuarterTurn = QuarterTurn.UPRIGHT): RgbImage =
-        BitmapRows(bitmap).covering(frameSize, turn.orientation)
+        BitmapRows(bitmap).framed(frameSize, turn.orientation, kit.preprocess)
 
     /** The same for a picture in a [file], which is turned as its EXIF orientation says. */
     @WorkerThread
     public fun prepare(file: File): RgbImage {
         val (bitmap, orientation) = decoded(file)
-        return BitmapRows(bitmap).covering(frameSize, orientation)
+        return BitmapRows(bitmap).framed(frameSize, orientation, kit.preprocess)
     }
 
     /**
@@ -86,7 +92,7 @@ internal constructor(public val kit: Kit, public val threads: Int, program: Mode
         turn: QuarterTurn = QuarterTurn.UPRIGHT,
         crop: Rect? = null,
         encoding: YCbCrEncoding? = null,
-    ): RgbImage = imageRows(image, crop, encoding).covering(frameSize, turn.orientation)
+    ): RgbImage = imageRows(image, crop, encoding).framed(frameSize, turn.orientation, kit.preprocess)
 
     /**
      * Predicts from [frameCount] prepared frames; the first one's camera becomes the world. Waits for its turn.
@@ -186,7 +192,7 @@ internal constructor(public val kit: Kit, public val threads: Int, program: Mode
     private fun prediction(outputs: ProgramOutputs): Prediction {
         val copied = executing("read") { outputs.copied() }
         for ((name, tensor) in copied) checkOutput(name, tensor.values)
-        return Prediction(copied, frameCount, frameSize)
+        return Prediction(copied, frameCount, frameSize, kit.pixelCenters)
     }
 
     /** Loads models. */

@@ -54,6 +54,19 @@ class KitTest {
     }
 
     @Test
+    fun theRuleForPicturesAndPointsIsRead() {
+        val kit = Kit.parse(Vectors.kit)
+        assertEquals(Preprocess.FIT to PixelCenters.HALF, kit.preprocess to kit.pixelCenters)
+        val other = Kit.parse(changed("\"fit\"", "\"pad\"").replace("\"half\"", "\"integer\""))
+        assertEquals(Preprocess(Preprocess.Mode.PAD) to PixelCenters.INTEGER, other.preprocess to other.pixelCenters)
+        val early = Kit.parse(changed("\"preprocess\"", "\"x\"").replace("\"pixel_centers\"", "\"y\""))
+        assertEquals(Preprocess.FIT to PixelCenters.HALF, early.preprocess to early.pixelCenters)
+        for ((from, to) in listOf("\"fit\"" to "\"stretch\"", "\"half\"" to "3", "\"patch\": 14" to "\"patch\": 0")) {
+            assertRefused(KitException.Kind.DAMAGED_FILE) { Kit.parse(changed(from, to)) }
+        }
+    }
+
+    @Test
     fun whatTheExportMeasuredLiesBesideTheKit() {
         File(folder, Kit.FILE_NAME).writeText(Vectors.kit)
         val taken = measured("""{"load_bytes": 8192, "first_prediction_bytes": 65536}""")

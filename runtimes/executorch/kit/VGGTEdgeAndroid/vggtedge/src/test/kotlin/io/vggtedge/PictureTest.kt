@@ -27,6 +27,16 @@ class PictureTest {
     }
 
     @Test
+    fun framedToTheByteAsInPython() {
+        for (case in Vectors.cases("framings")) {
+            val picture = RgbImage.of(case.size("source"), case.bytes("pixels"))
+            val framed = picture.framed(case.size("target"), case.preprocess)
+            assertEquals(case.size("target"), framed.size)
+            assertArrayEquals("${case.preprocess} ${case.size("source")}", case.bytes("framed"), framed.pixels)
+        }
+    }
+
+    @Test
     fun onlyWholePatchesAreResizedTo() {
         val picture = RgbImage.of(FrameSize(2, 1), ByteArray(6))
         assertRefused(KitException.Kind.WRONG_INPUT) { picture.resizedToCover(FrameSize(15, 14)) }
@@ -53,9 +63,10 @@ class PictureTest {
             val pixels = ByteArray(3 * width * height).also(random::nextBytes)
             val picture = RgbImage.of(FrameSize(width, height), pixels)
             for (orientation in Orientation.entries) {
-                val atOnce = picture.rows.covering(target, orientation)
-                val afterwards = picture.rows.picture(orientation).resizedToCover(target)
-                assertArrayEquals("$width x $height $orientation", afterwards.pixels, atOnce.pixels)
+                val rule = Preprocess(Preprocess.Mode.entries[(width + height) % 3])
+                val atOnce = picture.rows.framed(target, orientation, rule)
+                val afterwards = picture.rows.picture(orientation).framed(target, rule)
+                assertArrayEquals("$width x $height $orientation $rule", afterwards.pixels, atOnce.pixels)
             }
         }
     }

@@ -1,6 +1,7 @@
 package io.vggtedge
 
 import java.util.Base64
+import java.util.Locale
 import kotlin.math.abs
 import org.junit.Assert.assertEquals
 import org.junit.Assert.assertTrue
@@ -26,6 +27,10 @@ internal object Vectors {
 internal fun JsonTable.bytes(key: String): ByteArray = Base64.getDecoder().decode(text(key))
 
 internal fun JsonTable.size(key: String): FrameSize = FrameSize(table(key).int("width"), table(key).int("height"))
+
+/** The rule of a case. */
+internal val JsonTable.preprocess: Preprocess
+    get() = Preprocess(Preprocess.Mode.valueOf(text("mode").uppercase(Locale.ROOT)), int("patch"))
 
 internal fun JsonTable.floats(key: String): FloatArray = list(key).floats()
 
