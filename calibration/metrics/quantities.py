@@ -360,7 +360,7 @@ class Confidence(Quantity):
 
 
 def _sky_changed(pair: Pair) -> tuple[float, ...]:
-    return (figures.sky_changed(pair.ours, pair.reference),)
+    return (figures.sky_changed(pair.shown(pair.ours), pair.shown(pair.reference)),)
 
 
 class Sky(Quantity):
