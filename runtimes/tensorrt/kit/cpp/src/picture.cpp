@@ -76,7 +76,7 @@ FrameSize scaled(const FrameSize& source, const FrameSize& target, const Preproc
 }
 
 /// Of an odd number of pixels that are cut or white the larger half lies behind.
-int offset(int resampled, int target) {
+int corner(int resampled, int target) {
     return resampled > target ? -((resampled - target) / 2) : (target - resampled) / 2;
 }
 
@@ -95,8 +95,8 @@ Framing::Framing(const FrameSize& source, const FrameSize& target, const Preproc
     part[3] = is_fit ? crop.top + crop.height : source.height;
     scale_x = is_fit ? crop.scale : static_cast<double>(resampled.width) / source.width;
     scale_y = is_fit ? crop.scale : static_cast<double>(resampled.height) / source.height;
-    offset_x = offset(resampled.width, target.width);
-    offset_y = offset(resampled.height, target.height);
+    offset_x = corner(resampled.width, target.width);
+    offset_y = corner(resampled.height, target.height);
     left = offset_x - part[0] * scale_x;
     top = offset_y - part[1] * scale_y;
     content = {std::max(offset_x, 0), std::max(offset_y, 0), std::min(offset_x + resampled.width, target.width),
