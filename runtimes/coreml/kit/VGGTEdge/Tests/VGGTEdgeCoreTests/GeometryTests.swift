@@ -154,7 +154,9 @@ final class GeometryTests: XCTestCase {
     func testUnprojection() throws {
         for map in try Vectors.load().unprojections {
             let cameras = try PoseEncoding.cameras(map.encoding, size: map.size)
-            let points = try PointCloud.unproject(depth: map.depth, cameras: cameras, size: map.size, centers: map.centers)
+            let points = try PointCloud.unproject(
+                depth: map.depth, cameras: cameras, size: map.size, centers: map.centers
+            )
             let flat = points.flatMap { [Double($0.x), Double($0.y), Double($0.z)] }
             assertEqual(flat, map.points.map { Double($0) }, relative: 1e-6)
             XCTAssertThrowsError(try PointCloud.unproject(depth: [1], cameras: cameras, size: map.size))

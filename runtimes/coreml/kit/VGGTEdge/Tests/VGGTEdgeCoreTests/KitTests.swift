@@ -40,7 +40,8 @@ final class KitTests: XCTestCase {
         let early = try exportedKit(changing: [("\"preprocess\"", "\"x\""), ("\"pixel_centers\"", "\"y\"")])
         XCTAssertEqual(early.preprocess, .fit)
         XCTAssertEqual(early.pixelCenters, .half)
-        for (text, other) in [("\"fit\"", "\"stretch\""), ("\"half\"", "\"third\""), ("\"patch\": 14", "\"patch\": 0")] {
+        let wrong = [("\"fit\"", "\"stretch\""), ("\"half\"", "\"third\""), ("\"patch\": 14", "\"patch\": 0")]
+        for (text, other) in wrong {
             assertKitError(.damagedFile, text) { try exportedKit(changing: [(text, other)]) }
         }
     }
