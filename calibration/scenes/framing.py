@@ -8,12 +8,13 @@ Sizes are (height, width). docs/preprocessing.md explains the modes with picture
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, TypeAlias, get_args
-
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
 from vggt_edge.devices.errors import InputError
+
+if TYPE_CHECKING:  # the settings know the modes, and `--help` must not cost the import of numpy
+    import numpy as np
+    import numpy.typing as npt
 
 Size: TypeAlias = tuple[int, int]
 #: (left, top, right, bottom) in whole pixels; right and bottom are the first ones outside.
@@ -114,11 +115,15 @@ class Framing:
 
         Example: ``x, y, _ = framing.picture_from_input @ (u, v, 1)``.
         """
+        import numpy as np
+
         (scale_x, scale_y), (x, y) = self.scale, self.origin
         return np.array([[1 / scale_x, 0, -x / scale_x], [0, 1 / scale_y, -y / scale_y], [0, 0, 1]])
 
     def intrinsics(self, matrix: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         """Carry intrinsics (..., 3, 3) in pixels of the picture to those of the input."""
+        import numpy as np
+
         carried = np.array(matrix, np.float64)
         for row in (0, 1):
             carried[..., row, :] *= self.scale[row]
@@ -128,6 +133,8 @@ class Framing:
 
 def content_mask(content: Rectangle, size: Size) -> npt.NDArray[np.bool_]:
     """(H, W): True for the pixels of the input that show the picture."""
+    import numpy as np
+
     left, top, right, bottom = content
     mask = np.zeros(size, bool)
     mask[top:bottom, left:right] = True

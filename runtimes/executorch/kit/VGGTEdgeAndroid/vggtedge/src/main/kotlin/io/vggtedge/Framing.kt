@@ -73,6 +73,8 @@ public data class FrameArea(
  *
  * Pixel coordinates are continuous, the top-left corner of an image is (0, 0). Throws [KitException] for a strip so
  * tall that `CROP` would scale it to more than 32768 pixels.
+ *
+ * @property target The size of the model's input.
  */
 public class Framing(source: FrameSize, public val target: FrameSize, rule: Preprocess) {
     private val cover = FrameCrop(source, target)

@@ -227,7 +227,7 @@ private constructor(
                 planDigest = json.text("plan_digest"),
                 model = model(json.table("model"), taken),
                 input = input(json.table("input")),
-                preprocess = preprocess(json),
+                preprocess = if ("preprocess" in json.keys) preprocess(json.table("preprocess")) else Preprocess.FIT,
                 pixelCenters = if ("pixel_centers" in json.keys) json.word("pixel_centers") else PixelCenters.HALF,
                 outputs = json.tables("outputs").map(::output),
                 blocks = json.tables("blocks").map(::block),
@@ -268,13 +268,10 @@ private constructor(
             return Input(json.text("name"), json.int("frames"), json.int("height"), json.int("width"))
         }
 
-        /** Kits of earlier exports have none. */
         private fun preprocess(json: JsonTable): Preprocess {
-            if ("preprocess" !in json.keys) return Preprocess.FIT
-            val rule = json.table("preprocess")
-            val patch = rule.int("patch")
+            val patch = json.int("patch")
             if (patch !in 1..Preprocess.MOST_SCALED) throw JsonProblem("the patch of preprocess is $patch")
-            return Preprocess(rule.word("mode"), patch)
+            return Preprocess(json.word("mode"), patch)
         }
 
         private inline fun <reified Word : Enum<Word>> JsonTable.word(key: String): Word {
