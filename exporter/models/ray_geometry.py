@@ -12,9 +12,6 @@ from vggt_edge.exporter.models.angles import twice_arctangent
 from vggt_edge.exporter.models.depth_anything_3_layers import cross
 from vggt_edge.exporter.models.shape import InputShape
 
-# Products of the coordinates of a ray with its z, and the powers of a pixel's row and column that weigh them.
-_ZX, _ZY, _ZZ = range(3)
-_ONE, _FIRST, _SECOND = range(3)
 _MASKED_FROM = 0.5  # a pixel is masked where this probability says that it is
 _SKY_SCALE = SKY_FROM / _MASKED_FROM
 
@@ -26,28 +23,26 @@ class FieldOfView(nn.Module):
     over all pixels by least squares: sum(u z x) / sum(u^2 z^2), without a division by z, which may be near 0.
     """
 
-    columns: Tensor
-    rows: Tensor
+    across: Tensor
+    down: Tensor
 
     def __init__(self, shape: InputShape) -> None:
         super().__init__()
-        self.register_buffer("columns", _powers(shape.width), persistent=False)
-        self.register_buffer("rows", _powers(shape.height).T.contiguous(), persistent=False)
+        self.register_buffer("across", _from_middle(shape.width)[None, None, None], persistent=False)
+        self.register_buffer("down", _from_middle(shape.height)[None, None, :, None], persistent=False)
 
     def forward(self, rays: Tensor) -> Tensor:
         """Unit rays (N, 3, H, W) to the vertical and horizontal field of view in radians, (N, 2)."""
-        # Means along one axis after the other: a mean over all pixels at once would underflow FP16.
-        moments = self.rows @ ((rays * rays[:, 2:]) @ self.columns)
-        opposite = torch.cat([moments[:, _ZY, _FIRST, _ONE, None], moments[:, _ZX, _ONE, _FIRST, None]], dim=1)
-        adjacent = torch.cat([moments[:, _ZZ, _SECOND, _ONE, None], moments[:, _ZZ, _ONE, _SECOND, None]], dim=1)
+        xz, yz, zz = (rays * rays[:, 2:]).chunk(3, dim=1)
+        # Means, for which no processor needs a product with a constant matrix.
+        factors = (yz * self.down, xz * self.across, zz * (self.down * self.down), zz * (self.across * self.across))
+        opposite, adjacent = torch.cat(factors, dim=1).mean((2, 3)).chunk(2, dim=1)
         return twice_arctangent(opposite, adjacent)
 
 
-def _powers(length: int) -> Tensor:
-    """(length, 3): 1, u and u^2 of the pixels along one axis, divided by their number."""
-    # On the CPU: real values also in a model that is built on the meta device.
-    u = (2 * torch.arange(length, dtype=torch.float64, device="cpu") + 1) / length - 1
-    return (torch.stack([torch.ones_like(u), u, u * u], dim=1) / length).float()
+def _from_middle(length: int) -> Tensor:
+    """Of the pixels along one axis, from -1 to 1 between the borders; on the CPU also in a model without weights."""
+    return (2 * torch.arange(length, dtype=torch.float32, device="cpu") + 1) / length - 1
 
 
 class FromQuaternions(nn.Module):
