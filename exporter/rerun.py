@@ -11,13 +11,15 @@ from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import numpy as np
 from safetensors.numpy import load_file
 
 from vggt_edge.calibration.observation.stats import CalibrationStats
 from vggt_edge.calibration.plan import PrecisionPlan
 from vggt_edge.calibration.scenes.camera import CameraFrames
+from vggt_edge.calibration.scenes.framing import Rectangle
 from vggt_edge.calibration.scenes.names import shown
-from vggt_edge.calibration.scenes.scene import Scene
+from vggt_edge.calibration.scenes.scene import Float, Scene
 from vggt_edge.devices.errors import InputError
 from vggt_edge.devices.profile import resolve
 from vggt_edge.exporter.bundle import PLAN, Manifest, verify_bundle
@@ -124,9 +126,23 @@ def _are_of_export(request: ExportRequest, given: Path) -> bool:
 
 
 def _golden_scene(request: ExportRequest, bundle: Path) -> SceneSets:
-    scene = Scene("golden", load_file(bundle / GOLDEN)[f"input/{INPUT}"][0], (GOLDEN,))
+    images = load_file(bundle / GOLDEN)[f"input/{INPUT}"][0]
+    content = None if request.preprocess == "fit" else tuple(map(inside_white, images))
+    scene = Scene("golden", images, (GOLDEN,), content=content)
     camera = None if request.fuse_io is None else enlarged(scene, CameraFrames.parse(request.fuse_io).size)
     return SceneSets((scene,), (scene,), (scene,), held_out=True, notes=(ONE_SCENE,), camera=camera)
+
+
+def inside_white(image: Float) -> Rectangle:
+    """The part of a frame (3, H, W) inside of white borders; all of a frame that is white everywhere.
+
+    Golden tensors do not say what was filled up. A border that is white in the picture itself is left out too.
+    """
+    mask = (image < 1).any(axis=0)
+    columns, rows = (np.flatnonzero(mask.any(axis=axis)) for axis in (0, 1))
+    if not rows.size:
+        return 0, 0, mask.shape[1], mask.shape[0]
+    return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
 
 
 def _of_size(request: ExportRequest, size: tuple[int, int, int], bundle: Path) -> ExportRequest:

@@ -24,7 +24,7 @@ from vggt_edge.devices.errors import AccuracyGateError, InputError, ResourceErro
 from vggt_edge.exporter import limited
 from vggt_edge.exporter.machine.progress import SilentProgress
 from vggt_edge.exporter.models.registry import MINI_WEIGHTS
-from vggt_edge.exporter.rerun import ONE_SCENE, validate
+from vggt_edge.exporter.rerun import ONE_SCENE, inside_white, validate
 from vggt_edge.runtimes.common.kit import script_module
 
 pytestmark = pytest.mark.slow
@@ -236,3 +236,10 @@ def test_a_bundle_is_judged_on_other_pictures_and_tells_when_its_own_were_replac
         Image.open(path).transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(path)
     replaced = notes_of(tmp_path / "out", scenes=folder)
     assert "these are not the pictures that the bundle was judged on" in replaced
+
+
+def test_the_golden_scene_of_a_padded_bundle_knows_its_white_borders() -> None:
+    image = np.ones((3, 14, 28), np.float32)
+    assert inside_white(image) == (0, 0, 28, 14)
+    image[1, 3:9, 5] = image[0, 4, 20] = 0.5
+    assert inside_white(image) == (5, 3, 21, 9)
