@@ -138,8 +138,8 @@ def inside_white(image: Float) -> Rectangle:
 
     Golden tensors do not say what was filled up. A border that is white in the picture itself is left out too.
     """
-    mask = (image < 1).any(axis=0)
-    columns, rows = (np.flatnonzero(mask.any(axis=axis)) for axis in (0, 1))
+    mask = np.any(image < 1, axis=0)
+    columns, rows = (np.flatnonzero(np.any(mask, axis=axis)) for axis in (0, 1))
     if not rows.size:
         return 0, 0, mask.shape[1], mask.shape[0]
     return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
