@@ -145,6 +145,9 @@ TEST(turned) {
 TEST(absurd_pictures_are_refused) {
     const Picture picture{{2, 1}, std::vector<std::uint8_t>(6)};
     EXPECT(refuses([&] { resized_to_cover(picture, {15, 14}); }));
+    EXPECT(framed(picture, {32, 16}, {Mode::fit, 16}).size == FrameSize({32, 16}));
+    EXPECT(refuses([&] { framed(picture, {28, 14}, {Mode::fit, 16}); }));
+    EXPECT(refuses([&] { framed(picture, {28, 14}, {Mode::fit, 0}); }));
     EXPECT(refuses([&] { resized_to_cover(picture, {0, 0}); }));
     EXPECT(refuses([&] { resized_to_cover(picture, {32760, 32760}); }));
     EXPECT(refuses([&] { resized_to_cover(picture, {14 << 20, 14}); }));

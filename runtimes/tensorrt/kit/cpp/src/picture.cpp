@@ -169,10 +169,10 @@ Picture resized_to_cover(const Picture& picture, const FrameSize& target) { retu
 
 Picture framed(const Picture& picture, const FrameSize& target, const Preprocess& rule) {
     picture.check();
-    if (!target.is_whole_patches() || target.width > longest_side || target.height > longest_side ||
+    if (!target.is_made_of(rule.patch) || target.width > longest_side || target.height > longest_side ||
         target.pixel_count() > most_target_pixels) {
         throw wrong("a model input of " + target.text() + " pixels is not made of whole patches, or too large",
-                    "use the size of the engine's input; both sides are multiples of 14");
+                    "use the size of the engine's input; both sides are multiples of " + std::to_string(rule.patch));
     }
     const FrameSize& source = picture.size;
     const Framing framing(source, target, rule);

@@ -2,7 +2,8 @@ import Foundation
 
 /// Width and height of a frame in pixels.
 public struct FrameSize: Codable, Equatable, Hashable, Sendable {
-    /// The side of one patch of the model: both sides of its input are multiples of it.
+    /// The side of one patch of most models: both sides of the input are multiples of it. `Preprocess.patch` has that
+    /// of a kit.
     public static let patch = 14
     /// No model's input has a longer side.
     static let longestSide = 1 << 14
@@ -27,9 +28,11 @@ public struct FrameSize: Codable, Equatable, Hashable, Sendable {
         return overflow ? .max : product
     }
 
-    /// Whether both sides are made of whole patches.
-    public var isWholePatches: Bool {
-        width >= Self.patch && height >= Self.patch && width % Self.patch == 0 && height % Self.patch == 0
+    /// Whether both sides are made of whole patches of 14 pixels.
+    public var isWholePatches: Bool { isMade(ofPatches: Self.patch) }
+
+    func isMade(ofPatches patch: Int) -> Bool {
+        patch > 0 && width >= patch && height >= patch && width % patch == 0 && height % patch == 0
     }
 
     /// The size of whole patches that best keeps the aspect ratio of a frame.

@@ -73,7 +73,7 @@ extension Kit {
 
     private func check() throws {
         let size = input.frameSize
-        guard (1...1024).contains(input.frames), size.isWholePatches,
+        guard (1...1024).contains(input.frames), size.isMade(ofPatches: preprocess.patch),
             max(size.height, size.width) <= FrameSize.longestSide,
             input.frames * size.pixelCount <= Self.mostPixels
         else { throw Self.damaged("an input of \(input.frames) frames of \(size) pixels") }
@@ -97,7 +97,8 @@ extension Kit {
     /// The shape of a known output, nil for an unknown one.
     func expectedShape(of output: String) -> [Int]? {
         let pixels = [1, input.frames, input.height, input.width]
-        let cells = [1, input.frames, 8 * input.height / 14, 8 * input.width / 14]
+        let patch = preprocess.patch
+        let cells = [1, input.frames, 8 * input.height / patch, 8 * input.width / patch]
         return switch output {
         case "pose_enc": [1, input.frames, PoseEncoding.length]
         case "depth", "depth_conf", "points_conf", "sky": pixels

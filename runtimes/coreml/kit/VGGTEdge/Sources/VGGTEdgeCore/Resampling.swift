@@ -98,11 +98,11 @@ struct Framer {
 
     /// - Throws: `KitError` for a target that is not made of whole patches, or larger than any model's input.
     init(from source: FrameSize, to target: FrameSize, by rule: Preprocess) throws {
-        guard target.isWholePatches, max(target.width, target.height) <= FrameSize.longestSide else {
+        guard target.isMade(ofPatches: rule.patch), max(target.width, target.height) <= FrameSize.longestSide else {
             throw KitError(
                 .wrongInput,
                 "a model input of \(target) pixels is not made of whole patches, or too large",
-                remedy: "use the size in kit.json; both sides are multiples of \(FrameSize.patch)"
+                remedy: "use the size in kit.json; both sides are multiples of \(rule.patch)"
             )
         }
         framing = try Framing(from: source, to: target, by: rule)

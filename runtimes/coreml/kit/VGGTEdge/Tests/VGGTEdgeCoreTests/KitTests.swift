@@ -40,7 +40,11 @@ final class KitTests: XCTestCase {
         let early = try exportedKit(changing: [("\"preprocess\"", "\"x\""), ("\"pixel_centers\"", "\"y\"")])
         XCTAssertEqual(early.preprocess, .fit)
         XCTAssertEqual(early.pixelCenters, .half)
-        let wrong = [("\"fit\"", "\"stretch\""), ("\"half\"", "\"third\""), ("\"patch\": 14", "\"patch\": 0")]
+        XCTAssertEqual(try exportedKit(changing: [("\"patch\": 14", "\"patch\": 7")]).preprocess.patch, 7)
+        let wrong = [
+            ("\"fit\"", "\"stretch\""), ("\"half\"", "\"third\""), ("\"patch\": 14", "\"patch\": 0"),
+            ("\"patch\": 14", "\"patch\": 16"),  // the input is 28 x 14
+        ]
         for (text, other) in wrong {
             assertKitError(.damagedFile, text) { try exportedKit(changing: [(text, other)]) }
         }

@@ -38,6 +38,10 @@ final class PictureTests: XCTestCase {
     func testPartialPatches() throws {
         let image = try RGBImage(size: FrameSize(width: 1, height: 1), pixels: [1, 2, 3])
         XCTAssertThrowsError(try image.resized(toCover: FrameSize(width: 15, height: 14)))
+        let (sixteen, size) = (Preprocess(mode: .fit, patch: 16), FrameSize(width: 32, height: 16))
+        XCTAssertEqual(try image.framed(to: size, by: sixteen).size, size)
+        XCTAssertThrowsError(try image.framed(to: FrameSize(width: 28, height: 14), by: sixteen))
+        XCTAssertThrowsError(try image.framed(to: size, by: Preprocess(mode: .fit, patch: 0)))
     }
 
     /// Turns agree with numpy's, and four quarters are none.

@@ -7,7 +7,7 @@
 
 namespace vggt_edge {
 
-/// The side of one patch of the model: both sides of its input are multiples of it.
+/// The side of one patch of most models: both sides of the input are multiples of it; `Preprocess::patch`.
 constexpr int patch = 14;
 
 /// Width and height of a frame in pixels.
@@ -16,7 +16,9 @@ struct FrameSize {
     int height = 0;
 
     std::size_t pixel_count() const { return static_cast<std::size_t>(width) * static_cast<std::size_t>(height); }
-    bool is_whole_patches() const { return width >= patch && height >= patch && width % patch == 0 && height % patch == 0; }
+    bool is_made_of(int side) const {
+        return side > 0 && width >= side && height >= side && width % side == 0 && height % side == 0;
+    }
     bool operator==(const FrameSize& other) const { return width == other.width && height == other.height; }
 
     /// `KitError` unless both sides are from 1 to 32768.

@@ -22,16 +22,19 @@ public data class FrameSize(public val width: Int, public val height: Int) {
     /** The number of pixels. */
     public val pixelCount: Int get() = width * height
 
-    /** Whether both sides are made of whole patches. */
+    /** Whether both sides are made of whole patches of [PATCH] pixels. */
     public val isWholePatches: Boolean
-        get() = width >= PATCH && height >= PATCH && width % PATCH == 0 && height % PATCH == 0
+        get() = isMadeOf(PATCH)
+
+    internal fun isMadeOf(patch: Int): Boolean =
+        width >= patch && height >= patch && width % patch == 0 && height % patch == 0
 
     /** Width x height. */
     override fun toString(): String = "$width x $height"
 
     /** Sizes of frames that a model can take. */
     public companion object {
-        /** The side of one patch of the model: both sides of its input are multiples of it. */
+        /** The side of one patch of most models: both sides of an input are multiples of it; [Preprocess.patch]. */
         public const val PATCH: Int = 14
 
         private const val LONGEST_SIDE = 1 shl 15

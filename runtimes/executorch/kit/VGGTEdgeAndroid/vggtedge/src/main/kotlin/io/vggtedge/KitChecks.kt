@@ -7,7 +7,7 @@ private val SHA256 = Regex("[0-9a-f]{64}")
 
 /** Throws [KitException] where the parts of a kit do not fit each other. */
 internal fun Kit.check() {
-    checkInput(input)
+    checkInput(input, preprocess.patch)
     checkFiles()
     checkLimit(tolerances.backendSqnrDbMin, Drift.LIMIT_DB, "dB")
     checkLimit(tolerances.poseDegreesMax, WIDEST_ANGLE, "degrees")
@@ -33,9 +33,9 @@ private fun checkMemory(memory: Kit.Memory) {
     if (wrong != null) throw Kit.damaged("a memory of $wrong bytes")
 }
 
-private fun checkInput(input: Kit.Input) {
+private fun checkInput(input: Kit.Input, patch: Int) {
     val sides = listOf(input.width, input.height)
-    val areWholePatches = sides.all { it in 1..LONGEST_SIDE && it % FrameSize.PATCH == 0 }
+    val areWholePatches = sides.all { it in 1..LONGEST_SIDE && it % patch == 0 }
     if (input.frames !in 1..MOST_FRAMES || !areWholePatches) {
         throw Kit.damaged("an input of ${input.frames} frames of ${input.width} x ${input.height} pixels")
     }
@@ -59,7 +59,7 @@ private fun isPlainName(name: String): Boolean =
 /** The shape of a known output, null for an unknown one. */
 internal fun Kit.expectedShape(output: String): List<Long>? {
     val pixels = listOf(1L, input.frames.toLong(), input.height.toLong(), input.width.toLong())
-    val cells = listOf(1L, input.frames.toLong(), input.height * 8L / 14, input.width * 8L / 14)
+    val cells = listOf(1L, input.frames.toLong(), input.height * 8L / preprocess.patch, input.width * 8L / preprocess.patch)
     return when (output) {
         "pose_enc" -> listOf(1L, input.frames.toLong(), PoseEncoding.LENGTH.toLong())
         "depth", "depth_conf", "points_conf", "sky" -> pixels

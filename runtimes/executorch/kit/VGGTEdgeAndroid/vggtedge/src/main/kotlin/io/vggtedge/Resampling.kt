@@ -116,7 +116,7 @@ public fun RgbImage.framed(target: FrameSize, rule: Preprocess): RgbImage =
 
 /** The picture turned, as a model's input. */
 internal fun PictureRows.framed(target: FrameSize, orientation: Orientation, rule: Preprocess): RgbImage {
-    checkTarget(target)
+    checkTarget(target, rule.patch)
     val turned = orientation.turned(size)
     val framing = Framing(turned, target, rule)
     val content = framing.content
@@ -158,11 +158,11 @@ private fun onWhite(picture: RgbImage, framing: Framing): RgbImage {
     return RgbImage.of(framing.target, pixels)
 }
 
-private fun checkTarget(target: FrameSize) {
-    if (target.isWholePatches && target.pixelCount <= MOST_PIXELS) return
+private fun checkTarget(target: FrameSize, patch: Int) {
+    if (target.isMadeOf(patch) && target.pixelCount <= MOST_PIXELS) return
     throw wrongInput(
         "a model input of $target pixels is not made of whole patches, or too large",
-        "use the size in kit.json; both sides are multiples of ${FrameSize.PATCH}",
+        "use the size in kit.json; both sides are multiples of $patch",
     )
 }
 

@@ -61,7 +61,10 @@ class KitTest {
         assertEquals(Preprocess(Preprocess.Mode.PAD) to PixelCenters.INTEGER, other.preprocess to other.pixelCenters)
         val early = Kit.parse(changed("\"preprocess\"", "\"x\"").replace("\"pixel_centers\"", "\"y\""))
         assertEquals(Preprocess.FIT to PixelCenters.HALF, early.preprocess to early.pixelCenters)
-        for ((from, to) in listOf("\"fit\"" to "\"stretch\"", "\"half\"" to "3", "\"patch\": 14" to "\"patch\": 0")) {
+        assertEquals(7, Kit.parse(changed("\"patch\": 14", "\"patch\": 7")).preprocess.patch)
+        val sixteen = "\"patch\": 14" to "\"patch\": 16" // the input is 28 x 14
+        val none = "\"patch\": 14" to "\"patch\": 0"
+        for ((from, to) in listOf("\"fit\"" to "\"stretch\"", "\"half\"" to "3", none, sixteen)) {
             assertRefused(KitException.Kind.DAMAGED_FILE) { Kit.parse(changed(from, to)) }
         }
     }

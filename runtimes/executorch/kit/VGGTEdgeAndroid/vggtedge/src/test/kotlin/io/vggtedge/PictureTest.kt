@@ -40,6 +40,9 @@ class PictureTest {
     fun onlyWholePatchesAreResizedTo() {
         val picture = RgbImage.of(FrameSize(2, 1), ByteArray(6))
         assertRefused(KitException.Kind.WRONG_INPUT) { picture.resizedToCover(FrameSize(15, 14)) }
+        val sixteen = Preprocess(Preprocess.Mode.FIT, 16)
+        assertEquals(FrameSize(32, 16), picture.framed(FrameSize(32, 16), sixteen).size)
+        assertRefused(KitException.Kind.WRONG_INPUT) { picture.framed(FrameSize(28, 14), sixteen) }
         assertRefused(KitException.Kind.WRONG_INPUT) { picture.resizedToCover(FrameSize(0, 0)) }
     }
 
