@@ -38,6 +38,10 @@ class Availability:
     remedy: str = ""
 
 
+TOP = "model"
+"""In the names of nodes, the scope of what the model's own forward does, outside any submodule."""
+
+
 @dataclass(frozen=True)
 class AnnotatedGraph:
     """The one QDQ-annotated graph that every backend lowers.

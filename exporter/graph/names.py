@@ -10,7 +10,7 @@ from functools import cached_property
 
 from torch.fx import Node
 
-TOP = "model"  # scope of what the model's own forward does, outside any submodule
+from vggt_edge.runtimes.base import TOP
 
 
 class Namer:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
+from vggt_edge.runtimes.base import TOP
 from vggt_edge.runtimes.coreml.mil_graph import Graph
 
 Translation = Callable[[Graph, ir.Node], Any]
@@ -85,8 +86,13 @@ def matmul(graph: Graph, node: ir.Node) -> Any:
 
 
 def _is_table(value: ir.Value | None) -> bool:
-    """Whether it is a constant and no layer's weight, as the matrix that turns rotary channels."""
-    return value is not None and value.is_initializer() and ".weight" not in (value.name or "")
+    """Whether it is no layer's weight, which belongs to one layer.
+
+    The matrix that turns rotary channels is read by several, a constant of the model's own arithmetic by none.
+    """
+    readers = () if value is None else value.uses()
+    scopes = {(use.node.name or "").rpartition("/")[0] for use in readers}
+    return len(scopes) > 1 or scopes == {TOP}
 
 
 def _bias_adder(node: ir.Node) -> ir.Node | None:

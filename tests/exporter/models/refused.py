@@ -252,10 +252,7 @@ def refusal(title: str) -> VggtEdgeError:
 def rows() -> tuple[tuple[str, str, str, str], ...]:
     """Title, message, advice and exit code of every case."""
     answers = ((title, refusal(title)) for title in CASES)
-    return tuple(
-        (title, error.what, error.remedy, str(error.exit_code))
-        for title, error in answers
-    )
+    return tuple((title, error.what, error.remedy, str(error.exit_code)) for title, error in answers)
 
 
 def section() -> str:

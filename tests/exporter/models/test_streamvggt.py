@@ -70,8 +70,8 @@ def test_told_apart_by_name_metadata_or_the_user(
 
 def test_a_wrong_name_is_refused(state: dict[str, Tensor], tmp_path: Path) -> None:
     save_file(state, tmp_path / "model.safetensors")
-    with pytest.raises(UnknownNameError, match="pi3"):
-        read_checkpoint(tmp_path / "model.safetensors", architecture="pi3")
+    with pytest.raises(UnknownNameError, match="dust3r"):
+        read_checkpoint(tmp_path / "model.safetensors", architecture="dust3r")
     save_file({"a": torch.zeros(1)}, tmp_path / "other.safetensors")
     with pytest.raises(InputError, match="fit no architecture"):
         read_checkpoint(tmp_path / "other.safetensors", architecture="streamvggt")

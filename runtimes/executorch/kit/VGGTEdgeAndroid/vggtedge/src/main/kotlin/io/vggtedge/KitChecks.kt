@@ -59,7 +59,8 @@ private fun isPlainName(name: String): Boolean =
 /** The shape of a known output, null for an unknown one. */
 internal fun Kit.expectedShape(output: String): List<Long>? {
     val pixels = listOf(1L, input.frames.toLong(), input.height.toLong(), input.width.toLong())
-    val cells = listOf(1L, input.frames.toLong(), input.height * 8L / preprocess.patch, input.width * 8L / preprocess.patch)
+    val patch = preprocess.patch
+    val cells = listOf(1L, input.frames.toLong(), input.height * 8L / patch, input.width * 8L / patch)
     return when (output) {
         "pose_enc" -> listOf(1L, input.frames.toLong(), PoseEncoding.LENGTH.toLong())
         "depth", "depth_conf", "points_conf", "sky" -> pixels
