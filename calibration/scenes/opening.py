@@ -238,7 +238,7 @@ def _scenes_of(
 
 
 def _content(framings: Sequence[Framing]) -> tuple[Rectangle, ...] | None:
-    """None where every frame fills its input."""
+    """Parts that show the picture; None where every frame fills its input."""
     whole = all(one.content == (0, 0, one.target[1], one.target[0]) for one in framings)
     return None if whole else tuple(one.content for one in framings)
 

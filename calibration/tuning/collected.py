@@ -68,7 +68,7 @@ class Collected:
 
 
 def _weights(by_output: Tensor) -> Tensor:
-    """Of tokens: (rows,), the mean square of the gradient by what comes out for each."""
+    """Weights of tokens, (rows,): the mean square of the gradient by what comes out for each."""
     return by_output.float().square().mean(dim=1)
 
 

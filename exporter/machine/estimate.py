@@ -133,7 +133,7 @@ class Sizes:
 
     @property
     def sampled_bytes(self) -> int:
-        """Of what tuning keeps at most of the inputs of the largest block, and as much of their gradients."""
+        """Size of the samples that tuning keeps for the largest block: inputs, and as much of their gradients."""
         return max(
             2 * 4 * sum(layer.shape.in_channels * sampled_places(layer.shape.kind) for layer in block.layers)
             for block in self.blocks

@@ -197,7 +197,7 @@ class DepthAnything3MonoArchitecture(Architecture):
         return DepthAnything3Mono(config, shape, heads)
 
     def default_config(self, tensors: Mapping[str, Tensor]) -> DepthAnything3MonoConfig:
-        """Those of DA3MONO-LARGE, which DA3METRIC-LARGE has as well; ``ValueError`` for another width."""
+        """Sizes of DA3MONO-LARGE, which DA3METRIC-LARGE has as well; ``ValueError`` for another width."""
         return config_of_size((DepthAnything3MonoConfig(),), tensors)
 
     def notes(self, origin: str) -> tuple[str, ...]:

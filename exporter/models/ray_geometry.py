@@ -41,7 +41,7 @@ class FieldOfView(nn.Module):
 
 
 def _from_middle(length: int) -> Tensor:
-    """Of the pixels along one axis, from -1 to 1 between the borders; on the CPU also in a model without weights."""
+    """Places of the pixels along one axis, -1 to 1 between the borders; on the CPU also in a model without weights."""
     return (2 * torch.arange(length, dtype=torch.float32, device="cpu") + 1) / length - 1
 
 

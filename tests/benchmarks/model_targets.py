@@ -53,7 +53,7 @@ def write_checkpoint(name: str, tiny: Any, path: Path) -> None:
 
 
 def export(name: str, target: str, work: Path) -> Result:
-    """One export by the command line: exit code, message of an error, validation, sizes."""
+    """Result of an export by the command line: exit code, message of an error, validation, sizes."""
     tiny = script_module(TINY / f"{name}.py", f"tiny.{name}")
     checkpoint, bundle = work / f"{name}.safetensors", work / f"{name}-{target}"
     write_checkpoint(name, tiny, checkpoint)

@@ -55,7 +55,7 @@ def export(checkpoint: Path, target: str, precision: str, views: int, work: Path
 
 
 def onnx_latencies_ms(bundles: Mapping[str, Path], rounds: int) -> Milliseconds:
-    """Of each graph, once per round, in turns, after one run that is not counted."""
+    """Latency of each graph, once per round, in turns, after one run that is not counted."""
     sessions = {name: ort.InferenceSession(str(bundle / "model.onnx")) for name, bundle in bundles.items()}
     taken: dict[str, list[float]] = {name: [] for name in sessions}
     (node,) = next(iter(sessions.values())).get_inputs()

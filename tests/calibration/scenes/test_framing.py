@@ -92,7 +92,7 @@ def test_white_is_where_no_picture_is(width: int, height: int, out_width: int, o
 def test_a_pixel_lands_where_the_framing_says(
     width: int, height: int, out_width: int, out_height: int, across: float, down: float, mode: Mode
 ) -> None:
-    """Of a picture whose levels are its own coordinates, each pixel of the input names its place in the picture."""
+    """Each pixel of the input names its place in a picture whose levels are its own coordinates."""
     rows, columns = np.mgrid[:height, :width] + 0.5
     levels = np.stack([2 * columns, 2 * rows, 0 * rows], axis=-1).round().astype(np.uint8)
     target = (out_height, out_width)

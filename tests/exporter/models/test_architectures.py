@@ -72,7 +72,7 @@ def test_tensors_that_fit_nothing_name_the_nearest_and_what_it_lacks(tinydepth: 
 
 @pytest.mark.parametrize("prefix", ["", "module.", "net.model."])
 def test_the_nearest_is_found_behind_a_prefix(prefix: str) -> None:
-    """One tensor short, and of two that look alike the one that the other imitates."""
+    """A file that is one tensor short; of two architectures that look alike, the original is named."""
     names = {prefix + key for key in architectures()["vggt"].keys[1:]}
     with pytest.raises(InputError, match=r"nearest is vggt, but it lacks 1 of 5 .*: aggregator\.camera_token"):
         recognise(names, "some.pt")

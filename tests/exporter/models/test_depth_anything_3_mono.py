@@ -154,7 +154,7 @@ def test_the_unit_of_the_depth_is_noted() -> None:
 
 @pytest.mark.slow
 def test_the_whole_command(vggt_edge: Callable[..., Any], as_saved: dict[str, Tensor], tmp_path: Path) -> None:
-    """One picture by default; ONNX Runtime computes what our model does, and every output has its gate."""
+    """A single picture by default; ONNX Runtime computes what our model does, and every output has its gate."""
     save_file(as_saved, tmp_path / "tiny.safetensors", SAID)
     finished = vggt_edge(
         "export", "--model", tmp_path / "tiny.safetensors", "--target", "host-cpu", "--precision", "fp32",

@@ -90,7 +90,7 @@ def test_the_numbers_of_the_authors_code(case: tuple[str, int, int, int], random
 
 @pytest.mark.parametrize("vertical", [1.0, 2.0])
 def test_the_field_of_view_is_that_of_the_rays(vertical: float) -> None:
-    """Of a pinhole camera with its axis in the centre: exact, for a wide lens as well."""
+    """Fields of view of a pinhole camera with its axis in the centre: exact, for a wide lens as well."""
     shape, horizontal = InputShape(1, 28, 42), 0.8
     sides = [((2 * torch.arange(side, dtype=torch.float64) + 1) / side - 1) for side in (shape.height, shape.width)]
     down, across = torch.meshgrid(*sides, indexing="ij")

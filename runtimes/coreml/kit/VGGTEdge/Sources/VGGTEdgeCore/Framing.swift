@@ -189,7 +189,7 @@ public struct Framing: Equatable, Sendable {
         return max(1, exact.rounded(.toNearestOrEven)) * Double(patch)
     }
 
-    /// Of an odd number of pixels that are cut or white the larger half lies behind.
+    /// The larger half lies behind, where an odd number of pixels is cut or white.
     private static func offset(_ resampled: Int, _ target: Int) -> Int {
         resampled > target ? -((resampled - target) / 2) : (target - resampled) / 2
     }

@@ -37,7 +37,7 @@ public:
         last_s_ = time_s;
     }
 
-    /// Of each keyframe the part of the model's input that shows it.
+    /// The part of the model's input that shows each keyframe.
     const std::vector<vggt_edge::FrameArea>& contents() const { return contents_; }
 
     bool is_full() const { return frames_.size() == count_; }

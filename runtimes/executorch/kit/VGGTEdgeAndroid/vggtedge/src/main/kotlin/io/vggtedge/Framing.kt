@@ -146,7 +146,7 @@ public class Framing(source: FrameSize, public val target: FrameSize, rule: Prep
         fun proportional(side: Int, other: Int, scaledOther: Int, patch: Int): Double =
             max(1.0, Math.rint(side * (scaledOther.toDouble() / other) / patch)) * patch
 
-        /** Of an odd number of pixels that are cut or white the larger half lies behind. */
+        /** The larger half lies behind, where an odd number of pixels is cut or white. */
         fun offset(resampled: Int, target: Int): Int =
             if (resampled > target) -((resampled - target) / 2) else (target - resampled) / 2
     }
